@@ -1,0 +1,41 @@
+"""dbqueue: a task queue whose broker is the Django database that a project already has."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Context",
+    "JobResult",
+    "Signature",
+    "Task",
+    "aenqueue",
+    "enqueue",
+    "enqueue_many",
+    "get_result",
+    "task",
+]
+
+if TYPE_CHECKING:
+    from .definition import Signature, Task, aenqueue, enqueue, enqueue_many, task
+    from .results import Context, JobResult, get_result
+
+_HOME = {
+    "Context": "results",
+    "JobResult": "results",
+    "Signature": "definition",
+    "Task": "definition",
+    "aenqueue": "definition",
+    "enqueue": "definition",
+    "enqueue_many": "definition",
+    "get_result": "results",
+    "task": "definition",
+}
+
+
+def __getattr__(name: str) -> Any:
+    # Late, because Django imports this package before its models may be imported.
+    if name not in _HOME:
+        raise AttributeError(f"module 'dbqueue' has no attribute {name!r}")
+    return getattr(import_module(f".{_HOME[name]}", __name__), name)

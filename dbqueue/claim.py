@@ -1,0 +1,42 @@
+"""A job in the hands of a worker."""
+
+import datetime
+from typing import Any, NamedTuple
+
+
+class Claim(NamedTuple):
+    """What a thread needs to know to run one attempt; (job_id, lease, worker_id) is the fence of its writes.
+
+    A tuple and not a model instance: building instances was the larger part of a claim's time.
+    """
+
+    job_id: int
+    lease: int
+    attempt: int
+    worker_id: int
+    task: str
+    args: list[Any]
+    kwargs: dict[str, Any]
+    queue_name: str
+    priority: int
+    backend: str
+    run_after: datetime.datetime | None
+    enqueued_at: datetime.datetime
+    started_at: datetime.datetime
+    claimed_at: datetime.datetime
+
+    def __str__(self) -> str:
+        return f"id={self.job_id} task={self.task} attempt={self.attempt}"
+
+
+class Selection(NamedTuple):
+    """Which queues a worker serves: those in ``include`` (empty: all) but for those in ``exclude``."""
+
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+
+    def __contains__(self, queue_name: object) -> bool:
+        return (not self.include or queue_name in self.include) and queue_name not in self.exclude
+
+    def __str__(self) -> str:
+        return ",".join((*self.include, *(f"-{name}" for name in self.exclude)))

@@ -1,0 +1,105 @@
+"""A thread's database connections: closing them after a job, owning one for a service.
+
+Connections belong to threads. Nothing sends ``request_finished`` on a worker's thread, so unless the thread itself
+closes what its job opened, the sessions stay until the server has no slot left.
+"""
+
+import copy
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from django.db import DatabaseError, connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+SQLITE_PATIENCE = 60
+"""Seconds that a worker's own SQLite connection waits for the write lock: longer than any job should hold it."""
+
+
+def close_all() -> list[str]:
+    """Close every connection of this thread, whatever state a job left it in.
+
+    Returns what was found wrong, in words, one text a connection.
+
+    Closing inside ``atomic`` leaves a Django connection that refuses every later query on its thread ("the wedge"), and
+    so does an ``atomic`` that was left open; such a connection is dropped, and the thread's next query gets a new one.
+    """
+    found = []
+    for connection in connections.all(initialized_only=True):
+        if leak := _leak(connection):
+            found.append(f"database {connection.alias!r}: {leak}")
+            _drop(connection)
+        else:
+            # Under DEBUG Django logs every query, and only a request would clear that log.
+            connection.queries_log.clear()
+    try:
+        connections.close_all()
+    except DatabaseError:
+        # A session that can't even be closed is not kept for the next job.
+        for connection in connections.all(initialized_only=True):
+            del connections[connection.alias]
+    return found
+
+
+@contextmanager
+def owned_connection(alias: str) -> Iterator[BaseDatabaseWrapper]:
+    """Give this thread a connection to ``alias`` that no pool hands out, for as long as the block lasts.
+
+    A service must not wait for a slot that jobs hold.
+    """
+    ours = _unpooled(connections[alias])
+    theirs = connections[alias]
+    connections[alias] = ours
+    try:
+        yield ours
+    finally:
+        ours.close()
+        connections[alias] = theirs
+
+
+def renew(alias: str) -> None:
+    """Close this thread's connection to ``alias`` after an error, so that the next query opens another."""
+    connection = connections[alias]
+    _reset(connection)
+    connection.close()
+
+
+def _unpooled(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
+    settings = copy.deepcopy(connection.settings_dict)
+    options = settings["OPTIONS"]
+    options.pop("pool", None)
+    if connection.vendor == "sqlite":
+        options["timeout"] = max(options.get("timeout", 0), SQLITE_PATIENCE)
+    return type(connection)(settings, connection.alias)
+
+
+def _leak(connection: BaseDatabaseWrapper) -> str:
+    if connection.closed_in_transaction:
+        return "the job closed the connection inside a transaction"
+    if connection.in_atomic_block:
+        broken = ", and the transaction was broken" if connection.needs_rollback else ""
+        return f"the job left a transaction open{broken}; what it wrote there is rolled back"
+    if connection.connection is not None and connection.autocommit != connection.settings_dict["AUTOCOMMIT"]:
+        return "the job left autocommit switched off; what it had not committed is rolled back"
+    return ""
+
+
+def _drop(connection: BaseDatabaseWrapper) -> None:
+    if connection.closed_in_transaction:
+        # Already closed, or with a pool: already somebody else's. Only the wrapper is ours to forget.
+        connection.connection = None
+    elif connection.connection is not None:
+        # Closed before a pool may take it back: nobody is to get a session in an unknown state.
+        connection.connection.close()
+    _reset(connection)
+    connection.close()
+    del connections[connection.alias]
+
+
+def _reset(connection: BaseDatabaseWrapper) -> None:
+    """Make Django forget the transaction that this connection was in."""
+    connection.in_atomic_block = False
+    connection.needs_rollback = False
+    connection.closed_in_transaction = False
+    connection.savepoint_ids = []
+    connection.atomic_blocks = []
+    connection.run_on_commit = []

@@ -1,0 +1,333 @@
+"""The definition of a task, and the ways to enqueue it from Python."""
+
+import datetime
+import inspect
+import itertools
+from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property, update_wrapper
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+
+from asgiref.sync import async_to_sync, sync_to_async
+from django.conf import settings as django_settings
+from django.db import transaction
+from django.utils import timezone
+
+from . import registry
+from .claim import Claim
+from .conf import Settings, is_queue_name
+from .draft import Draft
+from .encoding import encode, normalize
+from .exceptions import InvalidArguments, InvalidTask, JobDoesNotExist
+from .models import DEFAULT_QUEUE, MAX_PRIORITY, MIN_PRIORITY, NAME_LENGTH, QUEUE_LENGTH, JobStatus
+from .results import Context, JobResult, get_result
+from .store import store_for
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+CHUNK = 1000
+"""Signatures that enqueue_many() checks and inserts at a time."""
+
+
+class Task(Generic[P, R]):
+    """A function that workers may run, with its name and its defaults.
+
+    Made by the decorator ``@task``. Calling it runs the function here and now.
+    """
+
+    def __init__(
+        self,
+        func: Callable[..., Any],
+        *,
+        name: str | None = None,
+        queue_name: str = DEFAULT_QUEUE,
+        priority: int = 0,
+        run_after: datetime.datetime | datetime.timedelta | None = None,
+        takes_context: bool = False,
+        admin_enqueue: bool = True,
+        backend: str = "",
+    ) -> None:
+        self.func = func
+        self.name = name or f"{func.__module__}.{func.__qualname__}"
+        self.queue_name = queue_name
+        self.priority = priority
+        self.run_after = run_after
+        self.takes_context = takes_context
+        self.admin_enqueue = admin_enqueue
+        self.backend = backend
+        self._check()
+        update_wrapper(self, func)
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
+        """Run the function inline. A task that takes a context must be given one here."""
+        return self.func(*args, **kwargs)  # type: ignore[no-any-return]
+
+    def __repr__(self) -> str:
+        return f"<Task {self.name}>"
+
+    def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
+        """Insert a job, in the caller's transaction. Raises an error of dbqueue.exceptions for what can't be run."""
+        return _insert([self.draft(args, kwargs)])[0]
+
+    def delay(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
+        """The same as enqueue(), by Celery's name."""
+        return self.enqueue(*args, **kwargs)
+
+    async def aenqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
+        """The same as enqueue(), from async code."""
+        return await sync_to_async(self.enqueue)(*args, **kwargs)
+
+    def s(self, *args: P.args, **kwargs: P.kwargs) -> "Signature[R]":
+        """This call as a value: the task with its options, and the arguments."""
+        return Signature(self, args, kwargs)
+
+    def using(
+        self,
+        *,
+        queue_name: str | None = None,
+        priority: int | None = None,
+        run_after: datetime.datetime | datetime.timedelta | None = None,
+    ) -> "Task[P, R]":
+        """The same task with other options.
+
+        ``priority`` is a whole number from -100 to 100, higher first. ``run_after`` is the earliest start: an aware
+        datetime (naive without USE_TZ), or a timedelta counted from the call of ``enqueue``. Raises InvalidTask.
+        """
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        for option, value in (("queue_name", queue_name), ("priority", priority), ("run_after", run_after)):
+            if value is not None:
+                setattr(other, option, value)
+        other._check()
+        return other
+
+    def get_result(self, result_id: str) -> JobResult[R]:
+        """Look a job of this task up. Raises JobDoesNotExist, also if the job is one of another task."""
+        result = get_result(result_id)
+        if result.task_name != self.name:
+            raise JobDoesNotExist(f"Job {result_id} is one of {result.task_name!r}, not of {self.name!r}.")
+        return result
+
+    @cached_property
+    def signature(self) -> inspect.Signature:
+        """The function's signature as its callers see it: without the context."""
+        signature = inspect.signature(self.func)
+        if not self.takes_context:
+            return signature
+        return signature.replace(parameters=list(signature.parameters.values())[1:])
+
+    def draft(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Draft:
+        """Check a call of this task and make it ready to be inserted. Raises InvalidArguments or NotStorable."""
+        registry.find(self.name)
+        self._check_queue()
+        try:
+            self.signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            raise InvalidArguments(f"{self.name}{self.signature} can't be called so: {exc}.") from None
+        return Draft(
+            task=self.name,
+            args=normalize(args, "args"),
+            kwargs=normalize(kwargs, "kwargs"),
+            args_json=encode(args, "args"),
+            kwargs_json=encode(kwargs, "kwargs"),
+            queue_name=self.queue_name,
+            priority=self.priority,
+            run_after=self.run_after,
+            backend=self.backend,
+        )
+
+    def run(self, claim: Claim, database: str) -> Any:
+        """Run one attempt on this thread and return what the function returns. Coroutines are run to their end."""
+        args = (self.context(claim, database), *claim.args) if self.takes_context else claim.args
+        if inspect.iscoroutinefunction(self.func):
+            # Not asyncio.run(): that would send the ORM to another thread, past this one's clean-up.
+            return async_to_sync(self.func)(*args, **claim.kwargs)
+        return self.func(*args, **claim.kwargs)
+
+    def context(self, claim: Claim, database: str) -> Any:
+        return Context(claim, database)
+
+    def started(self, claim: Claim, database: str) -> None:
+        """Called on the job's thread before it runs; a hook for adapters."""
+
+    def ended(self, claim: Claim, database: str, outcome: Any) -> None:
+        """Called on the job's thread after a run that is final; inside the ``except`` of one that failed."""
+
+    def _check(self) -> None:
+        if not callable(self.func) or "<locals>" in getattr(self.func, "__qualname__", "<locals>"):
+            raise InvalidTask(f"{self.func!r} can't be a task: it must be a function at the top level of a module.")
+        if not isinstance(self.name, str) or not self.name.isprintable() or not 0 < len(self.name) <= NAME_LENGTH:
+            raise InvalidTask(f"A task's name is {self.name!r}; it must be printable text of 1 to {NAME_LENGTH} characters.")
+        if not is_queue_name(self.queue_name):
+            raise InvalidTask(
+                f"queue_name is {self.queue_name!r}; it must be printable text of 1 to {QUEUE_LENGTH} characters "
+                "without commas."
+            )
+        if type(self.priority) is not int or not MIN_PRIORITY <= self.priority <= MAX_PRIORITY:
+            raise InvalidTask(
+                f"priority is {self.priority!r}; it must be a whole number from {MIN_PRIORITY} to {MAX_PRIORITY}."
+            )
+        self._check_run_after()
+        self._check_context()
+
+    def _check_run_after(self) -> None:
+        if isinstance(self.run_after, datetime.datetime):
+            if django_settings.USE_TZ and timezone.is_naive(self.run_after):
+                raise InvalidTask(f"run_after is {self.run_after!r}; with USE_TZ it must be an aware datetime.")
+            if not django_settings.USE_TZ and timezone.is_aware(self.run_after):
+                raise InvalidTask(f"run_after is {self.run_after!r}; without USE_TZ it must be a naive datetime.")
+        elif self.run_after is not None and not isinstance(self.run_after, datetime.timedelta):
+            raise InvalidTask(f"run_after is {self.run_after!r}; it must be a datetime or a timedelta.")
+
+    def _check_context(self) -> None:
+        if self.takes_context and next(iter(inspect.signature(self.func).parameters), None) != "context":
+            raise InvalidTask(f"{self.name} takes a context, so its first parameter must be named 'context'.")
+
+    def _check_queue(self) -> None:
+        allowed = Settings.load().queues
+        if allowed and self.queue_name not in allowed:
+            raise InvalidTask(
+                f"The queue {self.queue_name!r} is not among DBQUEUE['QUEUES']: {', '.join(map(repr, allowed))}."
+            )
+
+
+class AsyncTask(Task[P, R]):
+    """A task whose function is ``async def``: called directly, it gives the coroutine."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+        return self.func(*args, **kwargs)  # type: ignore[no-any-return]
+
+
+@dataclass(frozen=True, slots=True)
+class Signature(Generic[R]):
+    """A call that has not been made: a task with its options, args and kwargs."""
+
+    task: Task[Any, R]
+    args: tuple[Any, ...]
+    kwargs: dict[str, Any]
+
+    def enqueue(self) -> JobResult[R]:
+        return self.task.enqueue(*self.args, **self.kwargs)
+
+    def set(self, **options: Any) -> "Signature[R]":
+        """The same call with other options: those of ``Task.using()``."""
+        return replace(self, task=self.task.using(**options))
+
+
+class _Decorator(Protocol):
+    @overload
+    def __call__(self, func: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, func: Callable[P, R], /) -> Task[P, R]: ...
+
+
+class _ContextDecorator(Protocol):
+    @overload
+    def __call__(self, func: Callable[Concatenate[Context, P], Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+    @overload
+    def __call__(self, func: Callable[Concatenate[Context, P], R], /) -> Task[P, R]: ...
+
+
+@overload
+def task(func: Callable[P, Coroutine[Any, Any, R]], /) -> AsyncTask[P, R]: ...
+@overload
+def task(func: Callable[P, R], /) -> Task[P, R]: ...
+@overload
+def task(
+    *,
+    takes_context: Literal[True],
+    name: str | None = None,
+    queue_name: str = DEFAULT_QUEUE,
+    priority: int = 0,
+    admin_enqueue: bool = True,
+) -> _ContextDecorator: ...
+@overload
+def task(
+    *,
+    takes_context: Literal[False] = False,
+    name: str | None = None,
+    queue_name: str = DEFAULT_QUEUE,
+    priority: int = 0,
+    admin_enqueue: bool = True,
+) -> _Decorator: ...
+def task(func: Any = None, /, **options: Any) -> Any:
+    """Make a function a task: ``@task``, or ``@task(queue_name="mail", priority=10)``.
+
+    ``name`` is what rows hold (default: module and function, dotted). ``queue_name`` and ``priority`` (-100 to 100, higher
+    first) are defaults that ``using()`` overrides. With ``takes_context`` the function's first parameter, ``context``,
+    receives a Context. ``admin_enqueue=False`` keeps it out of the admin's form. Raises InvalidTask.
+    """
+
+    def declare(func: Callable[..., Any]) -> Task[Any, Any]:
+        made = (AsyncTask if inspect.iscoroutinefunction(func) else Task)(func, **options)
+        registry.register(made)
+        return made
+
+    return declare if func is None else declare(func)
+
+
+@overload
+def enqueue(task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]: ...
+@overload
+def enqueue(task: str, /, *args: Any, **kwargs: Any) -> JobResult[Any]: ...
+def enqueue(task: Any, /, *args: Any, **kwargs: Any) -> JobResult[Any]:
+    """Enqueue a call of ``task``, which is a task or the name of one. Raises UnknownTask, and what Task.enqueue raises."""
+    found = registry.find(task) if isinstance(task, str) else _own_task(task)
+    return found.enqueue(*args, **kwargs)
+
+
+async def aenqueue(task: "Task[Any, R] | str", /, *args: Any, **kwargs: Any) -> JobResult[Any]:
+    """The same as enqueue(), from async code."""
+    return await sync_to_async(enqueue)(task, *args, **kwargs)  # type: ignore[arg-type]
+
+
+def enqueue_many(signatures: Iterable[Signature[R]]) -> list[JobResult[R]]:
+    """Insert a job for each signature, in order; all or none, in some statements per thousand."""
+    made: list[JobResult[R]] = []
+    remaining = iter(signatures)
+    with transaction.atomic(using=Settings.load().database):
+        while chunk := list(itertools.islice(remaining, CHUNK)):
+            made += _insert([_own_signature(item).task.draft(item.args, item.kwargs) for item in chunk])
+    return made
+
+
+def _own_task(task: object) -> Task[Any, Any]:
+    if not isinstance(task, Task):
+        raise InvalidTask(f"{task!r} is not a task: decorate it with @dbqueue.task.")
+    return task
+
+
+def _own_signature(signature: object) -> Signature[Any]:
+    if not isinstance(signature, Signature):
+        raise InvalidTask(f"{signature!r} is not a signature: make one with task.s(…).")
+    return signature
+
+
+def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
+    """The one way in: every entrance ends here."""
+    alias = Settings.load().database
+    store = store_for(alias)
+    uncommitted = store.connection.in_atomic_block
+    if any(isinstance(draft.run_after, datetime.timedelta) for draft in drafts):
+        now = store.clock()
+        drafts = [draft.due_from(now) for draft in drafts]
+    return [
+        JobResult(
+            id=str(pk),
+            task_name=draft.task,
+            status=JobStatus.SCHEDULED if draft.run_after else JobStatus.READY,
+            args=draft.args,
+            kwargs=draft.kwargs,
+            queue_name=draft.queue_name,
+            priority=draft.priority,
+            backend=draft.backend,
+            run_after=draft.run_after,
+            enqueued_at=enqueued_at,
+            errors=[],
+            worker_ids=[],
+            database=alias,
+            _uncommitted=uncommitted,
+        )
+        for draft, (pk, enqueued_at) in zip(drafts, store.enqueue(drafts), strict=True)
+    ]

@@ -1,0 +1,252 @@
+"""One worker process: claim, hand out, wait. It introduces the parts to each other and holds no logic of theirs."""
+
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from django.db import Error
+
+from .claim import Claim, Selection
+from .conf import Settings
+from .connections import close_all, owned_connection, renew
+from .executor import Executor
+from .pool import Pool
+from .services.base import Service, backoff
+from .services.completer import Completer
+from .services.heartbeat import Heartbeat
+from .services.maintenance import Maintenance
+from .services.notifier import Notifier
+from .store import ANY_QUEUE, store_for
+from .wakeup import Wakeup
+
+logger = logging.getLogger("dbqueue.worker")
+
+MOST_UNWRITTEN = 2000
+"""Outcomes that may wait to be written; at the bound nothing more is claimed."""
+
+BURST_LOOK = 0.01
+PATIENT_LOOK = 0.1
+"""Seconds of one wait: while a burst comes to its end, and while jobs wait here for a thread."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mode:
+    """What a worker was asked to do.
+
+    ``burst``: end when nothing is due. ``max_jobs``: end after so many claims. ``supervisor``: the process id without
+    which this process has no reason to live.
+    """
+
+    selection: Selection = Selection()
+    name: str = ""
+    burst: bool = False
+    max_jobs: int | None = None
+    supervisor: int | None = None
+
+
+class Dispatcher:
+    """The claim loop of a process, and the threads around it."""
+
+    def __init__(self, settings: Settings, mode: Mode) -> None:
+        self.settings = settings
+        self.mode = mode
+        self.name = mode.name or f"{socket.gethostname()}-{os.getpid()}"
+        self.store = store_for(settings.database)
+        self.executor = Executor(settings)
+        self.wakeup = Wakeup()
+        self.pool = Pool(settings.threads, self.run_job, self.wakeup.set)
+        self.completer = Completer(self.store, self.wakeup.set)
+        self.heartbeat = Heartbeat(self.store, settings.heartbeat_timeout, self.wakeup.set)
+        self.maintenance = Maintenance(self.store, settings, self._work_arrived, self.wakeup.set)
+        self.notifier = Notifier(self.store, self._work_arrived, self.wakeup.set)
+        self.services: tuple[Service, ...] = (self.completer, self.heartbeat, self.maintenance)
+        if settings.listen:
+            self.services += (self.notifier,)
+        self.worker_id = 0
+        self._stops = 0
+        self._claimed = 0
+        self._failures = 0
+        self._in_doubt = False
+        self._finished = False
+
+    def run(self) -> int:
+        """Work until told to stop. Returns the exit code: 0, or 1 where a part of the worker died."""
+        with owned_connection(self.settings.database):
+            self._start()
+            try:
+                while not self.stopping:
+                    self.turn()
+            finally:
+                self._shut_down()
+        return 1 if self._crashed() else 0
+
+    def stop(self) -> None:
+        """Stop claiming, finish what runs. Asked a second time: end now. May be called by a signal handler."""
+        self._stops += 1
+        self.wakeup.set()
+
+    @property
+    def stopping(self) -> bool:
+        orphaned = self.mode.supervisor is not None and os.getppid() != self.mode.supervisor
+        return bool(self._stops or self._finished or orphaned or self._crashed())
+
+    @property
+    def has_running_jobs(self) -> bool:
+        """After run(): whether jobs were still running when the grace period ended."""
+        return not self.pool.idle
+
+    def turn(self) -> None:
+        """Look for work once, hand it out, and wait if there was nothing to do."""
+        self.wakeup.clear()
+        was_idle = self.pool.idle and not self.completer.pending
+        claims = self._claim()
+        for claim in claims or ():
+            self.pool.submit(claim)
+        if claims == [] and was_idle and self._nothing_left():
+            self._finished = True
+        elif not claims or not self._room():
+            self._rest()
+
+    def run_job(self, claim: Claim) -> None:
+        """Runs on a thread of the pool."""
+        try:
+            outcome = self.executor.run(claim)
+        finally:
+            for leak in close_all():
+                logger.error("Job %s leaked a database connection's state: %s", claim, leak)
+        self.completer.put(outcome)
+
+    def _claim(self) -> list[Claim] | None:
+        """Claim what there is room for. None: the database did not answer, so nothing is known."""
+        try:
+            if self.heartbeat.lost:
+                self._come_back()
+            if self._in_doubt:
+                self._settle_doubt()
+            room = self._room()
+            claims = self.store.claim(self.worker_id, room, self.mode.selection) if room else []
+        except Error as exc:
+            self._lost_database(exc)
+            return None
+        self._failures = 0
+        self._claimed += len(claims)
+        return claims
+
+    def _room(self) -> int:
+        left = self.pool.room if self.mode.max_jobs is None else min(self.pool.room, self.mode.max_jobs - self._claimed)
+        return max(0, min(left, MOST_UNWRITTEN - self.completer.pending))
+
+    def _rest(self) -> None:
+        if self.mode.burst or self.mode.max_jobs is not None:
+            self.wakeup.wait(BURST_LOOK)
+        elif self.pool.waits:
+            self.wakeup.wait(PATIENT_LOOK)
+        else:
+            self.wakeup.wait(self.settings.poll_interval * random.uniform(0.75, 1.25))
+        if self.pool.waiting_too_long:
+            self._give_back(self.pool.take_back())
+
+    def _nothing_left(self) -> bool:
+        if self._claimed == self.mode.max_jobs:
+            return True
+        return self.mode.burst and not self.store.promote()
+
+    def _lost_database(self, exc: Error) -> None:
+        """The claim's commit may have succeeded although its reply was lost."""
+        self._in_doubt = True
+        renew(self.settings.database)
+        log = logger.warning if self._failures == 0 else logger.debug
+        log("Claiming failed, trying again: %s", str(exc).strip())
+        self.wakeup.wait(backoff(self._failures))
+        self._failures += 1
+
+    def _settle_doubt(self) -> None:
+        """Give back what the database thinks is running here and is not."""
+        standing = self.store.held_by(self.worker_id)
+        known = {(claim.job_id, claim.lease) for claim in self.pool.held()} | self.completer.unwritten()
+        self.store.release([claim for claim in standing if (claim.job_id, claim.lease) not in known])
+        self._in_doubt = False
+
+    def _come_back(self) -> None:
+        """Enter anew after this worker was declared lost: its jobs are others' now, and its outcomes are refused."""
+        dropped = self.pool.take_back()
+        logger.error(
+            "Worker %s (id %d) was silent for too long and was declared lost; %d claims dropped, coming back anew",
+            self.name,
+            self.worker_id,
+            len(dropped),
+        )
+        self._register()
+
+    def _give_back(self, claims: list[Claim]) -> None:
+        try:
+            self.store.release(claims)
+        except Error as exc:
+            self._lost_database(exc)
+
+    def _register(self) -> None:
+        self.worker_id = self.store.register(
+            name=self.name,
+            hostname=socket.gethostname(),
+            pid=os.getpid(),
+            queues=str(self.mode.selection),
+            threads=self.settings.threads,
+        )
+        self.heartbeat.beat_for(self.worker_id)
+
+    def _start(self) -> None:
+        self._register()
+        for service in self.services:
+            service.start()
+        self.pool.start()
+        logger.info(
+            "Worker %s (id %d) started: queues %s, %d threads, database %r",
+            self.name,
+            self.worker_id,
+            self.mode.selection or "all",
+            self.settings.threads,
+            self.settings.database,
+        )
+
+    def _work_arrived(self, queues: Collection[str]) -> None:
+        if ANY_QUEUE in queues:
+            self.maintenance.wake()
+        if any(queue == ANY_QUEUE or queue in self.mode.selection for queue in queues):
+            self.wakeup.set()
+
+    def _crashed(self) -> BaseException | None:
+        crashes = (part.crashed for part in (self.pool, *self.services))
+        return next((crash for crash in crashes if crash), None)
+
+    def _shut_down(self) -> None:
+        if crash := self._crashed():
+            logger.critical("Worker %s ends: a part of it died: %r", self.name, crash)
+        self._give_back(self.pool.take_back())
+        self._await_running()
+        if still_running := self.pool.held():
+            logger.warning("Worker %s gives back %d jobs that still run", self.name, len(still_running))
+            self._give_back(still_running)
+        self._flush()
+        for service in self.services:
+            service.stop()
+        self.pool.stop()
+        try:
+            self.store.unregister(self.worker_id)
+        except Error as exc:
+            logger.warning("Worker %s could not sign off: %s", self.name, str(exc).strip())
+        logger.info("Worker %s (id %d) stopped", self.name, self.worker_id)
+
+    def _await_running(self) -> None:
+        end = time.monotonic() + self.settings.grace
+        while not self.pool.idle and self._stops < 2 and time.monotonic() < end:
+            self.wakeup.wait(min(PATIENT_LOOK, end - time.monotonic()))
+
+    def _flush(self) -> None:
+        """Write the last outcomes. What can't be written now runs again on another worker."""
+        self.completer.stop()
+        if not self.completer.join(1.0 if self._stops > 1 else max(self.settings.grace, 5.0)):
+            logger.error("Worker %s could not write %d outcomes", self.name, self.completer.pending)

@@ -1,0 +1,107 @@
+"""What JSON and a text column can hold, and clear words for what they can't.
+
+PostgreSQL refuses NUL, lone surrogates and NaN in jsonb, and Python's ``json`` lets all three through, as it lets
+``{1: "a"}`` come back as ``{"1": "a"}``. Here they are refused for every database, before anything is written.
+"""
+
+import json
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from .exceptions import NotStorable
+
+
+def encode(value: Any, what: str) -> str:
+    """Return ``value`` as JSON text.
+
+    ``what`` names the value in errors, as in ``"kwargs"``. Tuples become lists, and bytes become text if they are UTF-8,
+    as in ``django.tasks``. Raises NotStorable, naming the place inside the value and what is there.
+    """
+    try:
+        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_no_default)
+        text.encode()
+    except (TypeError, ValueError, RecursionError):
+        pass
+    else:
+        # json writes NUL as an escape; the same six characters may also be somebody's honest text.
+        if "\\u0000" not in text and not _may_hold_other_keys(value):
+            return text
+    try:
+        return json.dumps(normalize(value, what), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    except RecursionError:
+        raise NotStorable(f"{what} is nested too deeply, or holds itself.") from None
+    except ValueError as exc:
+        if isinstance(exc, NotStorable):
+            raise
+        raise NotStorable(f"{what} can't be stored as JSON: {exc}") from exc
+
+
+def normalize(value: Any, what: str) -> Any:
+    """Return ``value`` in JSON's own types: dict, list, str, int, float, bool, None. Raises NotStorable."""
+    match value:
+        case None | bool() | int():
+            return value
+        case float():
+            if not math.isfinite(value):
+                raise NotStorable(f"{what} is {value!r}, which JSON can't hold.")
+            return value
+        case str():
+            return _checked_text(value, what)
+        case bytes():
+            try:
+                return _checked_text(value.decode(), what)
+            except UnicodeDecodeError:
+                raise NotStorable(f"Unsupported value: {what} is bytes that are not UTF-8: {_short(value)}") from None
+        case Mapping():
+            return {_checked_key(key, what): normalize(item, f"{what}[{key!r}]") for key, item in value.items()}
+        case Sequence():
+            return [normalize(item, f"{what}[{number}]") for number, item in enumerate(value)]
+        case _:
+            raise NotStorable(
+                f"Unsupported type: {what} is {type(value)}: {_short(value)}. "
+                "JSON holds dict, list, str, int, float, bool and None."
+            )
+
+
+def storable_text(text: str) -> str:
+    """Return ``text`` with what a text column can't hold (NUL, lone surrogates) written as escapes."""
+    return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
+
+
+def _no_default(value: Any) -> Any:
+    raise TypeError
+
+
+def _may_hold_other_keys(value: Any) -> bool:
+    """Whether a dict in ``value`` has a key that is not text: json.dumps would turn it into text without a word."""
+    match value:
+        case dict():
+            return any(type(key) is not str or _may_hold_other_keys(item) for key, item in value.items())
+        case list() | tuple():
+            return any(map(_may_hold_other_keys, value))
+    return False
+
+
+def _checked_key(key: Any, what: str) -> str:
+    if not isinstance(key, str):
+        raise NotStorable(f"Unsupported type: a key of {what} is {key!r}, {type(key)}; JSON's keys are text.")
+    return _checked_text(key, f"a key of {what}")
+
+
+def _checked_text(text: str, what: str) -> str:
+    if "\x00" in text:
+        raise NotStorable(f"{what} holds a NUL character, which PostgreSQL can't store: {_short(text)}")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise NotStorable(f"{what} holds a lone surrogate, which is not text: {_short(text)}") from None
+    return text
+
+
+def _short(value: Any) -> str:
+    try:
+        shown = ascii(value)
+    except Exception as exc:
+        return f"<its repr() raised {type(exc).__name__}>"
+    return shown if len(shown) <= 80 else f"{shown[:77]}..."

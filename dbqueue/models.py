@@ -1,0 +1,163 @@
+"""What is in the tables: jobs, their ended attempts, and the workers."""
+
+import datetime
+from collections.abc import Collection
+from typing import Self
+
+from django.core.validators import MaxValueValidator, MinValueValidator
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+MIN_PRIORITY = -100
+MAX_PRIORITY = 100
+DEFAULT_QUEUE = "default"
+NAME_LENGTH = 255
+QUEUE_LENGTH = 100
+
+
+class JobStatus(models.TextChoices):
+    """Where a job stands. ``docs/architecture.md`` draws the ways between them."""
+
+    SCHEDULED = "SCHEDULED", _("Scheduled")
+    READY = "READY", _("Ready")
+    RUNNING = "RUNNING", _("Running")
+    SUCCESSFUL = "SUCCESSFUL", _("Successful")
+    FAILED = "FAILED", _("Failed")
+    CANCELLED = "CANCELLED", _("Cancelled")
+
+    @property
+    def is_final(self) -> bool:
+        return self in FINAL
+
+
+FINAL = frozenset({JobStatus.SUCCESSFUL, JobStatus.FAILED, JobStatus.CANCELLED})
+CANCELLABLE = frozenset({JobStatus.SCHEDULED, JobStatus.READY})
+RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.CANCELLED})
+
+
+class WorkerQuerySet(models.QuerySet["Worker"]):
+    def alive(self) -> Self:
+        """Registered, and neither stopped nor declared lost."""
+        return self.filter(stopped_at=None)
+
+    def silent_since(self, moment: datetime.datetime) -> Self:
+        return self.alive().filter(heartbeat_at__lt=moment)
+
+
+class Worker(models.Model):
+    """One worker process, from its start to its end. A process that was declared lost comes back as a new row."""
+
+    name = models.CharField(max_length=NAME_LENGTH)
+    hostname = models.CharField(max_length=NAME_LENGTH)
+    pid = models.PositiveIntegerField()
+    queues = models.CharField(max_length=1000, blank=True, help_text=_("Empty: all queues."))
+    threads = models.PositiveSmallIntegerField()
+    started_at = models.DateTimeField()
+    heartbeat_at = models.DateTimeField()
+    stopped_at = models.DateTimeField(null=True, blank=True)
+    lost = models.BooleanField(default=False, help_text=_("It went silent and was declared dead."))
+
+    objects = WorkerQuerySet.as_manager()
+
+    class Meta:
+        default_permissions = ("view",)
+        indexes = (models.Index(fields=["heartbeat_at"], condition=Q(stopped_at=None), name="dbqueue_worker_alive"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class JobQuerySet(models.QuerySet["Job"]):
+    def due(self, moment: datetime.datetime) -> Self:
+        return self.filter(status=JobStatus.SCHEDULED, run_after__lte=moment)
+
+    def ready(self) -> Self:
+        """What may be claimed, in the order in which it should be."""
+        return self.filter(status=JobStatus.READY).order_by("-priority", "id")
+
+    def held(self, *, job_id: int, lease: int, worker_id: int) -> Self:
+        """The job, if this claim still holds it: the fence around every write of an attempt."""
+        return self.filter(pk=job_id, status=JobStatus.RUNNING, lease=lease, worker_id=worker_id)
+
+    def stalled(self) -> Self:
+        """Running for a worker that is not alive."""
+        alive = Worker.objects.using(self.db).alive().filter(pk=models.OuterRef("worker_id"))
+        return self.filter(~models.Exists(alive), status=JobStatus.RUNNING)
+
+    def leaving(self, states: Collection[JobStatus], ids: Collection[int]) -> Self:
+        return self.filter(pk__in=ids, status__in=states)
+
+
+class Job(models.Model):
+    """One call of a task that somebody asked for."""
+
+    task = models.CharField(max_length=NAME_LENGTH, help_text=_("The name under which the task is registered."))
+    args = models.JSONField(default=list)
+    kwargs = models.JSONField(default=dict)
+    queue_name = models.CharField(max_length=QUEUE_LENGTH, default=DEFAULT_QUEUE)
+    priority = models.SmallIntegerField(
+        default=0,
+        validators=[MinValueValidator(MIN_PRIORITY), MaxValueValidator(MAX_PRIORITY)],
+        help_text=_("-100 to 100; higher runs first."),
+    )
+    status = models.CharField(max_length=10, choices=JobStatus.choices, default=JobStatus.READY)
+    run_after = models.DateTimeField(null=True, blank=True, help_text=_("The earliest time that it may run next."))
+    backend = models.CharField(
+        max_length=NAME_LENGTH, blank=True, default="", help_text=_("The alias in TASKS, if django.tasks enqueued it.")
+    )
+
+    enqueued_at = models.DateTimeField()
+    started_at = models.DateTimeField(null=True, blank=True, help_text=_("Start of the first attempt."))
+    last_attempted_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+
+    worker = models.ForeignKey(
+        Worker, models.DO_NOTHING, null=True, blank=True, db_constraint=False, db_index=False, related_name="jobs"
+    )
+    lease = models.PositiveIntegerField(default=0, help_text=_("Number of claims so far; never goes back."))
+    attempt = models.PositiveIntegerField(default=0, help_text=_("Number of attempts used."))
+    return_value = models.JSONField(null=True, blank=True)
+
+    objects = JobQuerySet.as_manager()
+
+    class Meta:
+        # A job is not edited: it is enqueued, cancelled or retried.
+        default_permissions = ("add", "view", "delete")
+        permissions = (("retry_job", "Can retry a job"), ("cancel_job", "Can cancel a job"))
+        # Partial, so that ten million finished rows cost a claim nothing, and a transition writes few entries.
+        indexes = (
+            models.Index(fields=["-priority", "id"], condition=Q(status="READY"), name="dbqueue_job_ready"),
+            models.Index(
+                fields=["queue_name", "-priority", "id"], condition=Q(status="READY"), name="dbqueue_job_ready_queue"
+            ),
+            models.Index(fields=["run_after"], condition=Q(status="SCHEDULED"), name="dbqueue_job_scheduled"),
+            models.Index(fields=["worker"], condition=Q(status="RUNNING"), name="dbqueue_job_running"),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.task} #{self.pk}"
+
+    def unrecorded_worker_id(self) -> int | None:
+        """The worker of the attempt that has no row in Attempt: one that runs, or one that succeeded."""
+        return self.worker_id if self.status in (JobStatus.RUNNING, JobStatus.SUCCESSFUL) else None
+
+
+class Attempt(models.Model):
+    """A run that did not succeed, kept for the history. A successful run is told by its job's own row."""
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="attempt_set")
+    number = models.PositiveIntegerField(help_text=_("Counted from 1."))
+    worker_id = models.BigIntegerField(help_text=_("Kept after the worker's row has gone."))
+    started_at = models.DateTimeField()
+    ended_at = models.DateTimeField()
+    exception_class_path = models.CharField(max_length=NAME_LENGTH)
+    traceback = models.TextField()
+
+    class Meta:
+        default_permissions = ()
+        ordering = ("id",)
+
+    def __str__(self) -> str:
+        return f"attempt {self.number} of job {self.job_id}"
+

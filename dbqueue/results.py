@@ -1,0 +1,199 @@
+"""A job's row seen from outside: its state, waiting for its end, its value or its errors."""
+
+import datetime
+import time
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar, cast
+
+from asgiref.sync import sync_to_async
+from django.db import connections
+from django.utils.module_loading import import_string
+
+from . import registry
+from .claim import Claim
+from .conf import Settings
+from .exceptions import JobCancelled, JobDoesNotExist, JobFailed, ResultNotReady, WouldNeverFinish
+from .models import Job, JobStatus
+
+R = TypeVar("R")
+
+FIRST_LOOK = 0.005
+LAST_LOOK = 0.25
+"""Seconds between two looks of a waiting ``get()``: they double from the first to the last."""
+
+MAX_ID = 2**63 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class JobError:
+    """Why one attempt failed."""
+
+    exception_class_path: str
+    traceback: str
+
+    @property
+    def exception_class(self) -> type[BaseException]:
+        """The exception's class, imported. Raises ImportError if it has gone, ValueError if it is not an exception."""
+        found = import_string(self.exception_class_path)
+        if not isinstance(found, type) or not issubclass(found, BaseException):
+            raise ValueError(f"{self.exception_class_path!r} does not reference a valid exception.")
+        return found
+
+
+@dataclass(slots=True, kw_only=True)
+class JobResult(Generic[R]):
+    """What is known of a job, as of the last look; ``refresh()`` looks again.
+
+    The names are those of ``django.tasks.TaskResult``. ``status`` is a JobStatus; the times are those of the database.
+    """
+
+    id: str
+    task_name: str
+    status: JobStatus
+    args: list[Any]
+    kwargs: dict[str, Any]
+    queue_name: str
+    priority: int
+    backend: str
+    run_after: datetime.datetime | None
+    enqueued_at: datetime.datetime
+    started_at: datetime.datetime | None = None
+    last_attempted_at: datetime.datetime | None = None
+    finished_at: datetime.datetime | None = None
+    attempts: int = 0
+    errors: list[JobError]
+    worker_ids: list[str]
+    database: str
+    _return_value: Any = None
+    _uncommitted: bool = field(default=False, compare=False)
+
+    @property
+    def task(self) -> Any:
+        """The registered task. Raises UnknownTask where this process has none of that name."""
+        return registry.find(self.task_name)
+
+    @property
+    def is_finished(self) -> bool:
+        return self.status.is_final
+
+    @property
+    def return_value(self) -> R | None:
+        """What the task returned. Raises ResultNotReady (a ValueError) unless the job has succeeded."""
+        if self.status is JobStatus.SUCCESSFUL:
+            return cast(R, self._return_value)
+        raise ResultNotReady(
+            f"Job {self.id} ended {self.status}: it has no return value; see .errors."
+            if self.is_finished
+            else f"Job {self.id} has not finished yet: it is {self.status}."
+        )
+
+    def refresh(self) -> None:
+        """Look again. Raises JobDoesNotExist if the row has gone."""
+        fresh = get_result(self.id, database=self.database)
+        for name in self.__slots__:
+            if name != "_uncommitted":
+                setattr(self, name, getattr(fresh, name))
+
+    async def arefresh(self) -> None:
+        """The same as refresh(), from async code."""
+        await sync_to_async(self.refresh)()
+
+    def get(self, timeout: float | None = None) -> R:
+        """Wait for the job's end, at most ``timeout`` seconds (None: for ever), and return what the task returned.
+
+        Raises JobFailed with the last traceback, JobCancelled, TimeoutError, or, inside the transaction that enqueued the
+        job, WouldNeverFinish at once: no worker can see the job before the commit.
+        """
+        self._refuse_endless_wait()
+        self.wait(timeout)
+        if self.status is JobStatus.FAILED:
+            raise JobFailed(f"Job {self.id} ({self.task_name}) failed.\n\n{self.errors[-1].traceback}")
+        if self.status is JobStatus.CANCELLED:
+            raise JobCancelled(f"Job {self.id} ({self.task_name}) was cancelled.")
+        return cast(R, self._return_value)
+
+    async def aget(self, timeout: float | None = None) -> R:
+        """The same as get(), from async code."""
+        return await sync_to_async(self.get)(timeout)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait for the job's end, however it ends. Raises TimeoutError after ``timeout`` seconds (None: never)."""
+        end = None if timeout is None else time.monotonic() + timeout
+        pause = FIRST_LOOK
+        while not self.is_finished:
+            self.refresh()
+            if self.is_finished:
+                return
+            if end is not None and time.monotonic() >= end:
+                raise TimeoutError(f"Job {self.id} ({self.task_name}) is still {self.status} after {timeout} s.")
+            time.sleep(pause if end is None else max(0.0, min(pause, end - time.monotonic())))
+            pause = min(2 * pause, LAST_LOOK)
+
+    def _refuse_endless_wait(self) -> None:
+        if self._uncommitted and connections[self.database].in_atomic_block:
+            raise WouldNeverFinish(
+                f"Job {self.id} was enqueued in a transaction that is still open, so no worker can see it: waiting here "
+                "would never end. Call get() after the commit."
+            )
+        self._uncommitted = False
+
+
+def get_result(result_id: str | int, *, database: str | None = None) -> JobResult[Any]:
+    """Look a job up by its id. ``database`` is an alias; by default the one of the settings.
+
+    Raises JobDoesNotExist, also for an id that is no id.
+    """
+    alias = database or Settings.load().database
+    text = str(result_id)
+    if not (text.isascii() and text.isdigit() and int(text) <= MAX_ID):
+        raise JobDoesNotExist(f"{result_id!r} is not the id of a job: ids are whole numbers.")
+    try:
+        return from_row(Job.objects.using(alias).prefetch_related("attempt_set").get(pk=int(text)))
+    except Job.DoesNotExist:
+        raise JobDoesNotExist(f"No job has the id {text}.") from None
+
+
+def from_row(job: Job) -> JobResult[Any]:
+    """The same for a row in hand; reads its attempts."""
+    history = list(job.attempt_set.all())
+    workers = [attempt.worker_id for attempt in history]
+    if (current := job.unrecorded_worker_id()) is not None:
+        workers.append(current)
+    return JobResult(
+        id=str(job.pk),
+        task_name=job.task,
+        status=JobStatus(job.status),
+        args=job.args,
+        kwargs=job.kwargs,
+        queue_name=job.queue_name,
+        priority=job.priority,
+        backend=job.backend,
+        run_after=job.run_after,
+        enqueued_at=job.enqueued_at,
+        started_at=job.started_at,
+        last_attempted_at=job.last_attempted_at,
+        finished_at=job.finished_at,
+        attempts=job.attempt,
+        errors=[JobError(attempt.exception_class_path, attempt.traceback) for attempt in history],
+        worker_ids=[str(worker) for worker in workers],
+        database=job._state.db or "default",
+        _return_value=job.return_value,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Context:
+    """What a running task that takes a context is told of its own job."""
+
+    claim: Claim
+    database: str
+
+    @property
+    def attempt(self) -> int:
+        """Which attempt this is, counted from 1."""
+        return self.claim.attempt
+
+    @property
+    def task_result(self) -> JobResult[Any]:
+        """The job as it stands in the database now."""
+        return get_result(self.claim.job_id, database=self.database)

@@ -1,0 +1,85 @@
+"""The one shape of a service: a step, done again and again on a thread with a connection of its own."""
+
+import logging
+import random
+import threading
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+
+from django.db import Error
+
+from ..connections import owned_connection, renew
+from ..wakeup import Wakeup
+
+logger = logging.getLogger("dbqueue.worker")
+
+FIRST_PAUSE = 0.1
+LAST_PAUSE = 10.0
+"""Seconds to wait after an error of the database: doubled from the first to the last, with full jitter."""
+
+
+def backoff(failures: int) -> float:
+    """Seconds to wait after ``failures`` errors in a row: somewhere from half of min(10, 0.1 · 2^n) to all of it."""
+    longest = min(LAST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 20))
+    return random.uniform(longest / 2, longest)
+
+
+class Service(ABC):
+    """One thread's work. An error of the database is tried again; any other ends the service and is told."""
+
+    name: str
+
+    def __init__(self, alias: str, on_change: Callable[[], None]) -> None:
+        self.crashed: BaseException | None = None
+        self._alias = alias
+        self._on_change = on_change
+        self._stopping = threading.Event()
+        self._wakeup = Wakeup()
+        self._thread = threading.Thread(target=self._work, name=f"dbqueue-{self.name}", daemon=True)
+
+    @abstractmethod
+    def run_once(self) -> float:
+        """Do one step, and return how many seconds to wait before the next (less if woken)."""
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def wake(self) -> None:
+        self._wakeup.set()
+
+    def stop(self) -> None:
+        """Ask the thread to end after the step it is in."""
+        self._stopping.set()
+        self._wakeup.set()
+
+    def join(self, timeout: float | None = None) -> bool:
+        """Wait for the end of the thread, at most ``timeout`` seconds. Returns whether it has ended."""
+        self._thread.join(timeout)
+        return not self._thread.is_alive()
+
+    def _work(self) -> None:
+        try:
+            with owned_connection(self._alias):
+                self._repeat()
+        except BaseException as exc:
+            logger.exception("The service %s died", self.name)
+            self.crashed = exc
+            self._on_change()
+
+    def _repeat(self) -> None:
+        failures = 0
+        while not self._finished():
+            try:
+                pause = self.run_once()
+                failures = 0
+            except Error as exc:
+                renew(self._alias)
+                pause = backoff(failures)
+                log = logger.warning if failures == 0 else logger.debug
+                log("The service %s lost the database, trying again: %s", self.name, str(exc).strip())
+                failures += 1
+            if not self._finished():
+                self._wakeup.wait(pause)
+
+    def _finished(self) -> bool:
+        return self._stopping.is_set()

@@ -1,0 +1,37 @@
+"""The one place that writes job rows. ``store_for(alias)`` gives the operations of one database."""
+
+from functools import cache
+
+from django.core.signals import setting_changed
+from django.db import connections
+
+from .base import ANY_QUEUE, Listener, Store, fence
+from .mysql import MySQLStore
+from .postgresql import PostgreSQLStore
+from .sqlite import SQLiteStore
+
+__all__ = ["ANY_QUEUE", "Listener", "Store", "fence", "store_for"]
+
+_STORES: dict[str, type[Store]] = {"postgresql": PostgreSQLStore, "sqlite": SQLiteStore, "mysql": MySQLStore}
+
+
+@cache
+def store_for(alias: str) -> Store:
+    """The store of the database ``alias``. It keeps no state, so threads share it.
+
+    Raises NotImplementedError for a database that dbqueue has no statements for.
+    """
+    vendor = connections[alias].vendor
+    if vendor not in _STORES:
+        raise NotImplementedError(
+            f"dbqueue has no store for {vendor!r} (database {alias!r}); it has one for {', '.join(sorted(_STORES))}."
+        )
+    return _STORES[vendor](alias)
+
+
+def _forget(*, setting: str, **kwargs: object) -> None:
+    if setting == "DATABASES":
+        store_for.cache_clear()
+
+
+setting_changed.connect(_forget)

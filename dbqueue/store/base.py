@@ -1,0 +1,344 @@
+"""Every statement that moves a job, in portable ORM.
+
+Each transition names the state that it leaves; each write of an attempt names its lease and worker. An operation that
+needs the time asks the database for it, unless a caller gives ``now``.
+"""
+
+import datetime
+import json
+import random
+from abc import ABC, abstractmethod
+from collections import defaultdict
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
+
+from django.db import connections, models, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.models import Case, F, Value, When
+from django.db.models.functions import Coalesce
+
+from ..claim import Claim, Selection
+from ..draft import Draft
+from ..exceptions import WorkerLost
+from ..models import CANCELLABLE, RETRYABLE, Attempt, Job, JobQuerySet, JobStatus, Worker
+from ..outcome import Failure, Outcome
+
+BATCH = 500
+"""Rows that one promotion or rescue moves in one transaction."""
+
+CLAIMED_COLUMNS = (
+    "id",
+    "lease",
+    "attempt",
+    "task",
+    "args",
+    "kwargs",
+    "queue_name",
+    "priority",
+    "backend",
+    "run_after",
+    "enqueued_at",
+    "started_at",
+)
+
+
+class Listener(Protocol):
+    """Hears, on the connection of the thread that made it, that there is work. Polling stays the guarantee."""
+
+    def wait(self, timeout: float) -> Collection[str]:
+        """Wait up to ``timeout`` seconds. Returns the queues that got work; ANY_QUEUE among them means "look anew"."""
+
+
+ANY_QUEUE = ""
+
+
+class Store(ABC):
+    """The operations on the jobs of one database."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        return connections[self.alias]
+
+    @property
+    def jobs(self) -> JobQuerySet:
+        return Job.objects.using(self.alias)
+
+    def atomic(self) -> AbstractContextManager[None]:
+        return transaction.atomic(using=self.alias)
+
+    @abstractmethod
+    def clock(self) -> datetime.datetime:
+        """The time by the database's clock, as Django would read it from a column."""
+
+    def listen(self) -> Listener | None:
+        """A listener on this thread's connection, or None where the database has no way to call."""
+        return None
+
+    # The enqueue side
+
+    def enqueue(self, drafts: Sequence[Draft]) -> list[tuple[int, datetime.datetime]]:
+        """Insert all of ``drafts``, or none, in the caller's transaction. Returns (id, enqueued_at) for each, in order."""
+        now = self.clock()
+        rows = [self._row(draft, now) for draft in drafts]
+        if len(rows) > 1 and self.connection.features.can_return_rows_from_bulk_insert:
+            self.jobs.bulk_create(rows, batch_size=BATCH)
+        else:
+            with self.atomic():
+                for row in rows:
+                    row.save(using=self.alias, force_insert=True)
+        return [(row.pk, now) for row in rows]
+
+    def _row(self, draft: Draft, now: datetime.datetime) -> Job:
+        return Job(
+            task=draft.task,
+            args=draft.args,
+            kwargs=draft.kwargs,
+            queue_name=draft.queue_name,
+            priority=draft.priority,
+            # Whether it is due already is the promoter's question, asked by the database's clock.
+            status=JobStatus.SCHEDULED if draft.run_after else JobStatus.READY,
+            run_after=draft.run_after,
+            backend=draft.backend,
+            enqueued_at=now,
+        )
+
+    # The run side
+
+    def promote(self, limit: int = BATCH, now: datetime.datetime | None = None) -> list[str]:
+        """Make jobs READY whose time has come, the longest due first. Returns a queue name for each."""
+        now = now or self.clock()
+        with self.atomic():
+            due = self.jobs.due(now).order_by("run_after", "id").select_for_update(skip_locked=True)
+            found = list(due.values_list("id", "queue_name")[:limit])
+            if found:
+                ids = [pk for pk, _ in found]
+                self.jobs.leaving({JobStatus.SCHEDULED}, ids).update(status=JobStatus.READY)
+        return [queue for _, queue in found]
+
+    def seconds_to_next_due(self, now: datetime.datetime | None = None) -> float | None:
+        """How long until the next SCHEDULED job is due; None if there is none, never below zero."""
+        scheduled = self.jobs.filter(status=JobStatus.SCHEDULED).order_by("run_after")
+        first = scheduled.values_list("run_after", flat=True).first()
+        return None if first is None else max(0.0, (first - (now or self.clock())).total_seconds())
+
+    def claim(
+        self, worker_id: int, limit: int, selection: Selection = Selection(), now: datetime.datetime | None = None
+    ) -> list[Claim]:
+        """Take up to ``limit`` READY jobs for a worker: RUNNING, one lease and one attempt further.
+
+        Hand nothing out before this has returned: then the claim is committed.
+        """
+        with self.atomic():
+            claimed_at = self._begin_claim()
+            now = now or claimed_at
+            rows = self._lock_ready(selection, limit)
+            if rows:
+                self._mark_running([row[0] for row in rows], worker_id, now)
+        return [_claim(row, worker_id, now) for row in rows]
+
+    def _begin_claim(self) -> datetime.datetime:
+        return self.clock()
+
+    def _lock_ready(self, selection: Selection, limit: int) -> list[tuple[Any, ...]]:
+        rows: list[tuple[Any, ...]] = []
+        for lane in self._lanes(selection):
+            if len(rows) < limit:
+                rows += lane.select_for_update(skip_locked=True).values_list(*CLAIMED_COLUMNS)[: limit - len(rows)]
+        return rows
+
+    def _lanes(self, selection: Selection) -> Iterator[JobQuerySet]:
+        """One ordered scan of one index each.
+
+        Named queues are asked one by one, in random order, so that none starves: a single ``IN`` would walk past every
+        job of the other queues, or sort all of these.
+        """
+        if selection.include:
+            names = [name for name in selection.include if name not in selection.exclude]
+            for name in random.sample(names, len(names)):
+                yield self.jobs.ready().filter(queue_name=name)
+        elif selection.exclude:
+            yield self.jobs.ready().exclude(queue_name__in=selection.exclude)
+        else:
+            yield self.jobs.ready()
+
+    def _mark_running(self, ids: list[int], worker_id: int, now: datetime.datetime) -> None:
+        self.jobs.leaving({JobStatus.READY}, ids).update(
+            status=JobStatus.RUNNING,
+            worker_id=worker_id,
+            lease=F("lease") + 1,
+            attempt=F("attempt") + 1,
+            started_at=Coalesce("started_at", Value(now)),
+            last_attempted_at=now,
+        )
+
+    def finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None = None) -> list[Outcome]:
+        """Write the outcomes of attempts, all in one transaction.
+
+        Returns those that were refused, because their claim does not hold the job any more.
+        """
+        now = now or self.clock()
+        with self.atomic():
+            applied = self._apply(outcomes, now)
+            self._record_failures((outcome for outcome in outcomes if fence(outcome) in applied), now)
+        return [outcome for outcome in outcomes if fence(outcome) not in applied]
+
+    def _apply(self, outcomes: Sequence[Outcome], now: datetime.datetime) -> set[tuple[int, int]]:
+        """Write what the job rows keep. Returns (id, lease) of those whose fence let the write through."""
+        applied = set()
+        for outcome in sorted(outcomes, key=lambda outcome: outcome.claim.job_id):
+            claim = outcome.claim
+            held = self.jobs.held(job_id=claim.job_id, lease=claim.lease, worker_id=claim.worker_id)
+            if held.update(**_columns(outcome, now)):
+                applied.add(fence(outcome))
+        return applied
+
+    def _record_failures(self, outcomes: Iterable[Outcome], now: datetime.datetime) -> None:
+        self._attempts().bulk_create(
+            Attempt(
+                job_id=outcome.claim.job_id,
+                number=outcome.claim.attempt,
+                worker_id=outcome.claim.worker_id,
+                started_at=outcome.claim.claimed_at,
+                ended_at=now,
+                exception_class_path=outcome.failure.exception_class_path,
+                traceback=outcome.failure.traceback,
+            )
+            for outcome in outcomes
+            if outcome.failure
+        )
+
+    def release(self, claims: Iterable[Claim]) -> int:
+        """Give back claims that did not end, without using up their attempt. Returns how many were still held."""
+        groups: dict[tuple[int, int], list[Claim]] = defaultdict(list)
+        for claim in claims:
+            groups[claim.worker_id, claim.lease].append(claim)
+        released = 0
+        with self.atomic():
+            for (worker_id, lease), group in groups.items():
+                held = self.jobs.leaving({JobStatus.RUNNING}, [claim.job_id for claim in group])
+                released += held.filter(lease=lease, worker_id=worker_id).update(
+                    status=JobStatus.READY,
+                    worker=None,
+                    attempt=F("attempt") - 1,
+                    started_at=Case(When(attempt=1, then=None), default=F("started_at")),
+                )
+        self.call_workers({claim.queue_name for claim in claims})
+        return released
+
+    def held_by(self, worker_id: int) -> list[Claim]:
+        """The jobs that the database thinks this worker runs."""
+        rows = self.jobs.filter(status=JobStatus.RUNNING, worker_id=worker_id)
+        return [
+            Claim(row[0], row[1], row[2], worker_id, *row[3:], claimed_at=row[-1])
+            for row in rows.values_list(*CLAIMED_COLUMNS)
+        ]
+
+    # Workers
+
+    def register(
+        self, *, name: str, hostname: str, pid: int, queues: str, threads: int, now: datetime.datetime | None = None
+    ) -> int:
+        """Enter a worker process. Returns its id, which is never used again."""
+        now = now or self.clock()
+        worker = Worker(
+            name=name, hostname=hostname, pid=pid, queues=queues, threads=threads, started_at=now, heartbeat_at=now
+        )
+        worker.save(using=self.alias, force_insert=True)
+        return worker.pk
+
+    def beat(self, worker_id: int, now: datetime.datetime | None = None) -> bool:
+        """Say that this worker lives. False: it was declared lost, its jobs are others' now."""
+        alive = self._workers().alive().filter(pk=worker_id)
+        return bool(alive.update(heartbeat_at=now or self.clock()))
+
+    def unregister(self, worker_id: int, now: datetime.datetime | None = None) -> None:
+        self._workers().alive().filter(pk=worker_id).update(stopped_at=now or self.clock())
+
+    def rescue(self, timeout: float, limit: int = BATCH, now: datetime.datetime | None = None) -> list[int]:
+        """Declare workers lost that were silent for ``timeout`` seconds, and make READY what dead workers ran.
+
+        The attempt counts, and its error is WorkerLost. Returns the ids of the jobs.
+        """
+        now = now or self.clock()
+        with self.atomic():
+            silent = self._workers().silent_since(now - datetime.timedelta(seconds=timeout))
+            silent.update(stopped_at=now, lost=True)
+            stalled = list(self.jobs.stalled().order_by("id").select_for_update(skip_locked=True, of=self._of())[:limit])
+            if stalled:
+                self._record_lost(stalled, now)
+                self.jobs.leaving({JobStatus.RUNNING}, [job.pk for job in stalled]).update(
+                    status=JobStatus.READY, worker=None
+                )
+        self.call_workers({job.queue_name for job in stalled})
+        return [job.pk for job in stalled]
+
+    def _of(self) -> tuple[str, ...]:
+        return ("self",) if self.connection.features.has_select_for_update_of else ()
+
+    def _record_lost(self, jobs: Iterable[Job], now: datetime.datetime) -> None:
+        error = Failure.of(WorkerLost("The worker process that ran this attempt died, or went silent for too long."))
+        self._attempts().bulk_create(
+            Attempt(
+                job_id=job.pk,
+                number=job.attempt,
+                worker_id=job.worker_id,
+                started_at=job.last_attempted_at,
+                ended_at=now,
+                exception_class_path=error.exception_class_path,
+                traceback=error.traceback,
+            )
+            for job in jobs
+        )
+
+    # Operators
+
+    def cancel(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:
+        """Cancel jobs that wait. Returns how many; what runs or has ended is left alone."""
+        return self.jobs.leaving(CANCELLABLE, ids).update(
+            status=JobStatus.CANCELLED, finished_at=now or self.clock()
+        )
+
+    def retry(self, ids: Collection[int]) -> int:
+        """Make failed and cancelled jobs READY again, now. Returns how many; their history stays."""
+        with self.atomic():
+            rows = self.jobs.leaving(RETRYABLE, ids)
+            queues = set(rows.values_list("queue_name", flat=True).distinct())
+            retried = rows.update(status=JobStatus.READY, run_after=None, finished_at=None, worker=None)
+            self.call_workers(queues)
+        return retried
+
+    def call_workers(self, queues: Collection[str]) -> None:
+        """Tell listening workers, when the transaction commits, that these queues got work."""
+
+    def _attempts(self) -> "models.QuerySet[Attempt]":
+        return Attempt.objects.using(self.alias)
+
+    def _workers(self) -> Any:
+        return Worker.objects.using(self.alias)
+
+
+def _claim(row: tuple[Any, ...], worker_id: int, now: datetime.datetime) -> Claim:
+    pk, lease, attempt, *middle, started_at = row
+    return Claim(pk, lease + 1, attempt + 1, worker_id, *middle, started_at or now, now)
+
+
+def fence(outcome: Outcome) -> tuple[int, int]:
+    """(id, lease): a lease is never given twice, so this names one claim for ever."""
+    return outcome.claim.job_id, outcome.claim.lease
+
+
+def _columns(outcome: Outcome, now: datetime.datetime) -> dict[str, Any]:
+    """What an outcome changes in the job's row."""
+    if outcome.status is JobStatus.SCHEDULED:
+        return {
+            "status": JobStatus.SCHEDULED,
+            "run_after": now + datetime.timedelta(seconds=outcome.delay),
+            "worker": None,
+            "attempt": F("attempt") - 1,
+        }
+    value = None if outcome.value_json is None else json.loads(outcome.value_json)
+    return {"status": outcome.status, "finished_at": now, "return_value": value}

@@ -1,0 +1,148 @@
+"""N worker processes: start them, replace one that died, stop them all."""
+
+import logging
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+from django.utils.autoreload import StatReloader, get_child_arguments
+
+from .services.base import backoff
+from .wakeup import Wakeup
+
+logger = logging.getLogger("dbqueue.worker")
+
+LOOK = 0.25
+"""Seconds between two looks at the children."""
+
+LONG_ENOUGH = 5.0
+"""Seconds after which a child counts as one that could start."""
+
+MOST_FAILED_STARTS = 5
+"""Starts in a row that may fail before the supervisor gives up."""
+
+
+class Child:
+    """One place for a process, and how its starts went."""
+
+    def __init__(self, arguments: list[str], number: int) -> None:
+        self.number = number
+        self.done = False
+        self.failed_starts = 0
+        self._arguments = arguments
+        self._process: subprocess.Popen[bytes] | None = None
+        self._started = 0.0
+        self._start_at = 0.0
+
+    @property
+    def code(self) -> int | None:
+        """The exit code of a process that has ended."""
+        return None if self._process is None else self._process.poll()
+
+    @property
+    def alive(self) -> bool:
+        return self._process is not None and self.code is None
+
+    def start(self) -> None:
+        if time.monotonic() < self._start_at:
+            return
+        # A group of its own: Ctrl-C reaches the supervisor alone, which tells each child once.
+        self._process = subprocess.Popen(self._arguments, process_group=0)
+        self._started = time.monotonic()
+
+    def bury(self) -> None:
+        """Make the place free for another start: at once after a long life, later and later after short ones."""
+        lived_long = time.monotonic() - self._started > LONG_ENOUGH
+        self.failed_starts = 0 if lived_long or self.code == 0 else self.failed_starts + 1
+        self._start_at = time.monotonic() + (backoff(self.failed_starts) if self.failed_starts else 0.0)
+        self._process = None
+
+    def tell(self, number: signal.Signals) -> None:
+        if self._process is not None and self.alive:
+            self._process.send_signal(number)
+
+
+class Supervisor:
+    """Keeps N children that run this command line, each as one process.
+
+    With ``reload`` they start anew when a file of the project changes.
+    """
+
+    def __init__(self, processes: int, name: str, *, reload: bool = False) -> None:
+        self._children = [Child(_arguments(name, number), number) for number in range(1, processes + 1)]
+        self._files = StatReloader() if reload else None
+        self._seen: dict[Path, float] = {}
+        self._wakeup = Wakeup()
+        self._stops = 0
+        self._code = 0
+
+    def run(self) -> int:
+        """Returns the exit code: 0 when the children ended well or were stopped, 1 if one can't start."""
+        self._code_changed()
+        while not self._stops and not all(child.done for child in self._children):
+            if self._code_changed():
+                logger.info("The code has changed: starting anew")
+                self._tell(signal.SIGTERM)
+            for child in self._children:
+                self._look_after(child)
+            self._wakeup.wait(LOOK)
+        self._end()
+        return self._code
+
+    def stop(self) -> None:
+        """Stop all children; asked a second time, at once. May be called by a signal handler."""
+        self._stops += 1
+        self._wakeup.set()
+
+    def _look_after(self, child: Child) -> None:
+        code = child.code
+        if child.done or child.alive:
+            return
+        if code is not None:
+            self._take_note(child, code)
+        if not child.done:
+            child.start()
+
+    def _take_note(self, child: Child, code: int) -> None:
+        """A child has ended. One that ended well, as after --burst, is not replaced."""
+        if code == 0 and self._files is None:
+            child.done = True
+            return
+        child.bury()
+        if code != 0:
+            logger.error("Worker process %d ended with %d and is replaced", child.number, code)
+        if child.failed_starts >= MOST_FAILED_STARTS:
+            logger.critical("Worker process %d can't start: it failed %d times", child.number, child.failed_starts)
+            child.done = True
+            self._code = 1
+            self.stop()
+
+    def _end(self) -> None:
+        """Tell the children once for each time that this process was told, and wait for them."""
+        told = 0
+        while any(child.alive for child in self._children):
+            if told < self._stops:
+                told += 1
+                self._tell(signal.SIGTERM)
+            self._wakeup.wait(LOOK)
+        if any(child.code for child in self._children):
+            self._code = 1
+
+    def _tell(self, number: signal.Signals) -> None:
+        for child in self._children:
+            child.tell(number)
+
+    def _code_changed(self) -> bool:
+        if self._files is None:
+            return False
+        seen = dict(self._files.snapshot_files())
+        changed, self._seen = self._seen not in ({}, seen), seen
+        return changed
+
+
+def _arguments(name: str, number: int) -> list[str]:
+    """This process's own command line, for one child: what stands last counts."""
+    own = [*get_child_arguments(), "--processes", "1", "--supervised-by", str(os.getpid())]
+    return [*own, "--name", f"{name}.{number}"] if name else own

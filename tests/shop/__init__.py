@@ -1,0 +1,1 @@
+"""A small app with tasks, for the tests."""

@@ -1,4 +1,4 @@
-"""Settings of the tests. ``DATABASE_URL`` names the server; without it, SQLite in a file."""
+"""Settings of the tests, also of the worker processes that they start. Without ``DATABASE_URL``: SQLite in a file."""
 
 from pathlib import Path
 
@@ -20,6 +20,17 @@ INSTALLED_APPS = [
     "tests.shop",
 ]
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE / 'tests.sqlite3'}")}
+if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
+    # In a file, also under test: worker processes open it too.
+    DATABASES["default"]["TEST"] = {"NAME": BASE / "test.sqlite3"}
+    DATABASES["default"]["OPTIONS"] = {
+        "transaction_mode": "IMMEDIATE",
+        "timeout": 30,
+        "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+    }
+if "TEST_DATABASE_NAME" in env:
+    # A worker process that a test started: on the test's database.
+    DATABASES["default"]["NAME"] = env("TEST_DATABASE_NAME")
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

@@ -1,6 +1,7 @@
 """A job in the hands of a worker."""
 
 import datetime
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 
@@ -29,13 +30,14 @@ class Claim(NamedTuple):
         return f"id={self.job_id} task={self.task} attempt={self.attempt}"
 
 
-class Selection(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Selection:
     """Which queues a worker serves: those in ``include`` (empty: all) but for those in ``exclude``."""
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
 
-    def __contains__(self, queue_name: object) -> bool:
+    def serves(self, queue_name: str) -> bool:
         return (not self.include or queue_name in self.include) and queue_name not in self.exclude
 
     def __str__(self) -> str:

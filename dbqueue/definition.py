@@ -133,7 +133,8 @@ class Task(Generic[P, R]):
             kwargs_json=encode(kwargs, "kwargs"),
             queue_name=self.queue_name,
             priority=self.priority,
-            run_after=self.run_after,
+            run_after=None if isinstance(self.run_after, datetime.timedelta) else self.run_after,
+            wait=self.run_after if isinstance(self.run_after, datetime.timedelta) else None,
             backend=self.backend,
         )
 
@@ -260,7 +261,8 @@ def task(func: Any = None, /, **options: Any) -> Any:
     """
 
     def declare(func: Callable[..., Any]) -> Task[Any, Any]:
-        made = (AsyncTask if inspect.iscoroutinefunction(func) else Task)(func, **options)
+        kind: type[Task[Any, Any]] = AsyncTask if inspect.iscoroutinefunction(func) else Task
+        made = kind(func, **options)
         registry.register(made)
         return made
 
@@ -309,7 +311,7 @@ def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
     alias = Settings.load().database
     store = store_for(alias)
     uncommitted = store.connection.in_atomic_block
-    if any(isinstance(draft.run_after, datetime.timedelta) for draft in drafts):
+    if any(draft.wait is not None for draft in drafts):
         now = store.clock()
         drafts = [draft.due_from(now) for draft in drafts]
     return [

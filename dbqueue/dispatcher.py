@@ -207,7 +207,7 @@ class Dispatcher:
             "Worker %s (id %d) started: queues %s, %d threads, database %r",
             self.name,
             self.worker_id,
-            self.mode.selection or "all",
+            str(self.mode.selection) or "all",
             self.settings.threads,
             self.settings.database,
         )
@@ -215,12 +215,12 @@ class Dispatcher:
     def _work_arrived(self, queues: Collection[str]) -> None:
         if ANY_QUEUE in queues:
             self.maintenance.wake()
-        if any(queue == ANY_QUEUE or queue in self.mode.selection for queue in queues):
+        if any(queue == ANY_QUEUE or self.mode.selection.serves(queue) for queue in queues):
             self.wakeup.set()
 
     def _crashed(self) -> BaseException | None:
-        crashes = (part.crashed for part in (self.pool, *self.services))
-        return next((crash for crash in crashes if crash), None)
+        crashes = [self.pool.crashed, *(service.crashed for service in self.services)]
+        return next((crash for crash in crashes if crash is not None), None)
 
     def _shut_down(self) -> None:
         if crash := self._crashed():

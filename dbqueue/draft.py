@@ -16,9 +16,10 @@ class Draft:
     kwargs_json: str
     queue_name: str
     priority: int
-    run_after: datetime.datetime | datetime.timedelta | None
+    run_after: datetime.datetime | None
+    wait: datetime.timedelta | None
     backend: str
 
     def due_from(self, now: datetime.datetime) -> "Draft":
-        """The same, with a ``run_after`` that was told as a wait counted from ``now``."""
-        return replace(self, run_after=now + self.run_after) if isinstance(self.run_after, datetime.timedelta) else self
+        """The same, with a wait that is counted from ``now`` told as a ``run_after``."""
+        return self if self.wait is None else replace(self, run_after=now + self.wait, wait=None)

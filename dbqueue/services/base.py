@@ -41,6 +41,9 @@ class Service(ABC):
     def run_once(self) -> float:
         """Do one step, and return how many seconds to wait before the next (less if woken)."""
 
+    def lost_database(self) -> None:
+        """Called after an error of the database, before the step is tried again."""
+
     def start(self) -> None:
         self._thread.start()
 
@@ -74,6 +77,7 @@ class Service(ABC):
                 failures = 0
             except Error as exc:
                 renew(self._alias)
+                self.lost_database()
                 pause = backoff(failures)
                 log = logger.warning if failures == 0 else logger.debug
                 log("The service %s lost the database, trying again: %s", self.name, str(exc).strip())

@@ -41,6 +41,10 @@ class Maintenance(Service):
             due = self._store.seconds_to_next_due()
         return self._poll_interval if due is None else min(due, self._poll_interval)
 
+    def lost_database(self) -> None:
+        # After an outage all workers look silent; they get the time to beat again before anybody judges them.
+        self._rescue_at = time.monotonic() + self._timeout
+
     def _promote(self) -> None:
         while queues := set(self._store.promote()):
             self._store.call_workers(queues)

@@ -233,8 +233,7 @@ class Store(ABC):
         """The jobs that the database thinks this worker runs."""
         rows = self.jobs.filter(status=JobStatus.RUNNING, worker_id=worker_id)
         return [
-            Claim(row[0], row[1], row[2], worker_id, *row[3:], claimed_at=row[-1])
-            for row in rows.values_list(*CLAIMED_COLUMNS)
+            Claim._make((*row[:3], worker_id, *row[3:], row[-1])) for row in rows.values_list(*CLAIMED_COLUMNS)
         ]
 
     # Workers
@@ -285,8 +284,8 @@ class Store(ABC):
             Attempt(
                 job_id=job.pk,
                 number=job.attempt,
-                worker_id=job.worker_id,
-                started_at=job.last_attempted_at,
+                worker_id=job.worker_id or 0,
+                started_at=job.last_attempted_at or now,
                 ended_at=now,
                 exception_class_path=error.exception_class_path,
                 traceback=error.traceback,
@@ -323,7 +322,7 @@ class Store(ABC):
 
 def _claim(row: tuple[Any, ...], worker_id: int, now: datetime.datetime) -> Claim:
     pk, lease, attempt, *middle, started_at = row
-    return Claim(pk, lease + 1, attempt + 1, worker_id, *middle, started_at or now, now)
+    return Claim._make((pk, lease + 1, attempt + 1, worker_id, *middle, started_at or now, now))
 
 
 def fence(outcome: Outcome) -> tuple[int, int]:

@@ -1,0 +1,530 @@
+"""The contract of the store: the same on every database. Time is given where it matters."""
+
+import datetime
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.db import connection, transaction
+from django.utils import timezone
+
+from dbqueue.claim import Claim, Selection
+from dbqueue.connections import owned_connection
+from dbqueue.draft import Draft
+from dbqueue.exceptions import WorkerLost
+from dbqueue.models import Attempt, Job, JobStatus, Worker
+from dbqueue.outcome import Outcome
+from dbqueue.store import Store, store_for
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+HOUR = datetime.timedelta(hours=1)
+
+
+@pytest.fixture
+def store() -> Store:
+    return store_for("default")
+
+
+def draft(**changes: Any) -> Draft:
+    values: dict[str, Any] = {
+        "task": "tests.shop.tasks.add",
+        "args": [1, 2],
+        "kwargs": {},
+        "args_json": "[1,2]",
+        "kwargs_json": "{}",
+        "queue_name": "default",
+        "priority": 0,
+        "run_after": None,
+        "wait": None,
+        "backend": "",
+    }
+    return Draft(**{**values, **changes})
+
+
+def enqueue(store: Store, **changes: Any) -> int:
+    return store.enqueue([draft(**changes)])[0][0]
+
+
+def register(store: Store, name: str = "worker", now: datetime.datetime | None = None) -> int:
+    return store.register(name=name, hostname="host", pid=1, queues="", threads=2, now=now)
+
+
+def states() -> dict[int, str]:
+    return dict(Job.objects.values_list("id", "status"))
+
+
+class Boom(Exception):
+    pass
+
+
+# Enqueue
+
+
+def test_enqueue_stores_what_the_draft_says(store: Store) -> None:
+    due = timezone.now() + HOUR
+    made = store.enqueue(
+        [draft(args=["ü", 1.5], args_json='["ü",1.5]', kwargs={"a": None}, kwargs_json='{"a":null}', priority=-7)]
+    )
+    later = enqueue(store, run_after=due, queue_name="mail", backend="tasks")
+
+    job = Job.objects.get(pk=made[0][0])
+    assert (job.task, job.args, job.kwargs, job.priority) == ("tests.shop.tasks.add", ["ü", 1.5], {"a": None}, -7)
+    assert (job.status, job.enqueued_at, job.attempt, job.lease) == (JobStatus.READY, made[0][1], 0, 0)
+    other = Job.objects.get(pk=later)
+    assert (other.status, other.run_after, other.queue_name, other.backend) == (
+        JobStatus.SCHEDULED,
+        due,
+        "mail",
+        "tasks",
+    )
+
+
+def test_many_drafts_get_ids_in_their_order(store: Store) -> None:
+    drafts = [draft(args=[number], args_json=f"[{number}]") for number in range(2345)]
+
+    made = store.enqueue(drafts)
+
+    stored = dict(Job.objects.values_list("id", "args"))
+    assert [stored[pk] for pk, _ in made] == [[number] for number in range(2345)]
+    assert [pk for pk, _ in made] == sorted(pk for pk, _ in made)
+
+
+def test_enqueue_goes_with_the_callers_transaction(store: Store) -> None:
+    with pytest.raises(Boom), transaction.atomic():
+        store.enqueue([draft()])
+        store.enqueue([draft(), draft()])
+        raise Boom
+    assert states() == {}
+
+
+# Claim
+
+
+def test_claim_takes_the_highest_priority_first_then_the_oldest(store: Store) -> None:
+    old, low, high = enqueue(store), enqueue(store, priority=-1), enqueue(store, priority=1)
+    worker = register(store)
+
+    claims = store.claim(worker, 2) + store.claim(worker, 2)
+
+    assert [claim.job_id for claim in claims] == [high, old, low]
+
+
+def test_claim_tells_all_that_a_thread_needs(store: Store) -> None:
+    pk = enqueue(store, queue_name="mail", priority=3, backend="tasks", kwargs={"a": 1}, kwargs_json='{"a":1}')
+    worker = register(store)
+
+    [claim] = store.claim(worker, 5)
+
+    job = Job.objects.get(pk=pk)
+    assert claim == Claim(
+        job_id=pk,
+        lease=1,
+        attempt=1,
+        worker_id=worker,
+        task=job.task,
+        args=[1, 2],
+        kwargs={"a": 1},
+        queue_name="mail",
+        priority=3,
+        backend="tasks",
+        run_after=None,
+        enqueued_at=job.enqueued_at,
+        started_at=claim.claimed_at,
+        claimed_at=claim.claimed_at,
+    )
+    assert (job.status, job.worker_id, job.lease, job.attempt) == (JobStatus.RUNNING, worker, 1, 1)
+    assert job.started_at == job.last_attempted_at == claim.claimed_at
+    assert job.enqueued_at <= claim.claimed_at
+
+
+def test_a_claimed_job_is_not_claimed_again(store: Store) -> None:
+    enqueue(store)
+    worker = register(store)
+    assert len(store.claim(worker, 5)) == 1
+    assert store.claim(worker, 5) == []
+
+
+@pytest.mark.parametrize(
+    ("selection", "expected"),
+    [
+        (Selection(), {"a", "b", "c"}),
+        (Selection(include=("a",)), {"a"}),
+        (Selection(include=("a", "c")), {"a", "c"}),
+        (Selection(exclude=("b",)), {"a", "c"}),
+        (Selection(include=("a", "b"), exclude=("b",)), {"a"}),
+        (Selection(include=("z",)), set()),
+    ],
+)
+def test_claim_keeps_to_the_queues(store: Store, selection: Selection, expected: set[str]) -> None:
+    for queue in "abc":
+        enqueue(store, queue_name=queue)
+    claims = store.claim(register(store), 10, selection)
+    assert {claim.queue_name for claim in claims} == expected
+    assert all(selection.serves(claim.queue_name) for claim in claims)
+
+
+def test_no_named_queue_starves(store: Store) -> None:
+    for _ in range(40):
+        enqueue(store, queue_name="a")
+        enqueue(store, queue_name="b")
+    worker = register(store)
+    first = [store.claim(worker, 1, Selection(include=("a", "b")))[0].queue_name for _ in range(40)]
+    assert set(first) == {"a", "b"}
+
+
+def test_claims_of_many_threads_never_share_a_job(store: Store) -> None:
+    store.enqueue([draft() for _ in range(400)])
+    worker = register(store)
+    taken: list[int] = []
+
+    def claim_all() -> None:
+        with owned_connection("default"):
+            while claims := store.claim(worker, 7):
+                taken.extend(claim.job_id for claim in claims)
+
+    in_threads(claim_all, 6)
+
+    # A claim may find only rows that others hold at that moment and give up early; what is left is still there.
+    while claims := store.claim(worker, 100):
+        taken.extend(claim.job_id for claim in claims)
+    assert len(taken) == len(set(taken)) == 400
+
+
+# Promote
+
+
+def test_promote_makes_only_due_jobs_ready(store: Store) -> None:
+    now = timezone.now()
+    due, later = enqueue(store, run_after=now - HOUR, queue_name="mail"), enqueue(store, run_after=now + HOUR)
+
+    assert store.promote(now=now) == ["mail"]
+
+    assert states() == {due: JobStatus.READY, later: JobStatus.SCHEDULED}
+    assert store.promote(now=now) == []
+    assert store.promote(now=now + HOUR) == ["default"]
+
+
+def test_promote_uses_the_databases_clock_by_default(store: Store) -> None:
+    pk = enqueue(store, run_after=store.clock())
+    store.promote()
+    assert states() == {pk: JobStatus.READY}
+
+
+def test_the_time_to_the_next_due_job(store: Store) -> None:
+    now = timezone.now()
+    assert store.seconds_to_next_due(now) is None
+    enqueue(store, run_after=now + HOUR)
+    assert store.seconds_to_next_due(now) == 3600.0
+    enqueue(store, run_after=now - HOUR)
+    assert store.seconds_to_next_due(now) == 0.0
+
+
+# Finish
+
+
+def claimed(store: Store, **changes: Any) -> Claim:
+    enqueue(store, **changes)
+    [claim] = store.claim(register(store), 1)
+    return claim
+
+
+def test_finish_writes_a_success(store: Store) -> None:
+    claim = claimed(store)
+
+    assert store.finish([Outcome.succeeded(claim, '{"a":[1,null,"ü"]}')]) == []
+
+    job = Job.objects.get()
+    assert (job.status, job.return_value, job.worker_id) == (
+        JobStatus.SUCCESSFUL,
+        {"a": [1, None, "ü"]},
+        claim.worker_id,
+    )
+    assert job.finished_at is not None and job.finished_at >= claim.claimed_at
+    assert Attempt.objects.count() == 0
+
+
+def test_finish_writes_a_failure_and_its_attempt(store: Store) -> None:
+    claim = claimed(store)
+
+    assert store.finish([Outcome.failed(claim, Boom("bang"))]) == []
+
+    job, attempt = Job.objects.get(), Attempt.objects.get()
+    assert (job.status, job.return_value) == (JobStatus.FAILED, None)
+    assert (attempt.job_id, attempt.number, attempt.worker_id) == (job.pk, 1, claim.worker_id)
+    assert attempt.exception_class_path == f"{__name__}.Boom"
+    assert attempt.traceback.endswith("Boom: bang\n")
+    assert attempt.started_at == claim.claimed_at
+    assert attempt.ended_at == job.finished_at
+
+
+def test_finish_postpones_without_using_up_the_attempt(store: Store) -> None:
+    claim = claimed(store)
+    now = store.clock()
+
+    assert store.finish([Outcome.postponed(claim, 60)], now) == []
+
+    job = Job.objects.get()
+    assert (job.status, job.attempt, job.lease, job.worker_id) == (JobStatus.SCHEDULED, 0, 1, None)
+    assert job.run_after == now + datetime.timedelta(seconds=60)
+    assert job.finished_at is None
+
+
+def test_finish_of_many_kinds_at_once(store: Store) -> None:
+    store.enqueue([draft() for _ in range(30)])
+    claims = store.claim(register(store), 30)
+    kinds: list[Callable[[Claim], Outcome]] = [
+        lambda claim: Outcome.succeeded(claim, str(claim.job_id)),
+        lambda claim: Outcome.succeeded(claim, None),
+        lambda claim: Outcome.failed(claim, Boom(str(claim.job_id))),
+    ]
+    outcomes = [kinds[number % 3](claim) for number, claim in enumerate(claims)]
+
+    assert store.finish(list(reversed(outcomes))) == []
+
+    for outcome in outcomes:
+        job = Job.objects.get(pk=outcome.claim.job_id)
+        assert job.status == outcome.status
+        assert job.return_value == (job.pk if outcome.value_json else None)
+    assert Attempt.objects.count() == 10
+
+
+def test_an_outcome_is_written_once(store: Store) -> None:
+    claim = claimed(store)
+    store.finish([Outcome.succeeded(claim, "1")])
+    late = Outcome.failed(claim, Boom())
+
+    assert store.finish([late]) == [late]
+
+    assert Job.objects.get().return_value == 1
+    assert Attempt.objects.count() == 0
+
+
+@pytest.mark.parametrize("wrong", [{"lease": 2}, {"lease": 0}, {"worker_id": 10**6}, {"job_id": 10**6}])
+@pytest.mark.parametrize("kind", ["success", "failure", "postponed"])
+def test_the_fence_lets_only_the_holder_through(store: Store, wrong: dict[str, int], kind: str) -> None:
+    claim = claimed(store)
+    stranger = claim._replace(**wrong)
+    outcome = {
+        "success": Outcome.succeeded(stranger, "1"),
+        "failure": Outcome.failed(stranger, Boom()),
+        "postponed": Outcome.postponed(stranger, 1),
+    }[kind]
+
+    assert store.finish([outcome]) == [outcome]
+
+    assert states() == {claim.job_id: JobStatus.RUNNING}
+    assert Attempt.objects.count() == 0
+
+
+def test_a_refused_outcome_does_not_keep_back_the_others(store: Store) -> None:
+    store.enqueue([draft(), draft()])
+    first, second = store.claim(register(store), 2)
+    late = Outcome.failed(first._replace(lease=9), Boom())
+
+    assert store.finish([late, Outcome.succeeded(second, None)]) == [late]
+
+    assert states() == {first.job_id: JobStatus.RUNNING, second.job_id: JobStatus.SUCCESSFUL}
+
+
+def test_an_old_and_a_new_outcome_of_one_job_in_one_batch(store: Store) -> None:
+    old = claimed(store)
+    store.release([old])
+    [new] = store.claim(old.worker_id, 1)
+    stale = Outcome.failed(old, Boom())
+
+    assert store.finish([stale, Outcome.succeeded(new, "5")]) == [stale]
+
+    assert Job.objects.get().return_value == 5
+    assert Attempt.objects.count() == 0
+
+
+# Release and rescue
+
+
+def test_release_gives_back_without_using_up_the_attempt(store: Store) -> None:
+    claim = claimed(store)
+
+    assert store.release([claim]) == 1
+
+    job = Job.objects.get()
+    assert (job.status, job.worker_id, job.attempt, job.lease) == (JobStatus.READY, None, 0, 1)
+    assert job.started_at is None
+    [again] = store.claim(register(store), 1)
+    assert (again.attempt, again.lease) == (1, 2)
+    assert store.finish([Outcome.succeeded(claim, None)]) != []
+
+
+def test_release_leaves_what_is_not_held(store: Store) -> None:
+    claim = claimed(store)
+    store.finish([Outcome.succeeded(claim, None)])
+    assert store.release([claim]) == 0
+    assert states() == {claim.job_id: JobStatus.SUCCESSFUL}
+
+
+def test_rescue_returns_the_jobs_of_a_silent_worker_only(store: Store) -> None:
+    now = store.clock()
+    enqueue(store)
+    enqueue(store)
+    silent, lively = register(store, now=now - HOUR), register(store, now=now)
+    [lost] = store.claim(silent, 1)
+    [kept] = store.claim(lively, 1)
+
+    assert store.rescue(30, now=now) == [lost.job_id]
+
+    assert states() == {lost.job_id: JobStatus.READY, kept.job_id: JobStatus.RUNNING}
+    assert list(Worker.objects.alive().values_list("pk", flat=True)) == [lively]
+    attempt = Attempt.objects.get()
+    assert (attempt.number, attempt.worker_id) == (1, silent)
+    assert attempt.exception_class_path == f"{WorkerLost.__module__}.WorkerLost"
+    assert store.rescue(30, now=now) == []
+
+
+def test_a_rescued_jobs_old_outcome_is_refused(store: Store) -> None:
+    now = store.clock()
+    enqueue(store)
+    silent = register(store, now=now - HOUR)
+    [old] = store.claim(silent, 1)
+    store.rescue(30, now=now)
+    [new] = store.claim(register(store), 1)
+
+    assert store.finish([Outcome.succeeded(old, '"old"')]) != []
+    assert store.finish([Outcome.succeeded(new, '"new"')]) == []
+    assert Job.objects.get().return_value == "new"
+    assert (new.attempt, new.lease) == (2, 2)
+
+
+def test_rescue_finds_a_job_that_a_lost_worker_claimed_after_its_end(store: Store) -> None:
+    worker = register(store)
+    store.unregister(worker)
+    enqueue(store)
+    [claim] = store.claim(worker, 1)
+    assert store.rescue(30) == [claim.job_id]
+
+
+def test_rescue_moves_a_great_many_in_steps(store: Store) -> None:
+    store.enqueue([draft() for _ in range(25)])
+    worker = register(store)
+    store.claim(worker, 25)
+    store.unregister(worker)
+    assert [len(store.rescue(30, limit=10)) for _ in range(4)] == [10, 10, 5, 0]
+
+
+def test_a_worker_that_was_declared_lost_is_told(store: Store) -> None:
+    worker = register(store)
+    assert store.beat(worker)
+    store.rescue(30, now=store.clock() + HOUR)
+    assert not store.beat(worker)
+
+
+def test_beat_moves_the_heartbeat(store: Store) -> None:
+    worker = register(store)
+    moment = store.clock() + HOUR
+    store.beat(worker, now=moment)
+    assert Worker.objects.get().heartbeat_at == moment
+
+
+def test_held_by_tells_what_a_worker_runs(store: Store) -> None:
+    claim = claimed(store)
+    enqueue(store)
+    assert store.held_by(claim.worker_id) == [claim]
+    assert store.held_by(claim.worker_id + 1) == []
+
+
+# Operators
+
+
+def test_cancel_takes_waiting_jobs_only(store: Store) -> None:
+    running = claimed(store).job_id
+    ready, scheduled = enqueue(store), enqueue(store, run_after=timezone.now() + HOUR)
+
+    assert store.cancel([running, ready, scheduled]) == 2
+
+    assert states() == {running: JobStatus.RUNNING, ready: JobStatus.CANCELLED, scheduled: JobStatus.CANCELLED}
+    assert Job.objects.get(pk=ready).finished_at is not None
+
+
+def test_retry_takes_failed_and_cancelled_jobs_and_keeps_their_history(store: Store) -> None:
+    claim = claimed(store)
+    store.finish([Outcome.failed(claim, Boom())])
+    done = claimed(store)
+    store.finish([Outcome.succeeded(done, "1")])
+    cancelled = enqueue(store)
+    store.cancel([cancelled])
+
+    assert store.retry([claim.job_id, done.job_id, cancelled]) == 2
+
+    assert states() == {
+        claim.job_id: JobStatus.READY,
+        done.job_id: JobStatus.SUCCESSFUL,
+        cancelled: JobStatus.READY,
+    }
+    [again, _] = store.claim(register(store), 5)
+    assert (again.job_id, again.attempt, again.lease) == (claim.job_id, 2, 2)
+    assert Attempt.objects.count() == 1
+
+
+# Wake-ups
+
+
+@pytest.mark.parametrize("how", ["one", "many", "scheduled", "retry", "release"])
+def test_a_listener_hears_of_work_after_the_commit(store: Store, how: str) -> None:
+    failed = claimed(store, queue_name="mail")
+    if how == "retry":
+        store.finish([Outcome.failed(failed, Boom())])
+    heard: list[str] = []
+    ready, done = threading.Event(), threading.Event()
+
+    def listen() -> None:
+        with owned_connection("default"):
+            listener = store.listen()
+            assert listener is not None
+            ready.set()
+            while not done.is_set():
+                heard.extend(listener.wait(0.2))
+
+    if store.listen() is None:
+        pytest.skip("this database has no way to call")
+    thread = threading.Thread(target=listen)
+    thread.start()
+    assert ready.wait(10)
+    with transaction.atomic():
+        match how:
+            case "one":
+                store.enqueue([draft(queue_name="mail")])
+            case "many":
+                store.enqueue([draft(queue_name="mail") for _ in range(5)])
+            case "scheduled":
+                store.enqueue([draft(queue_name="mail", run_after=timezone.now())])
+            case "retry":
+                store.retry([failed.job_id])
+            case "release":
+                store.release([failed])
+        before_commit = list(heard)
+    for _ in range(100):
+        if heard:
+            break
+        done.wait(0.05)
+    done.set()
+    thread.join()
+    connection.close()
+    assert before_commit == []
+    assert set(heard) == ({"mail"} if connection.vendor == "postgresql" and how != "scheduled" else {""})
+
+
+def in_threads(work: Callable[[], None], number: int) -> None:
+    errors: list[BaseException] = []
+
+    def guarded() -> None:
+        try:
+            work()
+        except BaseException as exc:
+            errors.append(exc)
+
+    threads = [threading.Thread(target=guarded) for _ in range(number)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []

@@ -1,0 +1,1 @@
+"""What dbqueue is worth, measured. ``docs/benchmarks.md`` says what each command measures and how to run it."""

@@ -1,0 +1,131 @@
+"""``python -m benchmarks.drain``: no-op jobs a second, beside what the database itself allows."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable
+from typing import NamedTuple
+
+from django.db import connection
+from django.db.models import Max, Min
+
+from . import limit
+from .processes import WORKER, Usage, run
+from .project import on_postgresql, on_sqlite
+from .report import heading, table
+
+COMMAND = "benchmarks.drain"
+
+
+class Round(NamedTuple):
+    """Jobs a second (``enqueue``, ``worker``, ``wall``, ``bare``), CPU microseconds a job, and resident MiB."""
+
+    enqueue: float
+    worker: float
+    wall: float
+    cpu: float
+    cpu_running: float
+    memory: float
+    bare: float
+
+    @property
+    def ratio(self) -> float:
+        return self.worker / self.bare
+
+
+def measure(jobs: int, start_up: Usage) -> Round:
+    """Fill the table and drain it with a worker process; fill it again and drain it with the bare loop."""
+    enqueue = fill(jobs)
+    used = run(*WORKER)
+    worker = jobs / seconds_by_database(jobs)
+    fill(jobs)
+    bare = limit.drain()
+    seconds_by_database(jobs)
+    return Round(
+        enqueue=enqueue,
+        worker=worker,
+        wall=jobs / used.wall,
+        cpu=used.cpu / jobs * 1e6,
+        cpu_running=(used.cpu - start_up.cpu) / jobs * 1e6,
+        memory=used.memory,
+        bare=bare,
+    )
+
+
+def fill(jobs: int) -> float:
+    """Empty the table and enqueue no-op jobs in one call. Returns jobs a second."""
+    from dbqueue import enqueue_many
+
+    from .jobs.tasks import noop
+
+    empty()
+    began = time.monotonic()
+    enqueue_many(noop.s() for _ in range(jobs))
+    rate = jobs / (time.monotonic() - began)
+    with connection.cursor() as cursor:
+        # Both drains begin with fresh statistics and no clean-up of the last round behind them.
+        cursor.execute("VACUUM ANALYZE dbqueue_job" if connection.vendor == "postgresql" else "ANALYZE")
+    return rate
+
+
+def empty() -> None:
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("TRUNCATE dbqueue_attempt, dbqueue_job, dbqueue_worker")
+        else:
+            for name in ("attempt", "job", "worker"):
+                cursor.execute(f"DELETE FROM dbqueue_{name}")
+            cursor.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def seconds_by_database(jobs: int) -> float:
+    """From the first claim to the last outcome by the database's own times. Raises RuntimeError if any job is not done."""
+    from dbqueue.models import Job, JobStatus
+
+    done = Job.objects.filter(status=JobStatus.SUCCESSFUL, attempt=1)
+    if (count := done.count()) != jobs:
+        raise RuntimeError(f"{count} of {jobs} jobs succeeded at their first attempt")
+    times = done.aggregate(first=Min("last_attempted_at"), last=Max("finished_at"))
+    seconds: float = (times["last"] - times["first"]).total_seconds()
+    return seconds
+
+
+def print_table(rounds: list[Round], start_up: Usage) -> None:
+    def row(title: str, value: Callable[[Round], float], places: int = 0) -> list[str]:
+        values = list(map(value, rounds))
+        return [title, *(f"{figure:,.{places}f}" for figure in (statistics.median(values), min(values), max(values)))]
+
+    print(
+        table(
+            [
+                ["", "median", "lowest", "highest"],
+                row("dbqueue, jobs/s (first claim to last outcome)", lambda r: r.worker),
+                row(f"bare loop, jobs/s (batches of {limit.BATCH}, one connection)", lambda r: r.bare),
+                row("dbqueue / bare loop", lambda r: r.ratio, 2),
+                row("dbqueue, jobs/s (life of the process, start-up included)", lambda r: r.wall),
+                row("CPU of the worker process, µs a job", lambda r: r.cpu, 1),
+                row("the same without start-up and shut-down, µs a job", lambda r: r.cpu_running, 1),
+                row("memory of the worker process at most, MiB", lambda r: r.memory),
+                row("enqueue_many, jobs/s", lambda r: r.enqueue),
+            ]
+        )
+    )
+    print(f"\nStart-up and shut-down: {start_up.wall:.2f} s, {start_up.cpu:.2f} s of CPU (median of bursts with no job).")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog=f"python -m {COMMAND}", description=__doc__)
+    parser.add_argument("--jobs", type=int, default=30_000, help="jobs of one drain (default: %(default)s)")
+    parser.add_argument("--rounds", type=int, default=5, help="rounds, each both ways (default: %(default)s)")
+    parser.add_argument("--sqlite", action="store_true", help="on a SQLite file; DATABASE_URL is not looked at")
+    options = parser.parse_args()
+    with on_sqlite() if options.sqlite else on_postgresql(COMMAND):
+        print(heading(f"{options.jobs:,} no-op jobs, one worker process, 8 threads; {options.rounds} rounds"), flush=True)
+        idle = sorted(run(*WORKER) for _ in range(3))[1]
+        rounds = [measure(options.jobs, idle) for _ in range(options.rounds)]
+        print_table(rounds, idle)
+        connection.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,13 +1,34 @@
-"""The worker as a process: real signals, real databases."""
+"""The worker as a process: real signals, real databases, faults that are made."""
+
+import os
+import signal
+import time
 
 import pytest
+from django.db import connection
 
-from dbqueue.models import Job, JobStatus
+from dbqueue.models import Attempt, Job, JobStatus, Worker
 
-from .shop.tasks import add
-from .workers import burst
+from .shop.models import Mark
+from .shop.tasks import add, add_later, enqueue_another, fail, hostile, leak, mark, mark_slowly, pid, tell_context
+from .workers import burst, eventually, spawn, worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
+
+postgresql_only = pytest.mark.skipif(
+    "connection.vendor != 'postgresql'", reason="what is made here exists on PostgreSQL only"
+)
+
+
+def marks() -> set[str]:
+    return set(Mark.objects.values_list("label", flat=True))
+
+
+def all_final() -> bool:
+    return not Job.objects.exclude(status__in=[s for s in JobStatus if s.is_final]).exists()
+
+
+# What it runs
 
 
 def test_burst_runs_what_is_due_and_exits() -> None:
@@ -18,4 +39,368 @@ def test_burst_runs_what_is_due_and_exits() -> None:
     for result in results:
         result.refresh()
     assert [result.return_value for result in results] == list(range(1, 51))
-    assert Job.objects.exclude(status=JobStatus.SUCCESSFUL).count() == 0
+    assert [result.attempts for result in results] == [1] * 50
+
+
+def test_a_burst_includes_what_its_jobs_enqueue() -> None:
+    enqueue_another.enqueue("child")
+    burst()
+    assert marks() == {"child"}
+    assert all_final()
+
+
+def test_async_tasks_and_context_run_on_the_jobs_thread() -> None:
+    total, context = add_later.enqueue(1, 2), tell_context.enqueue()
+    burst()
+    total.refresh()
+    context.refresh()
+    assert total.return_value == 3
+    assert context.return_value == [1, context.id, "RUNNING"]
+
+
+def test_a_failure_is_told_with_its_traceback() -> None:
+    result = fail.enqueue("bang")
+    output = burst()
+    result.refresh()
+    assert result.status == JobStatus.FAILED
+    assert result.errors[0].exception_class is ValueError
+    assert result.errors[0].traceback.endswith("ValueError: bang\n")
+    assert f"Job id={result.id} task=tests.shop.tasks.fail attempt=1 failed: ValueError: bang" in output
+
+
+def test_max_jobs_ends_the_worker() -> None:
+    for number in range(10):
+        add.enqueue(number, 0)
+    process = spawn("--max-jobs", "3")
+    assert process.wait(30) == 0, process.output
+    assert Job.objects.filter(status=JobStatus.SUCCESSFUL).count() == 3
+    assert Job.objects.filter(status=JobStatus.READY).count() == 7
+
+
+def test_queues_and_excluded_queues() -> None:
+    for queue in ("a", "b", "c"):
+        mark.using(queue_name=queue).enqueue(queue)
+    burst("--queues", "a,b", "--exclude-queues", "b")
+    assert marks() == {"a"}
+    burst("--exclude-queues", "c")
+    assert marks() == {"a", "b"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "0"], "THREADS is 0; it must be a whole number from 1 to 1000"),
+        (["--database", "nowhere"], "DATABASE is 'nowhere'; it must be an alias of DATABASES"),
+        (["--queues", "a,,b"], "'' is not a queue's name"),
+        (["--max-jobs", "x"], "'x' is not a whole number"),
+    ],
+)
+def test_bad_arguments_are_named(arguments: list[str], message: str) -> None:
+    process = spawn(*arguments)
+    output = process.finish()
+    assert process.returncode != 0
+    assert message in output
+    assert "Traceback" not in output
+
+
+# Waking
+
+
+def test_an_idle_worker_is_woken_long_before_its_poll() -> None:
+    with worker(DBQUEUE_POLL_INTERVAL="3600"):
+        eventually(lambda: Worker.objects.alive().exists())
+        time.sleep(1)
+        result = add.enqueue(1, 2)
+        assert result.get(timeout=10) == 3
+
+
+def test_without_a_listener_polling_finds_the_work() -> None:
+    with worker(DBQUEUE_LISTEN="False", DBQUEUE_POLL_INTERVAL="0.1"):
+        eventually(lambda: Worker.objects.alive().exists())
+        assert add.enqueue(1, 2).get(timeout=10) == 3
+
+
+def test_a_job_runs_when_its_time_comes() -> None:
+    from datetime import timedelta
+
+    with worker(DBQUEUE_POLL_INTERVAL="3600"):
+        eventually(lambda: Worker.objects.alive().exists())
+        result = add.using(run_after=timedelta(seconds=1.5)).enqueue(1, 2)
+        assert result.get(timeout=10) == 3
+    assert result.started_at is not None and result.run_after is not None
+    assert result.started_at >= result.run_after
+
+
+# Stopping
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_running_jobs_end_and_gives_back_the_rest(number: signal.Signals) -> None:
+    for label in "abcdef":
+        mark_slowly.enqueue(label, 1.5)
+    process = spawn("--threads", "2")
+    eventually(lambda: len(marks()) == 2)
+
+    process.send_signal(number)
+
+    assert process.wait(15) == 0
+    states = list(Job.objects.order_by("id").values_list("status", "attempt"))
+    assert states.count((JobStatus.SUCCESSFUL, 1)) == 2
+    assert states.count((JobStatus.READY, 0)) == 4
+    assert len([label for label in marks() if label.endswith("ended")]) == 2
+    assert not Worker.objects.alive().exists()
+
+
+def test_what_outlives_the_grace_is_given_back_without_using_up_an_attempt() -> None:
+    result = mark_slowly.enqueue("long", 60)
+    process = spawn("--grace", "0.5")
+    eventually(lambda: marks())
+
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(15) == 0
+    result.refresh()
+    assert (result.status, result.attempts, result.errors) == (JobStatus.READY, 0, [])
+
+
+def test_a_second_signal_ends_now() -> None:
+    result = mark_slowly.enqueue("long", 60)
+    process = spawn("--grace", "60")
+    eventually(lambda: marks())
+
+    process.send_signal(signal.SIGTERM)
+    time.sleep(0.5)
+    assert process.poll() is None
+    process.send_signal(signal.SIGTERM)
+
+    assert process.wait(15) == 0
+    result.refresh()
+    assert (result.status, result.attempts) == (JobStatus.READY, 0)
+
+
+# Faults
+
+
+def test_the_jobs_of_a_killed_worker_run_again() -> None:
+    done = add.enqueue(1, 1)
+    result = mark_slowly.enqueue("x", 2)
+    process = spawn(DBQUEUE_HEARTBEAT_TIMEOUT="1")
+    eventually(lambda: marks())
+    process.kill()
+    process.wait()
+
+    with worker(DBQUEUE_HEARTBEAT_TIMEOUT="1"):
+        result.wait(timeout=30)
+
+    assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 2)
+    assert [error.exception_class_path for error in result.errors] == ["dbqueue.exceptions.WorkerLost"]
+    assert Worker.objects.filter(lost=True).count() == 1
+    done.refresh()
+    assert (done.status, done.attempts) == (JobStatus.SUCCESSFUL, 1)
+
+
+def test_the_outcome_of_a_zombie_is_refused() -> None:
+    result = mark_slowly.enqueue("x", 3)
+    zombie = spawn(DBQUEUE_HEARTBEAT_TIMEOUT="1")
+    eventually(lambda: marks())
+    zombie.send_signal(signal.SIGSTOP)
+    try:
+        with worker(DBQUEUE_HEARTBEAT_TIMEOUT="1"):
+            eventually(lambda: Mark.objects.filter(label="x started").count() == 2, timeout=30)
+            zombie.send_signal(signal.SIGCONT)
+            result.wait(timeout=30)
+        # The zombie slept for longer than its job, so it ends it now, under a lease that is not the job's any more.
+        eventually(lambda: Mark.objects.filter(label="x ended").count() == 2)
+        time.sleep(0.5)
+    finally:
+        zombie.send_signal(signal.SIGCONT)
+        zombie.send_signal(signal.SIGTERM)
+    output = zombie.finish()
+    assert "was declared lost" in output
+    assert "Lease lost" in output
+    result.refresh()
+    assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 2)
+    job = Job.objects.get()
+    assert job.worker is not None and not job.worker.lost
+
+
+def test_a_live_workers_long_job_is_not_rescued() -> None:
+    result = mark_slowly.enqueue("x", 4)
+    with worker("--name", "one", DBQUEUE_HEARTBEAT_TIMEOUT="1"), worker("--name", "two", DBQUEUE_HEARTBEAT_TIMEOUT="1"):
+        result.wait(timeout=30)
+    assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 1)
+    assert Mark.objects.filter(label="x started").count() == 1
+
+
+@postgresql_only
+def test_terminated_sessions_lose_nothing() -> None:
+    results = [mark_slowly.enqueue(str(number), 0.1) for number in range(200)]
+    with worker(DBQUEUE_HEARTBEAT_TIMEOUT="5") as process:
+        for _ in range(10):
+            time.sleep(0.3)
+            with connection.cursor() as cursor:
+                cursor.execute(
+                    "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+                    "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+                )
+        eventually(all_final, timeout=60)
+        assert process.poll() is None
+    for result in results:
+        result.refresh()
+        # A job whose own session was cut may fail, with that reason; none is lost, none waits for ever.
+        if result.status is JobStatus.FAILED:
+            assert "OperationalError" in result.errors[-1].traceback or "InterfaceError" in result.errors[-1].traceback
+    assert Attempt.objects.filter(exception_class_path__endswith="WorkerLost").count() == 0
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT 1")
+
+
+@pytest.mark.parametrize(
+    ("kind", "reason"),
+    [
+        ("sys.exit", "SystemExit: 3"),
+        ("KeyboardInterrupt", "KeyboardInterrupt"),
+        ("GeneratorExit", "GeneratorExit"),
+        ("unprintable", "Unprintable"),
+        ("NUL", "ValueError: a\\x00b"),
+        ("surrogate", "ValueError: a\\ud800b"),
+        ("recursion", "RecursionError"),
+        ("object", "NotStorable: Unsupported type: The return value is <class 'object'>"),
+        ("NaN", "NotStorable: The return value is nan"),
+        ("NUL value", "NotStorable: The return value['a'][0] holds a NUL"),
+        ("large", "NotStorable: The return value has 2000002 bytes"),
+    ],
+)
+def test_a_hostile_job_fails_alone(kind: str, reason: str) -> None:
+    results = [hostile.enqueue(kind), *(add.enqueue(number, 0) for number in range(10))]
+
+    burst("--threads", "1")
+
+    for result in results:
+        result.refresh()
+    assert results[0].status == JobStatus.FAILED
+    assert reason in results[0].errors[0].traceback
+    assert {result.status for result in results[1:]} == {JobStatus.SUCCESSFUL}
+
+
+def test_a_job_that_deletes_its_row_hurts_nobody() -> None:
+    hostile.enqueue("delete itself")
+    others = [add.enqueue(number, 0) for number in range(10)]
+    output = burst("--threads", "1")
+    assert "Lease lost" in output
+    for result in others:
+        result.refresh()
+        assert result.status == JobStatus.SUCCESSFUL
+
+
+LEAKS = {
+    "open": "left a transaction open",
+    "nested": "left a transaction open",
+    "broken": "the transaction was broken",
+    "closed inside": "closed the connection inside a transaction",
+    "autocommit": "left autocommit switched off",
+    "closed": "",
+    "closed beneath": "",
+    "aborted": "left a transaction open",
+}
+
+
+@pytest.mark.parametrize("kind", LEAKS)
+def test_a_leaked_transaction_does_not_reach_the_next_job(kind: str) -> None:
+    leaking = [leak.enqueue(kind)]
+    bystanders = []
+    for number in range(20):
+        bystanders.append(mark.enqueue(f"bystander {number}"))
+        if number % 5 == 0:
+            leaking.append(leak.enqueue(kind))
+
+    output = burst("--threads", "1")
+
+    for result in bystanders:
+        result.refresh()
+        assert result.status == JobStatus.SUCCESSFUL, result.errors
+    assert marks() == {f"bystander {number}" for number in range(20)}
+    for result in leaking:
+        result.refresh()
+        assert result.status == (JobStatus.FAILED if kind == "aborted" else JobStatus.SUCCESSFUL)
+    assert LEAKS[kind] in output
+
+
+def test_an_unknown_task_fails_with_its_name() -> None:
+    result = add.enqueue(1, 2)
+    Job.objects.update(task="tests.shop.tasks.ad")
+    burst()
+    result.refresh()
+    assert result.status == JobStatus.FAILED
+    assert "Did you mean 'tests.shop.tasks.add'" in result.errors[0].traceback
+
+
+def test_an_unknown_task_may_wait_for_a_worker_that_knows_it() -> None:
+    result = add.enqueue(1, 2)
+    Job.objects.update(task="elsewhere.task")
+    burst(DBQUEUE_UNKNOWN_TASK="wait")
+    result.refresh()
+    assert (result.status, result.attempts, result.errors) == (JobStatus.SCHEDULED, 0, [])
+    assert result.run_after is not None
+
+
+def test_a_function_that_is_not_a_task_never_runs() -> None:
+    result = add.enqueue(1, 2)
+    Job.objects.update(task="os.getpid", args=[])
+    burst()
+    result.refresh()
+    assert result.status == JobStatus.FAILED
+    assert "No task is registered as 'os.getpid'" in result.errors[0].traceback
+
+
+def test_arguments_that_fit_no_more_fail_the_job() -> None:
+    result = add.enqueue(1, 2)
+    Job.objects.update(args=[1, 2, 3])
+    burst()
+    result.refresh()
+    assert result.status == JobStatus.FAILED
+    assert "TypeError" in result.errors[0].traceback
+
+
+# Several processes
+
+
+def test_a_supervisor_runs_several_processes_and_replaces_a_dead_one() -> None:
+    with worker("--processes", "2", DBQUEUE_HEARTBEAT_TIMEOUT="1") as supervisor:
+        eventually(lambda: Worker.objects.alive().count() == 2)
+        first = set(Worker.objects.alive().values_list("pid", flat=True))
+        assert supervisor.pid not in first
+        os.kill(min(first), signal.SIGKILL)
+        eventually(lambda: len(set(Worker.objects.alive().values_list("pid", flat=True)) - first) == 1, timeout=30)
+        assert pid.enqueue().get(timeout=10) in set(Worker.objects.values_list("pid", flat=True)) - {min(first)}
+    assert not Worker.objects.alive().exclude(pid=min(first)).exists()
+
+
+def test_children_end_when_their_supervisor_was_killed() -> None:
+    supervisor = spawn("--processes", "2")
+    eventually(lambda: Worker.objects.alive().count() == 2)
+    supervisor.kill()
+    supervisor.wait()
+    eventually(lambda: not Worker.objects.alive().exists(), timeout=30)
+    assert not Worker.objects.filter(lost=True).exists()
+
+
+def test_a_supervised_burst_ends_with_its_children() -> None:
+    results = [mark_slowly.enqueue(str(number), 0.02) for number in range(100)]
+    burst("--processes", "2", "--threads", "2")
+    for result in results:
+        result.refresh()
+        assert result.status == JobStatus.SUCCESSFUL
+        assert result.attempts == 1
+    assert Worker.objects.count() == 2
+
+
+def test_several_workers_never_run_a_job_twice() -> None:
+    results = [mark.enqueue(str(number)) for number in range(600)]
+    texts = [process.finish() for process in [spawn("--burst") for _ in range(3)]]
+    for result in results:
+        result.refresh()
+        assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 1)
+    assert Mark.objects.count() == 600
+    assert "locked" not in "".join(texts)
+    assert len(Job.objects.values("worker").distinct()) > 1

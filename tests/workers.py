@@ -1,12 +1,16 @@
 """Real worker processes on the tests' database."""
 
+import atexit
 import os
+import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,23 +21,47 @@ ROOT = Path(__file__).parent.parent
 
 def environment(**extra: str) -> dict[str, str]:
     """The environment of a process that is to open the database that this test is using."""
-    return {**os.environ, "DJANGO_SETTINGS_MODULE": "tests.settings", "TEST_DATABASE_NAME": str(connection.settings_dict["NAME"]), **extra}
+    return {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "TEST_DATABASE_NAME": str(connection.settings_dict["NAME"]),
+        **extra,
+    }
 
 
-def spawn(*arguments: str, **extra: str) -> "subprocess.Popen[str]":
-    """Start ``dbqueue_worker`` with these arguments; its output is on ``.stdout``."""
-    return subprocess.Popen(
-        [sys.executable, "-m", "tests", "dbqueue_worker", *arguments],
-        cwd=ROOT,
-        env=environment(**extra),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+class WorkerProcess(subprocess.Popen[bytes]):
+    """A worker whose output goes to a file, so that it can be read at any time and never blocks the worker."""
+
+    def __init__(self, *arguments: str, **extra: str) -> None:
+        descriptor, name = tempfile.mkstemp(dir=_logs())
+        self._log = Path(name)
+        super().__init__(
+            [sys.executable, "-m", "tests", "dbqueue_worker", *arguments],
+            cwd=ROOT,
+            env=environment(**extra),
+            stdout=descriptor,
+            stderr=subprocess.STDOUT,
+        )
+        os.close(descriptor)
+
+    @property
+    def output(self) -> str:
+        """What it has printed so far."""
+        return self._log.read_text()
+
+    def finish(self, timeout: float = 60.0) -> str:
+        """Wait for its end and return all that it printed."""
+        self.wait(timeout)
+        return self.output
+
+
+def spawn(*arguments: str, **extra: str) -> WorkerProcess:
+    """Start ``dbqueue_worker`` with these arguments and these environment variables."""
+    return WorkerProcess(*arguments, **extra)
 
 
 @contextmanager
-def worker(*arguments: str, **extra: str) -> "Iterator[subprocess.Popen[str]]":
+def worker(*arguments: str, **extra: str) -> Iterator[WorkerProcess]:
     """A worker for as long as the block lasts; stopped with SIGTERM, and killed where that takes over 15 seconds."""
     process = spawn(*arguments, **extra)
     try:
@@ -45,14 +73,22 @@ def worker(*arguments: str, **extra: str) -> "Iterator[subprocess.Popen[str]]":
         except subprocess.TimeoutExpired:
             process.kill()
             process.wait()
+            raise
 
 
 def burst(*arguments: str, **extra: str) -> str:
     """Run what is due in a worker process of its own and return its output."""
     process = spawn("--burst", *arguments, **extra)
-    output, _ = process.communicate(timeout=60)
+    output = process.finish()
     assert process.returncode == 0, output
     return output
+
+
+@cache
+def _logs() -> str:
+    folder = tempfile.mkdtemp(prefix="dbqueue-logs-")
+    atexit.register(shutil.rmtree, folder)
+    return folder
 
 
 def eventually(condition: Callable[[], Any], timeout: float = 15.0) -> Any:

@@ -1,8 +1,145 @@
 """Tasks that the tests enqueue."""
 
-from dbqueue import task
+import asyncio
+import os
+import sys
+import threading
+import time
+from typing import Any
+
+from django.db import connection, transaction
+
+from dbqueue import Context, task
+
+from .models import Mark
 
 
 @task
 def add(x: int, y: int) -> int:
+    """Add two numbers."""
     return x + y
+
+
+@task
+def mark(label: str) -> None:
+    """Leave a mark through the ORM."""
+    Mark.objects.create(label=label, thread=threading.get_ident())
+
+
+@task
+def mark_slowly(label: str, seconds: float) -> None:
+    """Leave a mark at the start and one at the end."""
+    Mark.objects.create(label=f"{label} started")
+    time.sleep(seconds)
+    Mark.objects.create(label=f"{label} ended")
+
+
+@task
+def fail(message: str) -> None:
+    raise ValueError(message)
+
+
+@task
+def give_back(value: Any) -> Any:
+    return value
+
+
+@task
+async def add_later(x: int, y: int) -> int:
+    await asyncio.sleep(0)
+    await Mark.objects.acreate(label="async", thread=threading.get_ident())
+    return x + y
+
+
+@task(takes_context=True)
+def tell_context(context: Context) -> list[Any]:
+    return [context.attempt, context.task_result.id, context.task_result.status]
+
+
+@task
+def enqueue_another(label: str) -> str:
+    return mark.enqueue(label).id
+
+
+@task
+def hostile(kind: str) -> Any:
+    """Do what no job should; each kind is one that a worker must survive."""
+    match kind:
+        case "sys.exit":
+            sys.exit(3)
+        case "KeyboardInterrupt":
+            raise KeyboardInterrupt
+        case "GeneratorExit":
+            raise GeneratorExit
+        case "unprintable":
+            raise Unprintable
+        case "NUL":
+            raise ValueError("a\x00b")
+        case "surrogate":
+            raise ValueError("a\ud800b")
+        case "recursion":
+            return hostile("recursion")
+        case "object":
+            return object()
+        case "NaN":
+            return float("nan")
+        case "NUL value":
+            return {"a": ["b\x00"]}
+        case "large":
+            return "x" * 2_000_000
+        case "delete itself":
+            from dbqueue.models import Job
+
+            Job.objects.filter(task=hostile.name, args=[kind]).delete()
+    return None
+
+
+class Unprintable(Exception):
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+
+@task
+def leak(kind: str) -> None:
+    """Leave the thread's connection in a state that the next job must not see."""
+    Mark.objects.count()
+    match kind:
+        case "open":
+            transaction.atomic().__enter__()
+            Mark.objects.create(label="never committed")
+        case "nested":
+            transaction.atomic().__enter__()
+            transaction.atomic().__enter__()
+        case "broken":
+            transaction.atomic().__enter__()
+            transaction.set_rollback(True)
+        case "closed inside":
+            transaction.atomic().__enter__()
+            connection.close()
+        case "autocommit":
+            transaction.set_autocommit(False)
+            Mark.objects.create(label="never committed")
+        case "closed":
+            connection.close()
+        case "closed beneath":
+            assert connection.connection is not None
+            connection.connection.close()
+        case "aborted":
+            transaction.atomic().__enter__()
+            with connection.cursor() as cursor:
+                cursor.execute("SELECT no_such_column")
+
+
+@task
+def pid() -> int:
+    return os.getpid()
+
+
+@task(name="short.name", queue_name="mail", priority=7)
+def named() -> str:
+    return "named"
+
+
+def not_a_task() -> None: ...
+
+

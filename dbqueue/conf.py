@@ -116,8 +116,17 @@ def _given(name: str, setting: "dataclasses.Field[Any]", configured: Mapping[str
     """The value of one setting and where it stands: the environment before the dict before the default."""
     variable = PREFIX + name.upper()
     if variable in os.environ:
-        return getattr(environ.Env(), setting.metadata["env"])(variable), f"{variable} (environment)"
+        cast = _truth if setting.metadata["env"] == "bool" else getattr(environ.Env(), setting.metadata["env"])
+        return cast(variable), f"{variable} (environment)"
     return configured.get(name.upper(), setting.default), f"DBQUEUE[{name.upper()!r}]"
+
+
+def _truth(variable: str) -> bool:
+    """Like ``Env.bool``, which takes every word that it doesn't know for False. Raises ValueError for such a word."""
+    word = os.environ[variable].strip().lower()
+    if word not in (*environ.Env.BOOLEAN_TRUE_STRINGS, "false", "off", "n", "no", "0"):
+        raise ValueError(word)
+    return environ.Env().bool(variable)  # type: ignore[no-any-return]
 
 
 @cache

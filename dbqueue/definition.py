@@ -3,6 +3,7 @@
 import datetime
 import inspect
 import itertools
+import json
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, update_wrapper
@@ -17,7 +18,7 @@ from . import registry
 from .claim import Claim
 from .conf import Settings, is_queue_name
 from .draft import Draft
-from .encoding import encode, normalize
+from .encoding import encode
 from .exceptions import InvalidArguments, InvalidTask, JobDoesNotExist
 from .models import DEFAULT_QUEUE, MAX_PRIORITY, MIN_PRIORITY, NAME_LENGTH, QUEUE_LENGTH, JobStatus
 from .results import Context, JobResult, get_result
@@ -48,8 +49,10 @@ class Task(Generic[P, R]):
         admin_enqueue: bool = True,
         backend: str = "",
     ) -> None:
-        self.func = func
-        self.name = name or f"{func.__module__}.{func.__qualname__}"
+        if not inspect.isfunction(func) or "<locals>" in func.__qualname__:
+            raise InvalidTask(f"{func!r} can't be a task: it must be a function at the top level of a module.")
+        self.func: Callable[..., Any] = func
+        self.name = f"{func.__module__}.{func.__qualname__}" if name is None else name
         self.queue_name = queue_name
         self.priority = priority
         self.run_after = run_after
@@ -125,18 +128,26 @@ class Task(Generic[P, R]):
             self.signature.bind(*args, **kwargs)
         except TypeError as exc:
             raise InvalidArguments(f"{self.name}{self.signature} can't be called so: {exc}.") from None
+        args_json, kwargs_json = encode(args, "args"), encode(kwargs, "kwargs")
         return Draft(
             task=self.name,
-            args=normalize(args, "args"),
-            kwargs=normalize(kwargs, "kwargs"),
-            args_json=encode(args, "args"),
-            kwargs_json=encode(kwargs, "kwargs"),
+            args=json.loads(args_json),
+            kwargs=json.loads(kwargs_json),
+            args_json=args_json,
+            kwargs_json=kwargs_json,
             queue_name=self.queue_name,
             priority=self.priority,
             run_after=None if isinstance(self.run_after, datetime.timedelta) else self.run_after,
             wait=self.run_after if isinstance(self.run_after, datetime.timedelta) else None,
             backend=self.backend,
         )
+
+    def for_claim(self, claim: Claim) -> "Task[P, R]":
+        """The task as it runs this attempt; a hook for adapters.
+
+        Raises UnknownTask where this process can't run the claim.
+        """
+        return self
 
     def run(self, claim: Claim, database: str) -> Any:
         """Run one attempt on this thread and return what the function returns. Coroutines are run to their end."""
@@ -156,8 +167,6 @@ class Task(Generic[P, R]):
         """Called on the job's thread after a run that is final; inside the ``except`` of one that failed."""
 
     def _check(self) -> None:
-        if not callable(self.func) or "<locals>" in getattr(self.func, "__qualname__", "<locals>"):
-            raise InvalidTask(f"{self.func!r} can't be a task: it must be a function at the top level of a module.")
         if not isinstance(self.name, str) or not self.name.isprintable() or not 0 < len(self.name) <= NAME_LENGTH:
             raise InvalidTask(f"A task's name is {self.name!r}; it must be printable text of 1 to {NAME_LENGTH} characters.")
         if not is_queue_name(self.queue_name):

@@ -1,11 +1,14 @@
 """The threads that run jobs, and how many jobs may wait for them."""
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
 
 from .claim import Claim
+
+logger = logging.getLogger("dbqueue.worker")
 
 AHEAD = 0.02
 """Seconds of work that may wait for the threads. Longer, and a job waits here while another worker is idle."""
@@ -104,9 +107,9 @@ class Pool:
                 if 2 * self._queue.qsize() <= self._ahead:
                     self._on_room()
         except BaseException as exc:
+            logger.exception("A thread of the pool died")
             self.crashed = exc
             self._on_room()
-            raise
 
     def _learn(self, duration: float) -> None:
         # Threads may overwrite each other's step here: a mean loses nothing by it.

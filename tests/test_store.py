@@ -303,7 +303,7 @@ def test_an_outcome_is_written_once(store: Store) -> None:
 
 @pytest.mark.parametrize("wrong", [{"lease": 2}, {"lease": 0}, {"worker_id": 10**6}, {"job_id": 10**6}])
 @pytest.mark.parametrize("kind", ["success", "failure", "postponed"])
-def test_the_fence_lets_only_the_holder_through(store: Store, wrong: dict[str, int], kind: str) -> None:
+def test_the_fence_lets_only_the_holder_through(store: Store, wrong: dict[str, Any], kind: str) -> None:
     claim = claimed(store)
     stranger = claim._replace(**wrong)
     outcome = {

@@ -1,0 +1,123 @@
+"""Settings and system checks: bad input is named, with what is allowed."""
+
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.db import connection
+from pytest_django import Settings as SettingsWrapper
+
+from dbqueue import conf
+from dbqueue.conf import Settings
+from dbqueue.exceptions import InvalidSettings
+
+
+@pytest.fixture(autouse=True)
+def read_anew() -> Any:
+    conf.read.cache_clear()
+    yield
+    conf.read.cache_clear()
+
+
+def found() -> list[str]:
+    return [f"{message.id}: {message.msg}" for message in run_checks() if str(message.id).startswith("dbqueue")]
+
+
+def test_the_defaults_pass(settings: SettingsWrapper) -> None:
+    assert Settings.load() == Settings()
+    assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"THREDS": 1}, "DBQUEUE has an unknown key 'THREDS'; did you mean 'THREADS'?"),
+        ({"threads": 1}, "DBQUEUE has an unknown key 'threads'; did you mean 'THREADS'?"),
+        ({"XYZZY": 1}, "DBQUEUE has an unknown key 'XYZZY'; known are DATABASE, QUEUES"),
+        ({"THREADS": "8"}, "DBQUEUE['THREADS'] is '8'; it must be a whole number from 1 to 1000."),
+        ({"THREADS": 0}, "DBQUEUE['THREADS'] is 0; it must be a whole number from 1 to 1000."),
+        ({"THREADS": True}, "DBQUEUE['THREADS'] is True"),
+        ({"THREADS": 2.0}, "DBQUEUE['THREADS'] is 2.0"),
+        ({"POLL_INTERVAL": 0}, "DBQUEUE['POLL_INTERVAL'] is 0; it must be seconds, from 0.01 to 3600."),
+        ({"DATABASE": "nowhere"}, "DBQUEUE['DATABASE'] is 'nowhere'; it must be an alias of DATABASES."),
+        ({"QUEUES": "mail"}, "DBQUEUE['QUEUES'] is 'mail'; it must be a list of queue names"),
+        ({"QUEUES": ["a,b"]}, "DBQUEUE['QUEUES'] is ['a,b']"),
+        ({"UNKNOWN_TASK": "ignore"}, "DBQUEUE['UNKNOWN_TASK'] is 'ignore'; it must be 'fail' or 'wait'."),
+        ({"LISTEN": "yes"}, "DBQUEUE['LISTEN'] is 'yes'; it must be True or False."),
+        (["THREADS"], "DBQUEUE is ['THREADS']; it must be a dict."),
+    ],
+)
+def test_a_bad_setting_is_a_check_error(settings: SettingsWrapper, given: Any, message: str) -> None:
+    settings.DBQUEUE = given
+    assert any(text.startswith(f"dbqueue.E001: {message}") for text in found()), found()
+    with pytest.raises(InvalidSettings) as caught:
+        Settings.load()
+    assert message in str(caught.value)
+
+
+def test_the_environment_comes_before_the_dict(settings: SettingsWrapper, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.DBQUEUE = {"THREADS": 3, "GRACE": 1}
+    monkeypatch.setenv("DBQUEUE_THREADS", "4")
+    monkeypatch.setenv("DBQUEUE_QUEUES", "a,b")
+    monkeypatch.setenv("DBQUEUE_LISTEN", "false")
+    monkeypatch.setenv("DBQUEUE_POLL_INTERVAL", "0.5")
+    loaded = Settings.load()
+    assert (loaded.threads, loaded.queues, loaded.listen, loaded.poll_interval) == (4, ("a", "b"), False, 0.5)
+    assert loaded.grace == 1
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "message"),
+    [
+        ("DBQUEUE_THREADS", "many", "DBQUEUE_THREADS is 'many'; it must be a whole number from 1 to 1000."),
+        ("DBQUEUE_THREADS", "0", "DBQUEUE_THREADS (environment) is 0"),
+        ("DBQUEUE_LISTEN", "perhaps", "DBQUEUE_LISTEN is 'perhaps'; it must be True or False."),
+    ],
+)
+def test_a_bad_variable_is_a_check_error(
+    monkeypatch: pytest.MonkeyPatch, variable: str, value: str, message: str
+) -> None:
+    monkeypatch.setenv(variable, value)
+    assert any(text.startswith(f"dbqueue.E001: {message}") for text in found()), found()
+
+
+def test_a_variable_that_names_no_setting_is_a_warning(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DBQUEUE_THREDS", "4")
+    assert found() == ["dbqueue.W001: The environment variable DBQUEUE_THREDS names no setting of dbqueue."]
+
+
+def test_a_change_of_one_setting_is_checked() -> None:
+    assert Settings().replace(threads=2).threads == 2
+    with pytest.raises(InvalidSettings, match="THREADS is 0"):
+        Settings().replace(threads=0)
+
+
+@pytest.mark.django_db
+def test_a_sqlite_database_without_immediate_transactions_is_a_warning(settings: SettingsWrapper) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("about SQLite")
+    messages = run_checks(databases=["default"])
+    assert not [message for message in messages if message.id == "dbqueue.W003"]
+    options = settings.DATABASES["default"].pop("OPTIONS")
+    try:
+        messages = run_checks(databases=["default"])
+    finally:
+        settings.DATABASES["default"]["OPTIONS"] = options
+    assert [message.id for message in messages if str(message.id).startswith("dbqueue")] == ["dbqueue.W003"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(("pool", "warned"), [(True, True), ({"max_size": 7}, True), ({"max_size": 8}, False)])
+def test_a_pool_smaller_than_the_threads_is_a_warning(settings: SettingsWrapper, pool: Any, warned: bool) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("about PostgreSQL")
+    options = settings.DATABASES["default"].setdefault("OPTIONS", {})
+    before = options.get("pool")
+    options["pool"] = pool
+    try:
+        messages = run_checks(databases=["default"])
+    finally:
+        options.pop("pool")
+        if before is not None:
+            options["pool"] = before
+    assert ["dbqueue.W004" in str(message.id) for message in messages] == [True] * warned

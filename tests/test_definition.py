@@ -1,0 +1,272 @@
+"""Declaring tasks and enqueueing them from Python: what goes in, and what is refused."""
+
+import datetime
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connection, transaction
+from django.utils import timezone
+from pytest_django import Settings as SettingsWrapper
+
+import dbqueue
+from dbqueue import Task, registry, task
+from dbqueue.exceptions import (
+    DBQueueError,
+    InvalidArguments,
+    InvalidSettings,
+    InvalidTask,
+    JobDoesNotExist,
+    NotStorable,
+    UnknownTask,
+)
+from dbqueue.models import Job, JobStatus
+
+from .shop import tasks
+
+pytestmark = pytest.mark.django_db
+
+
+@task
+def optional(required: int, *more: int, flag: bool = False, **rest: str) -> None: ...
+
+
+def plain(x: int) -> int:
+    return x
+
+
+# What goes in
+
+
+def test_enqueue_by_task_by_delay_by_name_and_from_async_code() -> None:
+    results = [
+        tasks.add.enqueue(1, 2),
+        tasks.add.delay(1, 2),
+        dbqueue.enqueue(tasks.add, 1, 2),
+        dbqueue.enqueue("tests.shop.tasks.add", 1, 2),
+        async_to_sync(tasks.add.aenqueue)(1, 2),
+        async_to_sync(dbqueue.aenqueue)(tasks.add, 1, 2),
+    ]
+    assert [(result.task_name, result.args, result.status) for result in results] == [
+        ("tests.shop.tasks.add", [1, 2], JobStatus.READY)
+    ] * 6
+    assert Job.objects.count() == 6
+
+
+def test_the_result_of_enqueue_is_what_a_later_look_finds() -> None:
+    due = timezone.now() + datetime.timedelta(hours=1)
+    for result in (
+        tasks.add.enqueue(1, y=2),
+        tasks.add.using(queue_name="mail", priority=5, run_after=due).enqueue(1, 2),
+        tasks.add.using(run_after=datetime.timedelta(minutes=5)).enqueue(1, 2),
+        tasks.give_back.enqueue((1, (2,), b"text")),
+        *dbqueue.enqueue_many([tasks.add.s(1, 2), tasks.add.s(3, y=4)]),
+    ):
+        assert dbqueue.get_result(result.id) == result
+        assert tasks.add.get_result(result.id) == result if result.task_name.endswith("add") else True
+
+
+def test_options_of_using_and_of_the_decorator() -> None:
+    named = tasks.named.enqueue()
+    assert (named.task_name, named.queue_name, named.priority) == ("short.name", "mail", 7)
+    other = tasks.named.using(queue_name="q", priority=-100).enqueue()
+    assert (other.queue_name, other.priority) == ("q", -100)
+    assert (tasks.named.queue_name, tasks.named.priority) == ("mail", 7)
+
+
+def test_a_wait_is_counted_from_the_call_by_the_databases_clock() -> None:
+    result = tasks.add.using(run_after=datetime.timedelta(minutes=5)).enqueue(1, 2)
+    assert result.run_after is not None
+    assert result.status == JobStatus.SCHEDULED
+    assert abs(result.run_after - result.enqueued_at - datetime.timedelta(minutes=5)) < datetime.timedelta(seconds=5)
+
+
+def test_a_plain_call_runs_inline() -> None:
+    assert tasks.add(1, 2) == 3
+    assert Job.objects.count() == 0
+    assert tasks.add.func.__name__ == "add"
+    assert tasks.add.__doc__ == "Add two numbers."
+
+
+def test_many_are_all_or_none() -> None:
+    def signatures() -> Any:
+        for number in range(1500):
+            yield tasks.add.s(number, 0)
+        yield tasks.add.s(1, 2, 3)  # type: ignore[call-arg]
+
+    with pytest.raises(InvalidArguments):
+        dbqueue.enqueue_many(signatures())
+    assert Job.objects.count() == 0
+    assert dbqueue.enqueue_many([]) == []
+
+
+def test_many_keep_their_order_and_options() -> None:
+    results = dbqueue.enqueue_many(tasks.add.s(number, 0).set(priority=number % 3) for number in range(2500))
+    assert [result.args for result in results] == [[number, 0] for number in range(2500)]
+    assert [result.priority for result in results[:3]] == [0, 1, 2]
+    assert Job.objects.filter(priority=2).count() == 833
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_belongs_to_the_callers_transaction() -> None:
+    class Rolled(Exception):
+        pass
+
+    with pytest.raises(Rolled), transaction.atomic():
+        tasks.add.enqueue(1, 2)
+        dbqueue.enqueue_many([tasks.add.s(1, 2)])
+        assert Job.objects.count() == 2
+        raise Rolled
+    assert Job.objects.count() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+def test_one_enqueue_is_one_statement(django_assert_num_queries: Callable[[int], Any]) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("counted where it matters: each statement there is a round trip")
+    tasks.add.enqueue(0, 0)
+    with django_assert_num_queries(1):
+        tasks.add.enqueue(1, 2)
+
+
+# What is refused
+
+
+def refused(kind: type[Exception], part: str, call: Callable[[], Any]) -> None:
+    with pytest.raises(kind) as caught:
+        call()
+    assert isinstance(caught.value, DBQueueError)
+    assert part in str(caught.value)
+    assert Job.objects.count() == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "kwargs", "part"),
+    [
+        ((), {}, "missing a required argument: 'x'"),
+        ((1,), {}, "missing a required argument: 'y'"),
+        ((1, 2, 3), {}, "too many positional arguments"),
+        ((1, 2), {"z": 3}, "got an unexpected keyword argument 'z'"),
+        ((1, 2), {"x": 3}, "multiple values for argument 'x'"),
+    ],
+)
+def test_arguments_that_do_not_bind(args: tuple[Any, ...], kwargs: dict[str, Any], part: str) -> None:
+    refused(InvalidArguments, part, lambda: dbqueue.enqueue("tests.shop.tasks.add", *args, **kwargs))
+    refused(InvalidArguments, "tests.shop.tasks.add(x: int, y: int)", lambda: tasks.add.enqueue(*args, **kwargs))
+
+
+def test_arguments_that_bind_in_other_ways() -> None:
+    optional.enqueue(1)
+    optional.enqueue(1, 2, 3, flag=True, other="x")
+    tasks.tell_context.enqueue()
+    assert Job.objects.count() == 3
+
+
+@pytest.mark.parametrize(
+    ("value", "part"),
+    [
+        (float("nan"), "args[0] is nan"),
+        (float("inf"), "args[0] is inf"),
+        ({"a": [float("-inf")]}, "args[0]['a'][0] is -inf"),
+        ("a\x00b", "args[0] holds a NUL"),
+        ({"a\x00": 1}, "a key of args[0] holds a NUL"),
+        ("a\ud800", "args[0] holds a lone surrogate"),
+        ({1: 2}, "a key of args[0] is 1"),
+        ({"a": {None: 1}}, "a key of args[0]['a'] is None"),
+        (object, "Unsupported type: args[0] is <class 'type'>"),
+        ({1, 2}, "Unsupported type: args[0] is <class 'set'>"),
+        (datetime.date(2026, 1, 1), "args[0] is <class 'datetime.date'>"),
+        (b"\xff", "args[0] is bytes that are not UTF-8"),
+        pytest.param(10**5000, "args can't be stored as JSON", id="5001 digits"),
+    ],
+)
+def test_values_that_json_can_not_hold(value: Any, part: str) -> None:
+    refused(NotStorable, part, lambda: tasks.give_back.enqueue(value))
+    refused(NotStorable, part, lambda: dbqueue.enqueue_many([tasks.add.s(1, 2), tasks.give_back.s(value)]))
+
+
+def test_a_value_that_holds_itself() -> None:
+    loop: list[Any] = []
+    loop.append(loop)
+    refused(NotStorable, "args is nested too deeply", lambda: tasks.give_back.enqueue(loop))
+
+
+@pytest.mark.parametrize(
+    "value", [{"a": [1, 2.5, None, True, "ü🎈", "\\u0000"]}, [], {}, "", 0, -(2**63), 1e-300, "\u2028", "\x7f\x01"]
+)
+def test_values_that_come_back_as_they_were(value: Any) -> None:
+    assert dbqueue.get_result(tasks.give_back.enqueue(value).id).args == [value]
+
+
+@pytest.mark.parametrize("priority", [-101, 101, 1.0, "1", True])
+def test_priorities_that_are_not_allowed(priority: Any) -> None:
+    part = f"priority is {priority!r}; it must be a whole number from -100 to 100"
+    refused(InvalidTask, part, lambda: tasks.add.using(priority=priority))
+    refused(InvalidTask, part, lambda: task(priority=priority)(plain))
+
+
+@pytest.mark.parametrize("queue", ["", "a,b", "x" * 101, "a\x00", "a\nb", 5])
+def test_queue_names_that_are_not_allowed(queue: Any) -> None:
+    refused(InvalidTask, f"queue_name is {queue!r}", lambda: tasks.add.using(queue_name=queue))
+
+
+def test_a_queue_outside_the_restriction(settings: SettingsWrapper) -> None:
+    settings.DBQUEUE = {"QUEUES": ["default", "mail"]}
+    tasks.add.using(queue_name="mail").enqueue(1, 2)
+    Job.objects.all().delete()
+    refused(
+        InvalidTask,
+        "The queue 'slow' is not among DBQUEUE['QUEUES']: 'default', 'mail'",
+        lambda: tasks.add.using(queue_name="slow").enqueue(1, 2),
+    )
+
+
+def test_times_that_are_not_allowed(settings: SettingsWrapper) -> None:
+    naive = datetime.datetime(2026, 1, 1)
+    refused(InvalidTask, f"run_after is {naive!r}", lambda: tasks.add.using(run_after=naive))
+    refused(InvalidTask, "run_after is 'soon'", lambda: tasks.add.using(run_after="soon"))  # type: ignore[arg-type]
+    settings.USE_TZ = False
+    aware = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+    refused(InvalidTask, "it must be a naive datetime", lambda: tasks.add.using(run_after=aware))
+
+
+def test_what_is_not_a_task() -> None:
+    refused(UnknownTask, "'tests.shop.tasks.ad'", lambda: dbqueue.enqueue("tests.shop.tasks.ad", 1))
+    refused(UnknownTask, "'os.system'", lambda: dbqueue.enqueue("os.system", "true"))
+    refused(InvalidTask, "is not a task", lambda: dbqueue.enqueue(plain, 1))  # type: ignore[call-overload]
+    refused(InvalidTask, "is not a signature", lambda: dbqueue.enqueue_many([plain]))  # type: ignore[list-item]
+    refused(UnknownTask, "'tests.test_definition.plain'", lambda: Task[[int], int](plain).enqueue(1))
+
+
+def test_functions_that_can_not_be_tasks() -> None:
+    def local() -> None: ...
+
+    for function in (local, lambda: None, plain.__get__(object())):
+        refused(InvalidTask, "", lambda function=function: task(function))  # type: ignore[misc]
+    refused(InvalidTask, "must be named 'context'", lambda: task(takes_context=True)(plain))  # type: ignore[arg-type]
+    refused(InvalidTask, "A task's name is ''", lambda: task(name="")(plain))
+    refused(InvalidTask, "1 to 255 characters", lambda: task(name="x" * 256)(plain))
+    refused(InvalidTask, "Two tasks are named 'short.name'", lambda: task(name="short.name")(plain))
+
+
+def test_a_module_that_is_loaded_anew_declares_its_tasks_again() -> None:
+    registry.register(Task(sys.modules["tests.shop.tasks"].add.func))
+    assert registry.find("tests.shop.tasks.add").func is tasks.add.func
+    registry.register(tasks.add)
+
+
+def test_bad_settings_stop_an_enqueue(settings: SettingsWrapper) -> None:
+    settings.DBQUEUE = {"QUEUS": []}
+    refused(InvalidSettings, "unknown key 'QUEUS'; did you mean 'QUEUES'?", lambda: tasks.add.enqueue(1, 2))
+
+
+def test_another_tasks_result() -> None:
+    result = tasks.add.enqueue(1, 2)
+    with pytest.raises(JobDoesNotExist, match=r"one of 'tests.shop.tasks.add'"):
+        tasks.mark.get_result(result.id)
+
+
+def test_the_context_is_for_workers_to_give() -> None:
+    assert list(tasks.tell_context.signature.parameters) == []

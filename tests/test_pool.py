@@ -1,0 +1,88 @@
+"""The threads, and how many jobs may wait for them."""
+
+import datetime
+import threading
+from collections.abc import Iterator
+
+import pytest
+
+from dbqueue.claim import Claim
+from dbqueue.pool import AHEAD, MOST_AHEAD, Pool
+
+from .workers import eventually
+
+NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
+
+
+def claim(number: int) -> Claim:
+    return Claim(number, 1, 1, 1, "task", [], {}, "default", 0, "", None, NOW, NOW, NOW)
+
+
+class Gate:
+    """Jobs that end when they are let go."""
+
+    def __init__(self) -> None:
+        self.started: list[int] = []
+        self.open = threading.Event()
+
+    def run(self, claim: Claim) -> None:
+        self.started.append(claim.job_id)
+        self.open.wait(30)
+
+
+@pytest.fixture
+def gate() -> Iterator[Gate]:
+    gate = Gate()
+    yield gate
+    gate.open.set()
+
+
+def test_at_first_it_takes_one_job_a_thread(gate: Gate) -> None:
+    pool = Pool(3, gate.run, lambda: None)
+    assert (pool.capacity, pool.room, pool.idle) == (3, 3, True)
+
+
+def test_what_no_thread_has_started_can_be_taken_back(gate: Gate) -> None:
+    pool = Pool(2, gate.run, lambda: None)
+    pool.start()
+    for number in range(5):
+        pool.submit(claim(number))
+    eventually(lambda: len(gate.started) == 2)
+
+    assert [taken.job_id for taken in pool.take_back()] == [2, 3, 4]
+
+    assert {held.job_id for held in pool.held()} == {0, 1}
+    assert pool.room == 0
+    gate.open.set()
+    eventually(lambda: pool.idle)
+    assert len(gate.started) == 2
+    pool.stop()
+
+
+def test_short_jobs_are_taken_ahead_and_long_ones_are_not() -> None:
+    pool = Pool(4, lambda claim: None, lambda: None)
+    pool._learn(AHEAD / 1000)
+    assert pool.capacity == 4 + MOST_AHEAD
+    for _ in range(200):
+        pool._learn(1.0)
+    assert pool.capacity == 4
+
+
+def test_after_taking_back_nothing_is_taken_ahead_until_jobs_are_short_again() -> None:
+    pool = Pool(4, lambda claim: None, lambda: None)
+    pool._learn(AHEAD / 1000)
+    pool.take_back()
+    assert pool.capacity == 4
+
+
+def test_a_run_that_raises_is_told() -> None:
+    told = threading.Event()
+
+    def broken(claim: Claim) -> None:
+        raise SystemExit
+
+    pool = Pool(1, broken, told.set)
+    pool.start()
+    pool.submit(claim(1))
+    assert told.wait(10)
+    assert isinstance(pool.crashed, SystemExit)

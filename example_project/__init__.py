@@ -1,0 +1,1 @@
+"""A small project that uses dbqueue: it reads Python's own library, one job a file."""

@@ -1,0 +1,1 @@
+"""What is in the Python files of this machine."""

@@ -1,0 +1,43 @@
+"""``manage.py serve``: the web server, and a worker beside it."""
+
+import signal
+import subprocess
+import sys
+import time
+from typing import Any, NoReturn
+
+from django.core.management import call_command
+from django.core.management.base import BaseCommand, CommandError, CommandParser
+
+
+class Command(BaseCommand):
+    help = "Run the web server and a worker, both starting anew when the code changes, until Ctrl-C."
+
+    def add_arguments(self, parser: CommandParser) -> None:
+        parser.add_argument("address", nargs="?", default="127.0.0.1:8000", help="As in runserver.")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        call_command("migrate", verbosity=0)
+        signal.signal(signal.SIGTERM, _interrupt)
+        children = [_start("runserver", options["address"]), _start("dbqueue_worker", "--reload")]
+        try:
+            while all(child.poll() is None for child in children):
+                time.sleep(0.2)
+            raise CommandError("The web server or the worker ended by itself; the other one was stopped.")
+        except KeyboardInterrupt:
+            self.stdout.write("\nStopping: the worker finishes what it runs.")
+        finally:
+            for child in children:
+                child.terminate()
+            for child in children:
+                child.wait()
+
+
+def _start(*arguments: str) -> "subprocess.Popen[bytes]":
+    # In a session of its own: Ctrl-C reaches only this process, which then tells each child once.
+    command = [sys.executable, sys.argv[0], *arguments]
+    return subprocess.Popen(command, stdin=subprocess.DEVNULL, start_new_session=True)
+
+
+def _interrupt(number: int, frame: object) -> NoReturn:
+    raise KeyboardInterrupt

@@ -1,0 +1,79 @@
+"""What the demo prints: what was found, how the jobs ran, and which of them failed."""
+
+from collections.abc import Iterable, Sequence
+
+from django.db.models import Count, Max, Min, Sum
+
+from dbqueue.models import Attempt, Job, JobStatus
+
+from .models import Function, Import, SourceFile
+
+TOP = 10
+
+
+def findings() -> str:
+    """What the jobs stored."""
+    sums = SourceFile.objects.aggregate(files=Count("pk"), lines=Sum("lines"), classes=Sum("classes"))
+    broken = SourceFile.objects.exclude(problem="")
+    totals = [
+        ("files", f"{sums['files']:,}"),
+        ("lines", f"{sums['lines'] or 0:,}"),
+        ("classes", f"{sums['classes'] or 0:,}"),
+        ("functions", f"{Function.objects.count():,}"),
+        ("imports", f"{Import.objects.count():,}"),
+        ("files that Python can't parse", f"{broken.count():,}"),
+    ]
+    longest = Function.objects.select_related("file")[:TOP]
+    modules = Import.objects.values("module").annotate(files=Count("pk")).order_by("-files", "module")[:TOP]
+    return "\n".join(
+        [
+            _table("What was found", totals),
+            _table(
+                "The longest functions",
+                ((f"{f.name}()  {f.file}:{f.first_line}", f"{f.lines:,} lines") for f in longest),
+            ),
+            _table("Imported most", ((row["module"], f"{row['files']:,} files") for row in modules)),
+            _table("Files that Python can't parse", ((file.name, file.problem) for file in broken)),
+        ]
+    )
+
+
+def run(task: str, threads: int, most_sessions: int | None) -> str:
+    """How the jobs of ``task`` ran, by the database's own clock."""
+    jobs = Job.objects.filter(task=task)
+    states = jobs.order_by("status").values_list("status").annotate(Count("pk"))
+    span = jobs.aggregate(first=Min("started_at"), last=Max("finished_at"))
+    rows = [(f"jobs {status}", f"{count:,}") for status, count in states]
+    if span["first"] and span["last"]:
+        seconds = (span["last"] - span["first"]).total_seconds()
+        ended = jobs.exclude(finished_at=None).count()
+        rows += [("seconds, from the first start to the last end", f"{seconds:.1f}")]
+        rows += [("jobs a second", f"{ended / seconds:.0f}")] if seconds else []
+    rows += [
+        ("threads for jobs", f"{threads}"),
+        (
+            "most database connections of the worker at once",
+            "not measurable here" if most_sessions is None else f"{most_sessions} (it keeps five beside its threads')",
+        ),
+    ]
+    return _table("How it ran", rows)
+
+
+def failures(task: str) -> str:
+    """A line for every job of ``task`` that did not succeed, with the reason; empty if there is none."""
+    rows = []
+    for job in Job.objects.filter(task=task).exclude(status=JobStatus.SUCCESSFUL).order_by("pk"):
+        last = Attempt.objects.filter(job=job).last()
+        rows.append(
+            (
+                f"job {job.pk} {job.args} {job.status}",
+                last.traceback.rstrip().rpartition("\n")[2] if last else "never ended",
+            )
+        )
+    return "\n".join(f"  {job}: {reason}" for job, reason in rows)
+
+
+def _table(title: str, rows: Iterable[tuple[str, str]]) -> str:
+    listed: Sequence[tuple[str, str]] = list(rows)
+    width = max((len(label) for label, _ in listed), default=0)
+    return "\n".join([f"\n{title}", *(f"  {label:<{width}}  {value}" for label, value in listed)])

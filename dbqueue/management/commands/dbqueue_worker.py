@@ -38,7 +38,7 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         _log_to_console(options["verbosity"])
         settings = _settings(options)
-        if options["processes"] > 1 or options["reload"]:
+        if options["supervised_by"] is None and (options["processes"] > 1 or options["reload"]):
             sys.exit(_run(Supervisor(options["processes"], options["name"], reload=options["reload"])))
         mode = Mode(
             selection=Selection(options["queues"], options["exclude_queues"]),

@@ -79,7 +79,7 @@ def empty() -> None:
 
 
 def seconds_by_database(jobs: int) -> float:
-    """From the first claim to the last outcome by the database's own times. Raises RuntimeError if any job is not done."""
+    """From the first claim to the last outcome by the database's times. Raises RuntimeError if a job is not done."""
     from dbqueue.models import Job, JobStatus
 
     done = Job.objects.filter(status=JobStatus.SUCCESSFUL, attempt=1)
@@ -110,7 +110,9 @@ def print_table(rounds: list[Round], start_up: Usage) -> None:
             ]
         )
     )
-    print(f"\nStart-up and shut-down: {start_up.wall:.2f} s, {start_up.cpu:.2f} s of CPU (median of bursts with no job).")
+    print(
+        f"\nStart-up and shut-down: {start_up.wall:.2f} s, {start_up.cpu:.2f} s of CPU (median of bursts without jobs)."
+    )
 
 
 def main() -> None:
@@ -120,7 +122,7 @@ def main() -> None:
     parser.add_argument("--sqlite", action="store_true", help="on a SQLite file; DATABASE_URL is not looked at")
     options = parser.parse_args()
     with on_sqlite() if options.sqlite else on_postgresql(COMMAND):
-        print(heading(f"{options.jobs:,} no-op jobs, one worker process, 8 threads; {options.rounds} rounds"), flush=True)
+        print(heading(f"{options.jobs:,} no-op jobs, one process, 8 threads; {options.rounds} rounds"), flush=True)
         idle = sorted(run(*WORKER) for _ in range(3))[1]
         rounds = [measure(options.jobs, idle) for _ in range(options.rounds)]
         print_table(rounds, idle)

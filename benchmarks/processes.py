@@ -5,6 +5,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
@@ -21,8 +22,13 @@ class Usage(NamedTuple):
     output: str
 
 
-def run(module: str, *arguments: str, **environment: str) -> Usage:
-    """Run ``python -m module`` to its end. Raises RuntimeError, with what it said, unless it exits with 0."""
+def run(
+    module: str, *arguments: str, on_start: Callable[[int], object] = lambda pid: None, **environment: str
+) -> Usage:
+    """Run ``python -m module`` to its end; ``on_start`` is told its process id.
+
+    Raises RuntimeError, with what it said, unless it exits with 0.
+    """
     with tempfile.TemporaryFile("w+") as output:
         began = time.monotonic()
         process = subprocess.Popen(
@@ -32,6 +38,7 @@ def run(module: str, *arguments: str, **environment: str) -> Usage:
             stdout=output,
             stderr=subprocess.STDOUT,
         )
+        on_start(process.pid)
         # Not process.wait(): only wait4 says what this one child used.
         _, status, used = os.wait4(process.pid, 0)
         wall = time.monotonic() - began
@@ -41,3 +48,18 @@ def run(module: str, *arguments: str, **environment: str) -> Usage:
     if process.returncode:
         raise RuntimeError(f"python -m {module} exited with {process.returncode}:\n{said}")
     return Usage(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, said)
+
+
+def sockets(pid: int) -> int | None:
+    """How many sockets a process has open; None where that can't be seen (the process has gone, or no Linux)."""
+    folder = Path(f"/proc/{pid}/fd")
+    count = 0
+    try:
+        for entry in os.listdir(folder):
+            try:
+                count += os.readlink(folder / entry).startswith("socket:")
+            except FileNotFoundError:
+                continue  # closed since the folder was read
+    except OSError:
+        return None
+    return count

@@ -13,6 +13,9 @@ import psycopg2
 from django.core.management import call_command
 from psycopg2.extensions import connection as Session
 
+NAME = "dbqueue-benchmark"
+"""The application_name of the benchmarks' own sessions."""
+
 USAGE = """\
 DATABASE_URL must name a PostgreSQL server that this may make a database on, as in
     python -m tests.with_postgres python -m {command}"""
@@ -50,7 +53,7 @@ def connect(url: str = "") -> Session:
     settings = environ.Env.db_url_config(url or os.environ["DATABASE_URL"])
     names = {"dbname": "NAME", "user": "USER", "password": "PASSWORD", "host": "HOST", "port": "PORT"}
     given = {name: settings[key] for name, key in names.items() if settings[key]}
-    session = psycopg2.connect(**given | settings.get("OPTIONS", {}))
+    session: Session = psycopg2.connect(**given | settings.get("OPTIONS", {}) | {"application_name": NAME})
     session.autocommit = True
     return session
 

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 from importlib.metadata import version
 
 import django
-import psycopg2
 from django.db import connection
 
 
@@ -26,7 +25,7 @@ def heading(title: str) -> str:
     if connection.vendor == "postgresql":
         from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
-        driver = f"psycopg {version('psycopg')}, " if is_psycopg3 else f"psycopg2 {psycopg2.__version__.split()[0]}, "
+        driver = f"psycopg {version('psycopg')}, " if is_psycopg3 else f"psycopg2 {version('psycopg2-binary')}, "
     busy = ", ".join(f"{load:.1f}" for load in os.getloadavg())
     return (
         f"{title}\n"

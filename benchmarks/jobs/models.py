@@ -1,5 +1,7 @@
 """What the jobs read and write."""
 
+from typing import ClassVar
+
 from django.db import models
 
 
@@ -8,9 +10,13 @@ class Item(models.Model):
 
     price = models.IntegerField()
 
+    objects: ClassVar["models.Manager[Item]"] = models.Manager()
+
 
 class Visit(models.Model):
     """A row that one job writes: its side effect, by which the benchmark sees that it ran and committed."""
 
     number = models.IntegerField()
     price = models.IntegerField()
+
+    objects: ClassVar["models.Manager[Visit]"] = models.Manager()

@@ -200,9 +200,8 @@ def main() -> None:
 
 def print_workers(jobs: int) -> None:
     print(heading(f"{jobs:,} jobs, each one query and one write through the ORM; CONN_MAX_AGE 0, {THREADS} threads"))
-    print(
-        f"The most sessions of the worker process in pg_stat_activity, seen every {SAMPLE_EVERY * 1000:.0f} ms, by tenths"
-    )
+    every = f"{SAMPLE_EVERY * 1000:.0f} ms"
+    print(f"The most sessions of the worker process in pg_stat_activity, looked at every {every}, by tenths")
     print("of the jobs; in all; and the most sockets that the process itself had open at once.", flush=True)
     plain = with_worker("dbqueue", jobs)
     leaking = with_worker("one job in ten leaves atomic open", jobs, LEAK_EVERY)

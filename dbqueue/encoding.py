@@ -29,8 +29,6 @@ def encode(value: Any, what: str) -> str:
             return text
     try:
         return json.dumps(normalize(value, what), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
-    except RecursionError:
-        raise NotStorable(f"{what} is nested too deeply, or holds itself.") from None
     except ValueError as exc:
         if isinstance(exc, NotStorable):
             raise
@@ -39,6 +37,13 @@ def encode(value: Any, what: str) -> str:
 
 def normalize(value: Any, what: str) -> Any:
     """Return ``value`` in JSON's own types: dict, list, str, int, float, bool, None. Raises NotStorable."""
+    try:
+        return _normalized(value, what)
+    except RecursionError:
+        raise NotStorable(f"{what} is nested too deeply, or holds itself.") from None
+
+
+def _normalized(value: Any, what: str) -> Any:
     match value:
         case None | bool() | int():
             return value
@@ -54,9 +59,9 @@ def normalize(value: Any, what: str) -> Any:
             except UnicodeDecodeError:
                 raise NotStorable(f"Unsupported value: {what} is bytes that are not UTF-8: {_short(value)}") from None
         case Mapping():
-            return {_checked_key(key, what): normalize(item, f"{what}[{key!r}]") for key, item in value.items()}
+            return {_checked_key(key, what): _normalized(item, f"{what}[{key!r}]") for key, item in value.items()}
         case Sequence():
-            return [normalize(item, f"{what}[{number}]") for number, item in enumerate(value)]
+            return [_normalized(item, f"{what}[{number}]") for number, item in enumerate(value)]
         case _:
             raise NotStorable(
                 f"Unsupported type: {what} is {type(value)}: {_short(value)}. "
@@ -75,11 +80,15 @@ def _no_default(value: Any) -> Any:
 
 def _may_hold_other_keys(value: Any) -> bool:
     """Whether a dict in ``value`` has a key that is not text: json.dumps would turn it into text without a word."""
-    match value:
-        case dict():
-            return any(type(key) is not str or _may_hold_other_keys(item) for key, item in value.items())
-        case list() | tuple():
-            return any(map(_may_hold_other_keys, value))
+    parts = [value]
+    while parts:
+        match parts.pop():
+            case dict() as part:
+                if any(type(key) is not str for key in part):
+                    return True
+                parts.extend(part.values())
+            case list() | tuple() as part:
+                parts.extend(part)
     return False
 
 

@@ -15,13 +15,13 @@ from typing import Any, Protocol
 
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import Case, F, Value, When
+from django.db.models import F, Value
 from django.db.models.functions import Coalesce
 
 from ..claim import Claim, Selection
 from ..draft import Draft
 from ..exceptions import WorkerLost
-from ..models import CANCELLABLE, RETRYABLE, Attempt, Job, JobQuerySet, JobStatus, Worker
+from ..models import CANCELLABLE, FINAL, RETRYABLE, Attempt, Job, JobQuerySet, JobStatus, Worker
 from ..outcome import Failure, Outcome
 
 BATCH = 500
@@ -211,21 +211,19 @@ class Store(ABC):
             if outcome.failure
         )
 
-    def release(self, claims: Iterable[Claim]) -> int:
+    def release(self, claims: Collection[Claim]) -> int:
         """Give back claims that did not end, without using up their attempt. Returns how many were still held."""
-        groups: dict[tuple[int, int], list[Claim]] = defaultdict(list)
+        groups: dict[tuple[int, int, int], list[Claim]] = defaultdict(list)
         for claim in claims:
-            groups[claim.worker_id, claim.lease].append(claim)
+            groups[claim.worker_id, claim.lease, claim.attempt].append(claim)
         released = 0
         with self.atomic():
-            for (worker_id, lease), group in groups.items():
+            for (worker_id, lease, attempt), group in groups.items():
                 held = self.jobs.leaving({JobStatus.RUNNING}, [claim.job_id for claim in group])
-                released += held.filter(lease=lease, worker_id=worker_id).update(
-                    status=JobStatus.READY,
-                    worker=None,
-                    attempt=F("attempt") - 1,
-                    started_at=Case(When(attempt=1, then=None), default=F("started_at")),
-                )
+                back: dict[str, Any] = {"status": JobStatus.READY, "worker": None, "attempt": attempt - 1}
+                if attempt == 1:
+                    back["started_at"] = back["last_attempted_at"] = None
+                released += held.filter(lease=lease, worker_id=worker_id).update(**back)
         self.call_workers({claim.queue_name for claim in claims})
         return released
 
@@ -309,6 +307,14 @@ class Store(ABC):
             retried = rows.update(status=JobStatus.READY, run_after=None, finished_at=None, worker=None)
             self.call_workers(queues)
         return retried
+
+    def delete(self, ids: Collection[int]) -> int:
+        """Delete jobs that have ended, with their history. Returns how many; what may still run is left alone."""
+        with self.atomic():
+            ended = self.jobs.leaving(FINAL, ids).order_by("id").select_for_update()
+            locked = list(ended.values_list("pk", flat=True))
+            self.jobs.filter(pk__in=locked).delete()
+        return len(locked)
 
     def call_workers(self, queues: Collection[str]) -> None:
         """Tell listening workers, when the transaction commits, that these queues got work."""

@@ -1,0 +1,71 @@
+# `make` alone lists the targets. A fresh clone needs only make and Python 3.11 or newer.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MANAGE := $(BIN)/python example_project/manage.py
+PYTEST := $(BIN)/python -m pytest
+ON_POSTGRES := $(BIN)/python -m tests.with_postgres
+# Without DATABASE_URL every setting here means SQLite.
+ON_SQLITE := env -u DATABASE_URL
+CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
+
+.DEFAULT_GOAL := help
+.PHONY: help demo demo-postgres serve test test-browser matrix lint clean
+# A recipe that fails leaves no stamp behind.
+.DELETE_ON_ERROR:
+
+help: ## this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-15s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.run ## read Python's library with a worker (SQLite, or DATABASE_URL=postgres://…)
+	@$(MANAGE) demo
+
+demo-postgres: $(VENV)/.postgres ## the same on a PostgreSQL that is started for it
+	@env -u DATABASE_URL $(ON_POSTGRES) $(MANAGE) demo --no-user
+
+serve: $(VENV)/.run ## the example's admin on http://127.0.0.1:8000/admin/, and a worker; Ctrl-C ends both
+	@$(MANAGE) serve
+
+test: $(VENV)/.dev ## all tests, on SQLite and on a real PostgreSQL (DATABASE_URL's, or one started for it)
+	$(ON_SQLITE) $(PYTEST) -m "not browser"
+	$(ON_POSTGRES) $(PYTEST) -m "not browser"
+ifdef CHROMIUM
+	$(ON_SQLITE) $(PYTEST) -m browser
+else
+	@echo "The tests in a browser were LEFT OUT: there is no chromium here."
+endif
+
+test-browser: $(VENV)/.dev ## the tests in a real browser (needs chromium)
+	$(ON_SQLITE) $(PYTEST) -m browser
+
+matrix: ## all tests with each supported pair of Python and Django whose Python is found
+	$(PYTHON) tests/matrix.py
+
+lint: $(VENV)/.dev ## ruff, mypy, the floors of docs/architecture.md, missing migrations
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(ON_SQLITE) $(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+	$(ON_SQLITE) $(BIN)/python -m tests makemigrations --check --dry-run
+	$(ON_SQLITE) $(MANAGE) makemigrations --check --dry-run
+
+clean: ## remove everything that make made here
+	rm -rf $(VENV) .matrix .upstream .postgres build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -f example_project/*.sqlite3* tests/*.sqlite3*
+	find . -name __pycache__ -prune -exec rm -rf {} +
+
+$(VENV)/.run: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("dbqueue needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 …")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.postgres: $(VENV)/.run
+	$(BIN)/python -m pip install --quiet --group postgres
+	@touch $@
+
+$(VENV)/.dev: $(VENV)/.postgres
+	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@

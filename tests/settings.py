@@ -18,6 +18,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "dbqueue",
     "tests.shop",
+    "example_project.library",
 ]
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE / 'tests.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
@@ -28,6 +29,10 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "timeout": 30,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
     }
+if env.bool("TEST_POOL", default=False):
+    # psycopg 3's pool; with psycopg2 Django refuses it.
+    DATABASES["default"]["CONN_MAX_AGE"] = 0
+    DATABASES["default"]["OPTIONS"] = {"pool": {"max_size": 12}}
 if "TEST_DATABASE_NAME" in env:
     # A worker process that a test started: on the test's database.
     DATABASES["default"]["NAME"] = env("TEST_DATABASE_NAME")

@@ -41,9 +41,11 @@ def findings() -> str:
 def run(task: str, threads: int, most_sessions: int | None) -> str:
     """How the jobs of ``task`` ran, by the database's own clock."""
     jobs = Job.objects.filter(task=task)
-    states = jobs.order_by("status").values_list("status").annotate(Count("pk"))
+    # These two also where there are none: "0 failed" is worth saying.
+    states = {JobStatus.SUCCESSFUL.value: 0, JobStatus.FAILED.value: 0}
+    states |= dict(jobs.order_by("status").values_list("status").annotate(Count("pk")))
     span = jobs.aggregate(first=Min("started_at"), last=Max("finished_at"))
-    rows = [(f"jobs {status}", f"{count:,}") for status, count in states]
+    rows = [(f"jobs {status}", f"{count:,}") for status, count in states.items()]
     if span["first"] and span["last"]:
         seconds = (span["last"] - span["first"]).total_seconds()
         ended = jobs.exclude(finished_at=None).count()

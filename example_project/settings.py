@@ -1,4 +1,4 @@
-"""Settings of the example. The environment may say another ``DATABASE_URL``; without one: SQLite, in a file beside this."""
+"""Settings of the example. Without ``DATABASE_URL`` in the environment: SQLite, in a file beside this."""
 
 from pathlib import Path
 

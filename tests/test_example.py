@@ -67,10 +67,15 @@ def test_the_demo_reads_files_and_says_how_it_went() -> None:
     assert re.search(r"jobs SUCCESSFUL +40\n", output)
     assert SourceFile.objects.count() == 40
     assert Function.objects.exists()
-    most = re.search(r"most database connections of the worker at once +(\d+)", output)
-    if most or connection.vendor == "postgresql":
-        assert most
-        assert 1 <= int(most[1]) <= 3 + SERVICES
+    most = re.search(r"most database connections of the worker seen at once +(\d+|not measurable here)", output)
+    assert most
+    if connection.vendor == "postgresql":
+        # No upper bound: the server lists sessions for a moment after the worker has closed them.
+        assert int(most[1]) > 0
+    elif Path("/proc/self/fd").is_dir():
+        assert 0 < int(most[1]) <= 3 + SERVICES
+    else:
+        assert most[1] == "not measurable here"
     user = User.objects.get()
     password = re.search(rf"log in as {user.username} with the password (\S+)", output)
     assert password

@@ -9,12 +9,12 @@ from pathlib import Path, PurePath
 STANDARD_LIBRARY = Path(sysconfig.get_path("stdlib"))
 INSTALLED = Path(sysconfig.get_path("purelib"))
 FEWEST = 1000
-"""Files to find at least. Some systems ship Python without its tests; then what is installed beside it counts too."""
+"""Files to find at least. Some systems ship Python without its tests; then what is installed beside it counts."""
 
 
 @dataclass
 class Contents:
-    """What one file holds: functions as (name, first line, number of lines), and the names of the modules it imports."""
+    """What one file holds: functions as (name, first line, number of lines), and the modules that it imports."""
 
     lines: int
     classes: int = 0

@@ -30,7 +30,7 @@ def _count_postgresql() -> int:
 
 
 def _count_opened(descriptors: Path, file: str) -> int:
-    """SQLite opens its file once for each connection (and keeps at most that many)."""
+    """SQLite opens its file once for each connection; what a closed one leaves open, the next one takes over."""
     try:
         return sum(_target(descriptor) == file for descriptor in descriptors.iterdir())
     except FileNotFoundError:

@@ -1,5 +1,8 @@
 """What happens when Django starts: the checks are known, and each app's tasks are registered."""
 
+from importlib.util import find_spec
+
+import django
 from django.apps import AppConfig
 from django.utils.module_loading import autodiscover_modules
 
@@ -14,3 +17,7 @@ class DBQueueConfig(AppConfig):
 
         settings, _ = conf.read()
         autodiscover_modules(*settings.task_modules)
+        if django.VERSION >= (6, 0) or find_spec("django_tasks"):
+            from . import backend
+
+            backend.ready()

@@ -24,7 +24,7 @@ class Executor:
 
     def run(self, claim: Claim) -> Outcome:
         try:
-            task = registry.find(claim.task)
+            task = registry.find(claim.task).for_claim(claim)
         except UnknownTask as exc:
             return self._unknown(claim, exc)
         try:

@@ -4,7 +4,7 @@ A name comes from a row or from a form: it is looked up, never imported.
 """
 
 import difflib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from .exceptions import InvalidTask, UnknownTask
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from .definition import Task
 
 _tasks: "dict[str, Task[Any, Any]]" = {}
+_finders: "list[Callable[[str], Task[Any, Any] | None]]" = []
 
 
 def register(task: "Task[Any, Any]") -> None:
@@ -32,15 +33,32 @@ def register(task: "Task[Any, Any]") -> None:
 
 def find(name: str) -> "Task[Any, Any]":
     """Return the task registered as ``name``. Raises UnknownTask, with the nearest names."""
-    try:
-        return _tasks[name]
-    except KeyError:
-        near = difflib.get_close_matches(name, _tasks, n=3)
-        hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
-        raise UnknownTask(
-            f"No task is registered as {name!r}. A task is registered when the module that declares it is imported; "
-            f"each app's tasks.py is imported at start.{hint}"
-        ) from None
+    if (task := _tasks.get(name)) is not None:
+        return task
+    for finder in _finders:
+        if (task := finder(name)) is not None:
+            return task
+    near = difflib.get_close_matches(name, _tasks, n=3)
+    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
+    raise UnknownTask(
+        f"No task is registered as {name!r}. A task is registered when the module that declares it is imported; "
+        f"each app's tasks.py is imported at start.{hint}"
+    )
+
+
+def registered_as(name: str) -> "Task[Any, Any] | None":
+    """The task that was registered under ``name``, without asking the finders."""
+    return _tasks.get(name)
+
+
+def add_finder(finder: "Callable[[str], Task[Any, Any] | None]") -> None:
+    """Have ``find()`` ask ``finder`` about names that nobody registered.
+
+    It answers with a task that was declared elsewhere, or None. It must import nothing and raise nothing: the name may
+    come from a row.
+    """
+    if finder not in _finders:
+        _finders.append(finder)
 
 
 def registered() -> "Iterator[Task[Any, Any]]":
@@ -49,4 +67,6 @@ def registered() -> "Iterator[Task[Any, Any]]":
 
 
 def _home(task: "Task[Any, Any]") -> str:
-    return f"{task.func.__module__}.{task.func.__qualname__}"
+    # One function under both decorators would be two tasks of one name.
+    kind = " of django.tasks" if task.backend else ""
+    return f"{task.func.__module__}.{task.func.__qualname__}{kind}"

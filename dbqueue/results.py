@@ -149,7 +149,7 @@ def get_result(result_id: str | int, *, database: str | None = None) -> JobResul
     """
     alias = database or Settings.load().database
     text = str(result_id)
-    if not (text.isascii() and text.isdigit() and int(text) <= MAX_ID):
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_ID):
         raise JobDoesNotExist(f"{result_id!r} is not the id of a job: ids are whole numbers.")
     try:
         return from_row(Job.objects.using(alias).prefetch_related("attempt_set").get(pk=int(text)))

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import django
 import environ
 
 env = environ.Env()
@@ -36,6 +37,15 @@ if env.bool("TEST_POOL", default=False):
 if "TEST_DATABASE_NAME" in env:
     # A worker process that a test started: on the test's database.
     DATABASES["default"]["NAME"] = env("TEST_DATABASE_NAME")
+# Django's own django.tasks, or before 6.0 the package that brings it.
+DJANGO_TASKS = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
+if django.VERSION < (6, 0):
+    INSTALLED_APPS.append("django_tasks")
+TASKS = {
+    "default": {"BACKEND": "dbqueue.backend.DatabaseBackend", "QUEUES": []},
+    "mail": {"BACKEND": "dbqueue.backend.DatabaseBackend", "QUEUES": ["default", "letters"]},
+    "immediate": {"BACKEND": f"{DJANGO_TASKS}.backends.immediate.ImmediateBackend", "QUEUES": []},
+}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",

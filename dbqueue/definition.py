@@ -264,8 +264,8 @@ def task(
 def task(func: Any = None, /, **options: Any) -> Any:
     """Make a function a task: ``@task``, or ``@task(queue_name="mail", priority=10)``.
 
-    ``name`` is what rows hold (default: module and function, dotted). ``queue_name`` and ``priority`` (-100 to 100, higher
-    first) are defaults that ``using()`` overrides. With ``takes_context`` the function's first parameter, ``context``,
+    ``name`` is what rows hold (default: module and function, dotted). ``queue_name`` and ``priority`` (-100 to 100,
+    higher first) are defaults that ``using()`` overrides. With ``takes_context`` the function's first parameter, ``context``,
     receives a Context. ``admin_enqueue=False`` keeps it out of the admin's form. Raises InvalidTask.
     """
 
@@ -283,7 +283,7 @@ def enqueue(task: Task[P, R], /, *args: P.args, **kwargs: P.kwargs) -> JobResult
 @overload
 def enqueue(task: str, /, *args: Any, **kwargs: Any) -> JobResult[Any]: ...
 def enqueue(task: Any, /, *args: Any, **kwargs: Any) -> JobResult[Any]:
-    """Enqueue a call of ``task``, which is a task or the name of one. Raises UnknownTask, and what Task.enqueue raises."""
+    """Enqueue a call of ``task``: a task, or the name of one. Raises UnknownTask, and what Task.enqueue raises."""
     found = registry.find(task) if isinstance(task, str) else _own_task(task)
     return found.enqueue(*args, **kwargs)
 

@@ -15,8 +15,8 @@ from .exceptions import NotStorable
 def encode(value: Any, what: str) -> str:
     """Return ``value`` as JSON text.
 
-    ``what`` names the value in errors, as in ``"kwargs"``. Tuples become lists, and bytes become text if they are UTF-8,
-    as in ``django.tasks``. Raises NotStorable, naming the place inside the value and what is there.
+    ``what`` names the value in errors, as in ``"kwargs"``. Tuples become lists, and bytes become text if they are
+    UTF-8, as in ``django.tasks``. Raises NotStorable, naming the place inside the value and what is there.
     """
     try:
         text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_no_default)
@@ -111,6 +111,6 @@ def _checked_text(text: str, what: str) -> str:
 def _short(value: Any) -> str:
     try:
         shown = ascii(value)
-    except Exception as exc:
+    except Exception as exc:  # noqa: BLE001  a value's own __repr__ may raise anything
         return f"<its repr() raised {type(exc).__name__}>"
     return shown if len(shown) <= 80 else f"{shown[:77]}..."

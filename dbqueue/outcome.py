@@ -29,7 +29,8 @@ class Failure:
         try:
             text = "".join(traceback.format_exception(exc))
         except BaseException as broken:  # noqa: BLE001  an exception's own __str__ may raise anything
-            text = f"{kind.__module__}.{kind.__qualname__} (its traceback could not be printed: {type(broken).__name__})\n"
+            why = f"its traceback could not be printed: {type(broken).__name__}"
+            text = f"{kind.__module__}.{kind.__qualname__} ({why})\n"
         return cls(
             storable_text(f"{kind.__module__}.{kind.__qualname__}")[:NAME_LENGTH],
             storable_text(text)[-TRACEBACK_LENGTH:],

@@ -71,7 +71,7 @@ class Pool:
         self._queue.put(claim)
 
     def take_back(self) -> list[Claim]:
-        """Remove and return what no thread has started, and take in no more than the threads until jobs are short again."""
+        """Remove and return what no thread has started; until jobs are short again, take no more than the threads."""
         self._mean = self._threads * AHEAD * 2
         claims: list[Claim] = []
         try:

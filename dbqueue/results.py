@@ -102,8 +102,8 @@ class JobResult(Generic[R]):
     def get(self, timeout: float | None = None) -> R:
         """Wait for the job's end, at most ``timeout`` seconds (None: for ever), and return what the task returned.
 
-        Raises JobFailed with the last traceback, JobCancelled, TimeoutError, or, inside the transaction that enqueued the
-        job, WouldNeverFinish at once: no worker can see the job before the commit.
+        Raises JobFailed with the last traceback, JobCancelled, TimeoutError, or, inside the transaction that enqueued
+        the job, WouldNeverFinish at once: no worker can see the job before the commit.
         """
         self._refuse_endless_wait()
         self.wait(timeout)
@@ -136,8 +136,8 @@ class JobResult(Generic[R]):
     def _refuse_endless_wait(self) -> None:
         if self._uncommitted and connections[self.database].in_atomic_block:
             raise WouldNeverFinish(
-                f"Job {self.id} was enqueued in a transaction that is still open, so no worker can see it: waiting here "
-                "would never end. Call get() after the commit."
+                f"Job {self.id} was enqueued in a transaction that is still open, so no worker can see it: waiting "
+                "here would never end. Call get() after the commit."
             )
         self._uncommitted = False
 

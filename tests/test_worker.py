@@ -3,12 +3,18 @@
 import os
 import signal
 import time
+from datetime import timedelta
+from pathlib import Path
 
 import pytest
-from django.db import connection
+from django.db import connection, connections
+from django.test import override_settings
+
+from dbqueue.connections import owned_connection
 
 from dbqueue.models import Attempt, Job, JobStatus, Worker
 
+from .shop import tasks as tasks_module
 from .shop.models import Mark
 from .shop.tasks import add, add_later, enqueue_another, fail, hostile, leak, mark, mark_slowly, pid, tell_context
 from .workers import burst, eventually, spawn, worker
@@ -121,8 +127,6 @@ def test_without_a_listener_polling_finds_the_work() -> None:
 
 
 def test_a_job_runs_when_its_time_comes() -> None:
-    from datetime import timedelta
-
     with worker(DBQUEUE_POLL_INTERVAL="3600"):
         eventually(lambda: Worker.objects.alive().exists())
         result = add.using(run_after=timedelta(seconds=1.5)).enqueue(1, 2)
@@ -404,3 +408,21 @@ def test_several_workers_never_run_a_job_twice() -> None:
     assert Mark.objects.count() == 600
     assert "locked" not in "".join(texts)
     assert len(Job.objects.values("worker").distinct()) > 1
+
+
+def test_reload_starts_the_children_anew_when_the_code_changes() -> None:
+    module = Path(tasks_module.__file__)
+    with worker("--reload"):
+        eventually(lambda: Worker.objects.alive().count() == 1)
+        first = Worker.objects.alive().get().pid
+        time.sleep(1)
+        os.utime(module)
+        eventually(lambda: Worker.objects.alive().exclude(pid=first).exists(), timeout=30)
+        assert add.enqueue(1, 2).get(timeout=15) == 3
+
+
+def test_under_debug_the_worker_keeps_no_list_of_its_statements() -> None:
+    with override_settings(DEBUG=True), owned_connection("default") as owned:
+        assert Job.objects.count() == 0
+        assert connections["default"] is owned
+        assert list(owned.queries_log) == []

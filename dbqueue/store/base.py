@@ -81,7 +81,7 @@ class Store(ABC):
     # The enqueue side
 
     def enqueue(self, drafts: Sequence[Draft]) -> list[tuple[int, datetime.datetime]]:
-        """Insert all of ``drafts``, or none, in the caller's transaction. Returns (id, enqueued_at) of each, in order."""
+        """Insert all ``drafts``, or none, in the caller's transaction. Returns (id, enqueued_at) of each, in order."""
         now = self.clock()
         rows = [self._row(draft, now) for draft in drafts]
         if len(rows) > 1 and self.connection.features.can_return_rows_from_bulk_insert:

@@ -4,7 +4,7 @@ States stand in the SQL as literals, so that a generic plan can use the partial 
 """
 
 import datetime
-import select
+import selectors
 import time
 from collections.abc import Collection, Sequence
 from typing import Any
@@ -182,8 +182,9 @@ class _NotifyListener:
 
     def wait(self, timeout: float) -> Collection[str]:
         raw: Any = self._connection.connection
-        with self._connection.wrap_database_errors:
-            select.select([raw], [], [], timeout)
+        with self._connection.wrap_database_errors, selectors.DefaultSelector() as selector:
+            selector.register(raw, selectors.EVENT_READ)
+            selector.select(timeout)
         if time.monotonic() > self._probe_at:
             # A half-open socket never becomes readable; only a statement finds it out.
             self._probe_at = time.monotonic() + PROBE_EVERY

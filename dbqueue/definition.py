@@ -265,8 +265,8 @@ def task(func: Any = None, /, **options: Any) -> Any:
     """Make a function a task: ``@task``, or ``@task(queue_name="mail", priority=10)``.
 
     ``name`` is what rows hold (default: module and function, dotted). ``queue_name`` and ``priority`` (-100 to 100,
-    higher first) are defaults that ``using()`` overrides. With ``takes_context`` the function's first parameter, ``context``,
-    receives a Context. ``admin_enqueue=False`` keeps it out of the admin's form. Raises InvalidTask.
+    higher first) are defaults that ``using()`` overrides. With ``takes_context`` the function's first parameter,
+    ``context``, receives a Context. ``admin_enqueue=False`` keeps it out of the admin's form. Raises InvalidTask.
     """
 
     def declare(func: Callable[..., Any]) -> Task[Any, Any]:

@@ -1,0 +1,24 @@
+"""The form that enqueues a job: typed fields from a task's signature.
+
+What the task receives is what JSON can hold, as from every other entrance:
+
+======================================  ==============================================================
+hint of the parameter                   what the task receives
+======================================  ==============================================================
+``int`` ``float`` ``bool`` ``str``      the value itself
+``Decimal`` ``UUID``                    its text: ``"0.10"``, ``"c5a1…"``
+``date`` ``time`` ``datetime``          ISO 8601 text, a datetime with its offset under ``USE_TZ``
+``timedelta``                           ISO 8601 text: ``"P0DT01H30M00S"``
+``Literal``                             the chosen value
+an ``Enum``                             the chosen member's value
+anything else, or no hint               what was typed as JSON
+======================================  ==============================================================
+
+A field that still shows the parameter's default is left out of the call, so that the code's default holds, whatever it
+is when the job runs. An emptied field is ``None`` where the hint allows that, the empty text for ``str``, and otherwise
+the code's default.
+"""
+
+from .enqueue import ChooseTaskForm, EnqueueForm, enqueue_form, offered, summary
+
+__all__ = ["ChooseTaskForm", "EnqueueForm", "enqueue_form", "offered", "summary"]

@@ -1,0 +1,303 @@
+"""Typed fields from a task's signature: what each hint takes, what it refuses, and what the task receives for it."""
+
+import datetime
+import json
+from typing import Any
+
+import pytest
+from django import forms
+from django.test import override_settings
+
+from dbqueue import registry
+from dbqueue.definition import Task
+from dbqueue.forms import ChooseTaskForm, EnqueueForm, enqueue_form
+from dbqueue.forms.arguments import type_hints
+from dbqueue.models import Job
+
+from .shop import admin_tasks as tasks
+
+
+def untouched(task: Task[..., Any]) -> dict[str, Any]:
+    """What a browser sends for the form if nobody touches it."""
+    sent = {}
+    for field in enqueue_form(task)():
+        if isinstance(field.field, forms.BooleanField):
+            if field.value():
+                sent[field.name] = "on"
+        elif isinstance(field.field, forms.ChoiceField):
+            choices: Any = field.field.choices
+            offered = [key for key, _ in choices]
+            sent[field.name] = field.value() if field.value() in offered else offered[0]
+        else:
+            sent[field.name] = field.field.widget.format_value(field.value()) or ""
+    return sent
+
+
+def submitted(task: Task[..., Any], **changes: str) -> EnqueueForm:
+    """The form with changes: fields by name, arguments by their parameter."""
+    data = untouched(task)
+    for name, value in changes.items():
+        data[name if name in ("queue_name", "priority", "run_after") else f"arg_{name}"] = value
+    return enqueue_form(task)(data)
+
+
+def call(task: Task[..., Any], **changes: str) -> tuple[list[Any], dict[str, Any]]:
+    form = submitted(task, **changes)
+    assert form.is_valid(), form.errors.as_json()
+    return list(form.call_args), form.call_kwargs
+
+
+def errors(task: Task[..., Any], **changes: str) -> dict[str, str]:
+    """The errors by field, the arguments' by their parameter."""
+    found = submitted(task, **changes).errors
+    return {name.removeprefix("arg_"): " ".join(map(str, messages)) for name, messages in found.items()}
+
+
+EVERY_TYPE = {
+    "whole": "-3",
+    "real": "2.50",
+    "price": "0.10",
+    "text": " two\r\nlines ",
+    "flag": "on",
+    "day": "2030-12-31",
+    "clock": "23:59",
+    "moment": "2030-12-31T23:59:01",
+    "span": "1 02:03:04",
+    "key": "C5A1D1F0-0000-4000-8000-000000000001",
+    "level": "high",
+    "digit": "'1'",
+    "colour": "GREEN",
+    "size": "LARGE",
+    "order": "77",
+    "numbers": "[1, 2]",
+    "table": "{}",
+    "anything": "null",
+    "unhinted": '"text"',
+}
+
+
+def test_each_type_arrives_as_documented() -> None:
+    args, kwargs = call(tasks.every_type, **EVERY_TYPE)
+
+    assert args == []
+    assert kwargs == {
+        "whole": -3,
+        "real": 2.5,
+        "price": "0.10",
+        "text": " two\nlines ",
+        "flag": True,
+        "day": "2030-12-31",
+        "clock": "23:59:00",
+        "moment": "2030-12-31T23:59:01-06:00",
+        "span": "P1DT02H03M04S",
+        "key": "c5a1d1f0-0000-4000-8000-000000000001",
+        "level": "high",
+        "digit": "1",
+        "colour": "#0f0",
+        "size": 2,
+        "order": 77,
+        "numbers": [1, 2],
+        "table": {},
+        "anything": None,
+        "unhinted": "text",
+    }
+    assert json.loads(json.dumps(kwargs)) == kwargs
+
+
+def test_an_unticked_box_is_false() -> None:
+    assert call(tasks.every_type, **{**EVERY_TYPE, "flag": ""})[1]["flag"] is False
+
+
+@override_settings(USE_TZ=False)
+def test_a_datetime_without_time_zones_has_no_offset() -> None:
+    assert call(tasks.every_type, **EVERY_TYPE)[1]["moment"] == "2030-12-31T23:59:01"
+
+
+def test_every_argument_without_default_is_asked_for() -> None:
+    found = errors(tasks.every_type)
+
+    assert set(found) == set(EVERY_TYPE) - {"flag"}
+    assert set(found.values()) == {"This field is required."}
+
+
+@pytest.mark.parametrize(
+    ("parameter", "typed", "said"),
+    [
+        ("whole", "1.5", "Enter a whole number."),
+        ("whole", "1" * 5000, "Enter a whole number."),
+        ("real", "nan", "Enter a number."),
+        ("real", "1e999", "Enter a number."),
+        ("price", "Infinity", "Enter a number."),
+        ("text", "a\x00b", "Null characters are not allowed."),
+        ("day", "2030-02-30", "Enter a valid date."),
+        ("clock", "25:00", "Enter a valid time."),
+        ("moment", "tomorrow", "Enter a valid date/time."),
+        ("span", "soon", "Enter a valid duration."),
+        ("key", "c5a1", "Enter a valid UUID."),
+        ("level", "middle", "Select a valid choice. middle is not one of the available choices."),
+        ("digit", "2", "Select a valid choice. 2 is not one of the available choices."),
+        ("colour", "#f00", "Select a valid choice. #f00 is not one of the available choices."),
+        ("numbers", '{"a": 1}', "This must be a list, as [1, 2]."),
+        ("numbers", "null", "This must be a list, as [1, 2]."),
+        ("table", "[]", 'This must be an object, as {"a": 1}.'),
+        ("anything", "hello", "This is not JSON: Expecting value: line 1 column 1 (char 0)."),
+        ("anything", "[" * 100_000, "This is nested too deeply."),
+        ("anything", '{"a": [NaN]}', "which JSON can't hold"),
+        ("anything", '["\\u0000"]', "NUL character"),
+        ("anything", '["\\ud800"]', "lone surrogate"),
+    ],
+)
+def test_what_a_field_refuses_is_said_at_the_field(parameter: str, typed: str, said: str) -> None:
+    found = errors(tasks.every_type, **{**EVERY_TYPE, parameter: typed})
+
+    assert list(found) == [parameter]
+    assert said in found[parameter]
+
+
+def test_untouched_defaults_are_left_out() -> None:
+    assert call(tasks.with_defaults) == ([], {})
+
+
+def test_a_default_typed_anew_is_left_out() -> None:
+    assert call(tasks.with_defaults, whole=" 5", numbers="[1,2]", real="1.0") == ([], {})
+
+
+def test_changed_defaults_are_passed() -> None:
+    kwargs = call(tasks.with_defaults, whole="6", text="", flag="", colour="RED", numbers="[true, 2]")[1]
+
+    assert kwargs == {"whole": 6, "text": "", "flag": False, "colour": "#f00", "numbers": [True, 2]}
+
+
+def test_a_default_that_is_equal_to_python_only_is_passed() -> None:
+    """[1, 2] and [True, 2] are equal to Python; what the task receives is not."""
+    assert call(tasks.with_defaults, numbers="[true, 2]") == ([], {"numbers": [True, 2]})
+
+
+def test_an_emptied_field_means_the_default() -> None:
+    assert call(tasks.with_defaults, whole="", real="", moment="", numbers="", day="") == ([], {})
+
+
+def test_a_default_that_json_cannot_hold_is_shown_as_help() -> None:
+    field = enqueue_form(tasks.with_defaults).base_fields["arg_sentinel"]
+
+    assert field.initial is None
+    assert "&lt;class &#x27;object&#x27;&gt;" in field.help_text
+
+
+def test_optional_arguments_may_be_none() -> None:
+    assert call(tasks.optional) == ([], {"whole": None})
+    assert call(tasks.optional, whole="3", text="", level="", anything="null") == (
+        [],
+        {"whole": 3, "text": None, "level": None, "anything": None},
+    )
+    assert call(tasks.optional, flag="False", anything="[]")[1] == {"whole": None, "flag": False, "anything": []}
+
+
+def test_positional_only_and_variadic_arguments_are_placed() -> None:
+    assert call(tasks.placed, first="1") == ([1], {})
+    assert call(tasks.placed, first="1", second="2031-01-01", word="v") == ([1, "2031-01-01"], {"word": "v"})
+    assert call(tasks.placed, first="1", rest="[3, 4]") == ([1, "2030-01-01", 3, 4], {})
+    assert call(tasks.unstorable_default) == ([], {})
+
+
+def test_a_place_whose_default_cannot_be_stored_needs_a_value() -> None:
+    assert list(errors(tasks.unstorable_default, rest="[1]")) == ["first"]
+
+
+def test_keywords_are_an_object() -> None:
+    assert call(tasks.keywords, known="1", more='{"a": [1]}') == ([], {"known": 1, "a": [1]})
+    assert errors(tasks.keywords, known="1", more='{"known": 2}') == {"more": "These have fields of their own: known."}
+
+
+def test_a_hint_that_cannot_be_evaluated_costs_only_its_own_field() -> None:
+    assert type_hints(tasks.half_known.func) == {"whole": int, "return": int}
+    assert call(tasks.half_known, whole="1", other="[1]") == ([], {"whole": 1, "other": [1]})
+
+
+def test_parameters_named_like_options_are_kept_apart() -> None:
+    form = submitted(tasks.named_like_options, priority="9")
+    form.data = {**form.data, "arg_queue_name": "q", "arg_priority": "1", "arg_task": "os.system"}
+
+    assert form.is_valid(), form.errors
+    assert form.call_kwargs == {"queue_name": "q", "priority": 1, "task": "os.system"}
+    assert form.cleaned_data["priority"] == 9
+
+
+def test_the_context_is_no_argument_and_the_options_start_at_the_tasks_own() -> None:
+    data = untouched(tasks.with_context)
+
+    assert data == {"arg_word": "", "queue_name": "mail", "priority": "7", "run_after": ""}
+
+
+@pytest.mark.parametrize(
+    ("option", "typed", "said"),
+    [
+        ("queue_name", "a,b", "without commas"),
+        ("queue_name", "", "This field is required."),
+        ("queue_name", "a" * 101, "1 to 100 characters"),
+        ("priority", "101", "less than or equal to 100"),
+        ("priority", "-101", "greater than or equal to -100"),
+        ("priority", "", "This field is required."),
+        ("run_after", "tomorrow", "Enter a valid date/time."),
+        ("run_after", "9999-12-31T23:59:59", "This date is out of range."),
+    ],
+)
+def test_what_an_option_refuses_is_said_at_the_option(option: str, typed: str, said: str) -> None:
+    found = errors(tasks.without_arguments, **{option: typed})
+
+    assert list(found) == [option]
+    assert said in found[option]
+
+
+@override_settings(DBQUEUE={"QUEUES": ["mail", "default"]})
+def test_restricted_queues_are_a_choice() -> None:
+    assert list(errors(tasks.without_arguments, queue_name="other")) == ["queue_name"]
+    assert call(tasks.without_arguments, queue_name="mail") == ([], {})
+
+
+@override_settings(DBQUEUE={"QUEUES": ["default"]})
+def test_a_task_whose_own_queue_is_not_allowed_offers_none_in_its_place() -> None:
+    assert untouched(tasks.with_context)["queue_name"] == ""
+
+
+@pytest.mark.django_db
+def test_enqueue_makes_the_job_that_the_form_says() -> None:
+    form = submitted(tasks.keywords, known="1", priority="-5", queue_name="mail", run_after="2030-01-01T00:00")
+    assert form.is_valid(), form.errors
+
+    result = form.enqueue()
+
+    job = Job.objects.get(pk=result.id)
+    assert (job.task, job.args, job.kwargs) == (tasks.keywords.name, [], {"known": 1})
+    assert (job.queue_name, job.priority) == ("mail", -5)
+    assert job.run_after == datetime.datetime(2030, 1, 1, 6, tzinfo=datetime.UTC)
+
+
+def test_only_registered_tasks_can_be_chosen() -> None:
+    chosen = ChooseTaskForm({"task": tasks.divide.name})
+    assert chosen.is_valid()
+    assert chosen.cleaned_data["task"] is tasks.divide
+
+    for name, said in (
+        ("os.system", "No task is registered as 'os.system'"),
+        (tasks.not_offered.name, "is not offered here"),
+        ("tests.shop.admin_tasks.divid", f"Did you mean '{tasks.divide.name}'"),
+        ("", "This field is required."),
+    ):
+        form = ChooseTaskForm({"task": name})
+        assert not form.is_valid()
+        assert said in form.errors["task"][0]
+
+
+def test_choices_are_grouped_by_module_with_the_first_line_of_the_docstring() -> None:
+    groups = dict(ChooseTaskForm().fields["task"].widget.choices)
+
+    shown = dict(groups["tests.shop.admin_tasks"])
+    assert shown[tasks.divide.name] == "divide: Divide and round."
+    assert shown[tasks.keywords.name] == "keywords"
+    assert tasks.not_offered.name not in shown
+
+
+def test_every_task_of_this_process_makes_a_form() -> None:
+    for task in registry.registered():
+        assert str(enqueue_form(task)())

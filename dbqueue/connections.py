@@ -7,9 +7,9 @@ closes what its job opened, the sessions stay until the server has no slot left.
 import copy
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-from django.db import DatabaseError, connections
+from django.db import Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 SQLITE_PATIENCE = 60
@@ -34,7 +34,7 @@ def close_all() -> list[str]:
             connection.queries_log.clear()
     try:
         connections.close_all()
-    except DatabaseError:
+    except Error:
         # A session that can't even be closed is not kept for the next job.
         for connection in connections.all(initialized_only=True):
             del connections[connection.alias]
@@ -93,7 +93,9 @@ def _drop(connection: BaseDatabaseWrapper) -> None:
         # Closed before a pool may take it back: nobody is to get a session in an unknown state.
         connection.connection.close()
     _reset(connection)
-    connection.close()
+    with suppress(Error):
+        # A pool is told that its slot is free. Without one this closes a second time, which MySQL's driver refuses.
+        connection.close()
     del connections[connection.alias]
 
 

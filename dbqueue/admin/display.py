@@ -1,0 +1,55 @@
+"""How values look on the pages."""
+
+import datetime
+import json
+from typing import Any
+
+from django.utils import timezone
+from django.utils.html import format_html
+from django.utils.translation import ngettext
+
+NOTHING = "-"
+
+SHOWN_LENGTH = 20_000
+"""Characters of one value that a page shows."""
+
+
+def badge(name: str, label: object) -> str:
+    """A state: its text, and a class to colour it."""
+    return format_html('<span class="dbqueue-state dbqueue-{}">{}</span>', name.lower(), label)
+
+
+def moment(value: datetime.datetime | None) -> str:
+    """A time in the current time zone, to the second, and of one width in every language."""
+    if value is None:
+        return NOTHING
+    local = timezone.localtime(value) if timezone.is_aware(value) else value
+    return format_html('<time datetime="{}">{}</time>', local.isoformat(), f"{local:%Y-%m-%d %H:%M:%S}")
+
+
+def span(value: datetime.timedelta | None) -> str:
+    """A duration in its two largest units. Clocks that disagree can't make it negative."""
+    if value is None:
+        return NOTHING
+    seconds = max(0.0, value.total_seconds())
+    if seconds < 1:
+        return f"{seconds * 1000:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def as_json(value: Any) -> str:
+    return format_html('<pre class="dbqueue-code">{}</pre>', shortened(json.dumps(value, indent=2, ensure_ascii=False)))
+
+
+def shortened(text: str) -> str:
+    """The beginning of a long text, and how much more there is."""
+    more = len(text) - SHOWN_LENGTH
+    if more <= 0:
+        return text
+    return text[:SHOWN_LENGTH] + ngettext("… and %d character more", "… and %d characters more", more) % more

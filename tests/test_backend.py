@@ -584,6 +584,35 @@ def test_the_results_that_signals_and_contexts_carry_are_those_of_the_table() ->
     assert Attempt.objects.count() == 2
 
 
+@inline
+def test_a_job_does_not_fail_for_a_history_that_can_t_be_read() -> None:
+    enqueued = shop.tell_context.enqueue(fail_first=True)
+    run_jobs()
+    store = store_for("default")
+    store.retry([int(enqueued.id)])
+    (claim,) = store.claim(store.register(name="w", hostname="h", pid=1, queues="", threads=1), 1)
+    attempt = registry.find(claim.task).for_claim(claim)
+    with transaction.atomic():
+        transaction.set_rollback(True)  # Django refuses every query from here on
+        attempt.started(claim, "default")
+    context = attempt.context(claim, "default")
+    assert (context.attempt, context.task_result.errors) == (2, [])
+    assert context.task_result.worker_ids == ["", str(claim.worker_id)]
+
+
+@inline
+@pytest.mark.parametrize(
+    "change", [{"args": 5}, {"args": "ab"}, {"args": {"a": 1}}, {"kwargs": [1]}, {"kwargs": "ab"}, {"priority": 3000}]
+)
+def test_a_row_that_somebody_wrote_by_hand_ends_and_is_readable(change: dict[str, Any]) -> None:
+    enqueued = shop.multiply.enqueue(1, 1)
+    Job.objects.update(**change)
+    run_jobs()
+    enqueued.refresh()
+    assert enqueued.is_finished
+    assert task_backends["default"].get_result(enqueued.id).task.module_path == shop.multiply.module_path
+
+
 # Checks
 
 

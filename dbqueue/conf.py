@@ -109,7 +109,9 @@ def read() -> tuple[Settings, tuple[str, ...]]:
 
 def unknown_variables() -> list[str]:
     """The environment's ``DBQUEUE_…`` variables that name no setting."""
-    return [name for name in sorted(os.environ) if name.startswith(PREFIX) and name[len(PREFIX) :].lower() not in _fields()]
+    return [
+        name for name in sorted(os.environ) if name.startswith(PREFIX) and name[len(PREFIX) :].lower() not in _fields()
+    ]
 
 
 def _given(name: str, setting: "dataclasses.Field[Any]", configured: Mapping[str, Any]) -> tuple[Any, str]:

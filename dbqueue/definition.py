@@ -168,7 +168,9 @@ class Task(Generic[P, R]):
 
     def _check(self) -> None:
         if not isinstance(self.name, str) or not self.name.isprintable() or not 0 < len(self.name) <= NAME_LENGTH:
-            raise InvalidTask(f"A task's name is {self.name!r}; it must be printable text of 1 to {NAME_LENGTH} characters.")
+            raise InvalidTask(
+                f"A task's name is {self.name!r}; it must be printable text of 1 to {NAME_LENGTH} characters."
+            )
         if not is_queue_name(self.queue_name):
             raise InvalidTask(
                 f"queue_name is {self.queue_name!r}; it must be printable text of 1 to {QUEUE_LENGTH} characters "

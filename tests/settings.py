@@ -1,5 +1,7 @@
 """Settings of the tests, also of the worker processes that they start. Without ``DATABASE_URL``: SQLite in a file."""
 
+import os
+import tempfile
 from pathlib import Path
 
 import django
@@ -24,7 +26,7 @@ INSTALLED_APPS = [
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE / 'tests.sqlite3'}")}
 if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
     # In a file, also under test: worker processes open it too.
-    DATABASES["default"]["TEST"] = {"NAME": BASE / "test.sqlite3"}
+    DATABASES["default"]["TEST"] = {"NAME": Path(tempfile.gettempdir()) / f"dbqueue-test-{os.getpid()}.sqlite3"}
     DATABASES["default"]["OPTIONS"] = {
         "transaction_mode": "IMMEDIATE",
         "timeout": 30,

@@ -19,9 +19,7 @@ class Notifier(Service):
 
     name = "notifier"
 
-    def __init__(
-        self, store: Store, on_call: Callable[[Collection[str]], None], on_change: Callable[[], None]
-    ) -> None:
+    def __init__(self, store: Store, on_call: Callable[[Collection[str]], None], on_change: Callable[[], None]) -> None:
         super().__init__(store.alias, on_change)
         self._store = store
         self._on_call = on_call

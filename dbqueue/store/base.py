@@ -230,9 +230,7 @@ class Store(ABC):
     def held_by(self, worker_id: int) -> list[Claim]:
         """The jobs that the database thinks this worker runs."""
         rows = self.jobs.filter(status=JobStatus.RUNNING, worker_id=worker_id)
-        return [
-            Claim._make((*row[:3], worker_id, *row[3:], row[-1])) for row in rows.values_list(*CLAIMED_COLUMNS)
-        ]
+        return [Claim._make((*row[:3], worker_id, *row[3:], row[-1])) for row in rows.values_list(*CLAIMED_COLUMNS)]
 
     # Workers
 
@@ -264,7 +262,9 @@ class Store(ABC):
         with self.atomic():
             silent = self._workers().silent_since(now - datetime.timedelta(seconds=timeout))
             silent.update(stopped_at=now, lost=True)
-            stalled = list(self.jobs.stalled().order_by("id").select_for_update(skip_locked=True, of=self._of())[:limit])
+            stalled = list(
+                self.jobs.stalled().order_by("id").select_for_update(skip_locked=True, of=self._of())[:limit]
+            )
             if stalled:
                 self._record_lost(stalled, now)
                 self.jobs.leaving({JobStatus.RUNNING}, [job.pk for job in stalled]).update(
@@ -295,9 +295,7 @@ class Store(ABC):
 
     def cancel(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:
         """Cancel jobs that wait. Returns how many; what runs or has ended is left alone."""
-        return self.jobs.leaving(CANCELLABLE, ids).update(
-            status=JobStatus.CANCELLED, finished_at=now or self.clock()
-        )
+        return self.jobs.leaving(CANCELLABLE, ids).update(status=JobStatus.CANCELLED, finished_at=now or self.clock())
 
     def retry(self, ids: Collection[int]) -> int:
         """Make failed and cancelled jobs READY again, now. Returns how many; their history stays."""

@@ -94,7 +94,6 @@ class QueueAdmin(_ModelAdmin[M]):
     paginator = CappedPaginator
     show_full_result_count = False
     show_facets = admin.ShowFacets.NEVER
-    actions_selection_counter = False
 
     class Media:
         css = {"all": ("dbqueue/admin.css",)}

@@ -5,7 +5,8 @@ import json
 from typing import Any
 
 from django.utils import timezone
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 from django.utils.translation import ngettext
 
 NOTHING = "-"
@@ -24,7 +25,13 @@ def moment(value: datetime.datetime | None) -> str:
     if value is None:
         return NOTHING
     local = timezone.localtime(value) if timezone.is_aware(value) else value
-    return format_html('<time datetime="{}">{}</time>', local.isoformat(), f"{local:%Y-%m-%d %H:%M:%S}")
+    day, clock = f"{local:%Y-%m-%d}", f"{local:%H:%M:%S}"
+    return format_html('<time datetime="{}"><span>{}</span> <span>{}</span></time>', local.isoformat(), day, clock)
+
+
+def dotted(name: str) -> str:
+    """A name that may be broken into lines behind its dots."""
+    return format_html_join(mark_safe(".<wbr>"), "{}", ((part,) for part in name.split(".")))
 
 
 def span(value: datetime.timedelta | None) -> str:

@@ -20,7 +20,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from .. import conf, registry
-from ..forms import ChooseTaskForm, EnqueueForm, enqueue_form
+from ..forms import ChooseTaskForm, EnqueueForm, enqueue_form, readable_signature
 from ..models import CANCELLABLE, DEFAULT_QUEUE, FINAL, RETRYABLE, Attempt, Job, JobStatus, Worker
 from ..results import MAX_ID
 from . import display
@@ -58,6 +58,7 @@ class QueueFilter(ExactFilter):
 class TaskFilter(ExactFilter):
     title = gettext_lazy("task")
     parameter_name = "task"
+    template = "admin/dbqueue/job/task_filter.html"
     column = "task"
 
     def known(self) -> Iterable[tuple[str, Any]]:
@@ -79,8 +80,8 @@ class Run:
 
 @admin.register(Job)
 class JobAdmin(QueueAdmin[Job]):
-    list_display = ("id", "task", "state", "queue", "priority", "attempts", "enqueued", "started", "finished")
-    list_display_links = ("id", "task")
+    list_display = ("id", "name", "state", "queue", "priority", "attempts", "enqueued", "started", "finished")
+    list_display_links = ("id", "name")
     list_filter = (StateFilter, QueueFilter, TaskFilter)
     search_fields = ("id", "task")
     search_help_text = gettext_lazy("An id, or a task by the beginning of its name.")
@@ -146,7 +147,7 @@ class JobAdmin(QueueAdmin[Job]):
         task = choice.cleaned_data["task"]
         context = {
             "title": _("Enqueue %s") % task.name,
-            "signature": f"{task.name}{task.signature}",
+            "signature": f"{task.name}{readable_signature(task)}",
             "documentation": inspect.getdoc(task.func) or "",
             "show_save_and_continue": False,
         }
@@ -276,6 +277,10 @@ class JobAdmin(QueueAdmin[Job]):
     @admin.display(description=gettext_lazy("State"))
     def state(self, job: Job) -> str:
         return display.badge(job.status, JobStatus(job.status).label)
+
+    @admin.display(description=gettext_lazy("Task"))
+    def name(self, job: Job) -> str:
+        return display.dotted(job.task)
 
     @admin.display(description=gettext_lazy("Task"))
     def task_name(self, job: Job) -> str:

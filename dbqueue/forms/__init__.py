@@ -19,6 +19,7 @@ is when the job runs. An emptied field is ``None`` where the hint allows that, t
 the code's default.
 """
 
-from .enqueue import ChooseTaskForm, EnqueueForm, enqueue_form, offered, summary
+from .arguments import readable_signature
+from .enqueue import ChooseTaskForm, EnqueueForm, enqueue_form
 
-__all__ = ["ChooseTaskForm", "EnqueueForm", "enqueue_form", "offered", "summary"]
+__all__ = ["ChooseTaskForm", "EnqueueForm", "enqueue_form", "readable_signature"]

@@ -154,6 +154,17 @@ def arguments_of(task: Task[Any, Any]) -> dict[str, Argument]:
     return {PREFIX + one.name: _argument(one, hints.get(one.name, Any)) for one in parameters}
 
 
+def readable_signature(task: Task[Any, Any]) -> inspect.Signature:
+    """The task's signature with the hints themselves, where the code has them as text."""
+    hints, signature = type_hints(task.func), task.signature
+    return signature.replace(
+        parameters=[
+            one.replace(annotation=hints.get(one.name, one.annotation)) for one in signature.parameters.values()
+        ],
+        return_annotation=hints.get("return", signature.return_annotation),
+    )
+
+
 def type_hints(func: Callable[..., Any]) -> dict[str, Any]:
     """The hints of ``func`` that can be evaluated here: a name that only a type checker imports costs only its own."""
     func = inspect.unwrap(func)

@@ -1,6 +1,7 @@
 """A job in the hands of a worker."""
 
 import datetime
+import json
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -16,8 +17,8 @@ class Claim(NamedTuple):
     attempt: int
     worker_id: int
     task: str
-    args: list[Any]
-    kwargs: dict[str, Any]
+    args_json: str
+    kwargs_json: str
     queue_name: str
     priority: int
     backend: str
@@ -25,6 +26,15 @@ class Claim(NamedTuple):
     enqueued_at: datetime.datetime
     started_at: datetime.datetime
     claimed_at: datetime.datetime
+
+    @property
+    def args(self) -> list[Any]:
+        """Decoded here, on the job's thread: a row that nobody can decode fails its own job, not the claim."""
+        return json.loads(self.args_json)  # type: ignore[no-any-return]
+
+    @property
+    def kwargs(self) -> dict[str, Any]:
+        return json.loads(self.kwargs_json)  # type: ignore[no-any-return]
 
     def __str__(self) -> str:
         return f"id={self.job_id} task={self.task} attempt={self.attempt}"

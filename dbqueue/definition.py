@@ -51,6 +51,8 @@ class Task(Generic[P, R]):
     ) -> None:
         if not inspect.isfunction(func) or "<locals>" in func.__qualname__:
             raise InvalidTask(f"{func!r} can't be a task: it must be a function at the top level of a module.")
+        # First, because it takes over the function's own attributes, and one may be called like an option.
+        update_wrapper(self, func)
         self.func: Callable[..., Any] = func
         self.name = f"{func.__module__}.{func.__qualname__}" if name is None else name
         self.queue_name = queue_name
@@ -60,7 +62,6 @@ class Task(Generic[P, R]):
         self.admin_enqueue = admin_enqueue
         self.backend = backend
         self._check()
-        update_wrapper(self, func)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function inline. A task that takes a context must be given one here."""

@@ -12,38 +12,36 @@ from typing import Any
 from .exceptions import NotStorable
 
 
+MAX_DEPTH = 100
+"""How deep lists and dicts may stand in each other: far below where Python's or a database's own decoder gives up."""
+
+
 def encode(value: Any, what: str) -> str:
     """Return ``value`` as JSON text.
 
-    ``what`` names the value in errors, as in ``"kwargs"``. Tuples become lists, and bytes become text if they are
-    UTF-8, as in ``django.tasks``. Raises NotStorable, naming the place inside the value and what is there.
+    ``what`` names the value in errors, as in ``"kwargs"``. Tuples become lists, and bytes become text if they are UTF-8,
+    as in ``django.tasks``. Raises NotStorable, naming the place inside the value and what is there.
     """
     try:
-        text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"), default=_no_default)
-        text.encode()
-    except (TypeError, ValueError, RecursionError):
-        pass
-    else:
-        # json writes NUL as an escape; the same six characters may also be somebody's honest text.
-        if "\\u0000" not in text and not _may_hold_other_keys(value):
-            return text
+        if _needs_no_change(value, MAX_DEPTH):
+            text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            text.encode()
+            # json writes NUL as an escape; the same six characters may also be somebody's honest text.
+            if "\\u0000" not in text:
+                return text
+    except (TypeError, ValueError):
+        pass  # normalize() finds the place and says what is there
+    plain = normalize(value, what)
     try:
-        return json.dumps(normalize(value, what), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     except ValueError as exc:
-        if isinstance(exc, NotStorable):
-            raise
         raise NotStorable(f"{what} can't be stored as JSON: {exc}") from exc
 
 
-def normalize(value: Any, what: str) -> Any:
+def normalize(value: Any, what: str, depth: int = MAX_DEPTH) -> Any:
     """Return ``value`` in JSON's own types: dict, list, str, int, float, bool, None. Raises NotStorable."""
-    try:
-        return _normalized(value, what)
-    except RecursionError:
-        raise NotStorable(f"{what} is nested too deeply, or holds itself.") from None
-
-
-def _normalized(value: Any, what: str) -> Any:
+    if depth < 0:
+        raise NotStorable(f"{what[:80]}… is nested deeper than {MAX_DEPTH} levels, or holds itself.")
     match value:
         case None | bool() | int():
             return value
@@ -59,9 +57,11 @@ def _normalized(value: Any, what: str) -> Any:
             except UnicodeDecodeError:
                 raise NotStorable(f"Unsupported value: {what} is bytes that are not UTF-8: {_short(value)}") from None
         case Mapping():
-            return {_checked_key(key, what): _normalized(item, f"{what}[{key!r}]") for key, item in value.items()}
+            return {
+                _checked_key(key, what): normalize(item, f"{what}[{key!r}]", depth - 1) for key, item in value.items()
+            }
         case Sequence():
-            return [_normalized(item, f"{what}[{number}]") for number, item in enumerate(value)]
+            return [normalize(item, f"{what}[{number}]", depth - 1) for number, item in enumerate(value)]
         case _:
             raise NotStorable(
                 f"Unsupported type: {what} is {type(value)}: {_short(value)}. "
@@ -74,22 +74,16 @@ def storable_text(text: str) -> str:
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
-def _no_default(value: Any) -> Any:
-    raise TypeError
-
-
-def _may_hold_other_keys(value: Any) -> bool:
-    """Whether a dict in ``value`` has a key that is not text: json.dumps would turn it into text without a word."""
-    parts = [value]
-    while parts:
-        match parts.pop():
-            case dict() as part:
-                if any(type(key) is not str for key in part):
-                    return True
-                parts.extend(part.values())
-            case list() | tuple() as part:
-                parts.extend(part)
-    return False
+def _needs_no_change(value: Any, depth: int) -> bool:
+    """Whether json.dumps writes this as it is. It would turn a key that is not text into text without a word."""
+    match value:
+        case dict():
+            return depth > 0 and all(
+                type(key) is str and _needs_no_change(item, depth - 1) for key, item in value.items()
+            )
+        case list() | tuple():
+            return depth > 0 and all(_needs_no_change(item, depth - 1) for item in value)
+    return True
 
 
 def _checked_key(key: Any, what: str) -> str:

@@ -37,6 +37,14 @@ def plain(x: int) -> int:
     return x
 
 
+def attributed(x: int) -> int:
+    return x
+
+
+attributed.priority = 99  # type: ignore[attr-defined]
+attributed.name = "other"  # type: ignore[attr-defined]
+
+
 # What goes in
 
 
@@ -190,7 +198,27 @@ def test_values_that_json_can_not_hold(value: Any, part: str) -> None:
 def test_a_value_that_holds_itself() -> None:
     loop: list[Any] = []
     loop.append(loop)
-    refused(NotStorable, "args is nested too deeply", lambda: tasks.give_back.enqueue(loop))
+    refused(NotStorable, "is nested deeper than 100 levels, or holds itself", lambda: tasks.give_back.enqueue(loop))
+
+
+@pytest.mark.parametrize("depth", [100, 500, 990, 1090, 100_000])
+def test_values_that_are_nested_too_deeply(depth: int) -> None:
+    value: Any = None
+    for _ in range(depth):
+        value = [value] if depth % 20 else {"a": value}
+    refused(NotStorable, "is nested deeper than 100 levels", lambda: tasks.give_back.enqueue(value))
+
+
+def test_a_value_as_deep_as_is_allowed() -> None:
+    value: Any = None
+    for _ in range(99):
+        value = [value]
+    assert dbqueue.get_result(tasks.give_back.enqueue(value).id).args == [value]
+
+
+def test_a_functions_own_attributes_do_not_change_the_task() -> None:
+    declared: Task[[int], int] = Task(attributed)
+    assert (declared.priority, declared.name) == (0, "tests.test_definition.attributed")
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
 def claim(number: int) -> Claim:
-    return Claim(number, 1, 1, 1, "task", [], {}, "default", 0, "", None, NOW, NOW, NOW)
+    return Claim(number, 1, 1, 1, "task", "[]", "{}", "default", 0, "", None, NOW, NOW, NOW)
 
 
 class Gate:

@@ -118,14 +118,15 @@ def test_claim_tells_all_that_a_thread_needs(store: Store) -> None:
     [claim] = store.claim(worker, 5)
 
     job = Job.objects.get(pk=pk)
+    assert (claim.args, claim.kwargs) == ([1, 2], {"a": 1})
     assert claim == Claim(
         job_id=pk,
         lease=1,
         attempt=1,
         worker_id=worker,
         task=job.task,
-        args=[1, 2],
-        kwargs={"a": 1},
+        args_json=claim.args_json,
+        kwargs_json=claim.kwargs_json,
         queue_name="mail",
         priority=3,
         backend="tasks",

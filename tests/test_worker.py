@@ -7,7 +7,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from django.db import connection, connections
+from django.db import DatabaseError, connection, connections
 from django.test import override_settings
 
 from dbqueue.connections import owned_connection
@@ -364,6 +364,30 @@ def test_arguments_that_fit_no_more_fail_the_job() -> None:
     result.refresh()
     assert result.status == JobStatus.FAILED
     assert "TypeError" in result.errors[0].traceback
+
+
+@pytest.mark.parametrize("depth", [980, 3000])
+def test_a_row_that_nobody_can_decode_fails_alone(depth: int) -> None:
+    result, other = add.enqueue(1, 2), add.enqueue(1, 2)
+    deep = "[" * depth + "]" * depth
+    with connection.cursor() as cursor:
+        try:
+            cursor.execute("UPDATE dbqueue_job SET args = %s WHERE id = %s", [deep, result.id])
+        except DatabaseError:
+            pytest.skip("this database refuses such a row itself")
+    burst()
+    other.refresh()
+    assert other.status == JobStatus.SUCCESSFUL
+    assert Job.objects.values_list("status", flat=True).get(pk=result.id) == JobStatus.FAILED
+
+
+@pytest.mark.parametrize("args", ["null", "1", '"abc"', '{"x": 1, "y": 2, "z": 3}'])
+def test_a_row_whose_arguments_are_no_list_fails_alone(args: str) -> None:
+    result = add.enqueue(1, 2)
+    with connection.cursor() as cursor:
+        cursor.execute("UPDATE dbqueue_job SET args = %s WHERE id = %s", [args, result.id])
+    burst()
+    assert Job.objects.values_list("status", flat=True).get(pk=result.id) == JobStatus.FAILED
 
 
 # Several processes

@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Value
-from django.db.models.functions import Coalesce
+from django.db.models.functions import Cast, Coalesce
 
 from ..claim import Claim, Selection
 from ..draft import Draft
@@ -32,8 +32,8 @@ CLAIMED_COLUMNS = (
     "lease",
     "attempt",
     "task",
-    "args",
-    "kwargs",
+    Cast("args", models.TextField()),
+    Cast("kwargs", models.TextField()),
     "queue_name",
     "priority",
     "backend",

@@ -4,12 +4,16 @@ import os
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
 ROOT = Path(__file__).parent.parent
+PATIENCE = 600
+"""Seconds after which a process that has not ended is killed, and the benchmark fails."""
+
 WORKER = ("django", "dbqueue_worker", "--burst", "--threads", "8", "-v", "0")
 
 
@@ -39,8 +43,11 @@ def run(
             stderr=subprocess.STDOUT,
         )
         on_start(process.pid)
+        guard = threading.Timer(PATIENCE, process.kill)
+        guard.start()
         # Not process.wait(): only wait4 says what this one child used.
         _, status, used = os.wait4(process.pid, 0)
+        guard.cancel()
         wall = time.monotonic() - began
         process.returncode = os.waitstatus_to_exitcode(status)
         output.seek(0)

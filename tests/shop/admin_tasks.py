@@ -133,4 +133,4 @@ def divide(dividend: int, divisor: decimal.Decimal, *, rounding: Literal["down",
     """
     exact = dividend / decimal.Decimal(divisor)
     towards = decimal.ROUND_FLOOR if rounding == "down" else decimal.ROUND_CEILING
-    return {"quotient": int(exact.to_integral_value(towards)), "rounded": rounding}
+    return {"rounded": rounding, "quotient": int(exact.to_integral_value(towards))}

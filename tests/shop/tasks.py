@@ -11,8 +11,10 @@ from django.db import connection, transaction
 
 from dbqueue import Context, task
 
-from . import admin_tasks  # noqa: F401  those of the admin's tests are found through this module
-from . import django_tasks  # noqa: F401  those of django.tasks are found through this module
+from . import (
+    admin_tasks,  # noqa: F401  those of the admin's tests are found through this module
+    django_tasks,  # noqa: F401  those of django.tasks are found through this module
+)
 from .models import Mark
 
 

@@ -11,7 +11,6 @@ from typing import Any
 
 from .exceptions import NotStorable
 
-
 MAX_DEPTH = 100
 """How deep lists and dicts may stand in each other: far below where Python's or a database's own decoder gives up."""
 
@@ -19,8 +18,8 @@ MAX_DEPTH = 100
 def encode(value: Any, what: str) -> str:
     """Return ``value`` as JSON text.
 
-    ``what`` names the value in errors, as in ``"kwargs"``. Tuples become lists, and bytes become text if they are UTF-8,
-    as in ``django.tasks``. Raises NotStorable, naming the place inside the value and what is there.
+    ``what`` names the value in errors, as in ``"kwargs"``. Tuples become lists, and bytes become text if they are
+    UTF-8, as in ``django.tasks``. Raises NotStorable, naming the place inside the value and what is there.
     """
     try:
         if _needs_no_change(value, MAX_DEPTH):
@@ -52,10 +51,7 @@ def normalize(value: Any, what: str, depth: int = MAX_DEPTH) -> Any:
         case str():
             return _checked_text(value, what)
         case bytes():
-            try:
-                return _checked_text(value.decode(), what)
-            except UnicodeDecodeError:
-                raise NotStorable(f"Unsupported value: {what} is bytes that are not UTF-8: {_short(value)}") from None
+            return _checked_text(_decoded(value, what), what)
         case Mapping():
             return {
                 _checked_key(key, what): normalize(item, f"{what}[{key!r}]", depth - 1) for key, item in value.items()
@@ -90,6 +86,13 @@ def _checked_key(key: Any, what: str) -> str:
     if not isinstance(key, str):
         raise NotStorable(f"Unsupported type: a key of {what} is {key!r}, {type(key)}; JSON's keys are text.")
     return _checked_text(key, f"a key of {what}")
+
+
+def _decoded(value: bytes, what: str) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        raise NotStorable(f"Unsupported value: {what} is bytes that are not UTF-8: {_short(value)}") from None
 
 
 def _checked_text(text: str, what: str) -> str:

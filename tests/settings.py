@@ -35,7 +35,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
 if env.bool("TEST_POOL", default=False):
     # psycopg 3's pool; with psycopg2 Django refuses it.
     DATABASES["default"]["CONN_MAX_AGE"] = 0
-    DATABASES["default"]["OPTIONS"] = {"pool": {"max_size": 12}}
+    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"max_size": 12}
 if "TEST_DATABASE_NAME" in env:
     # A worker process that a test started: on the test's database.
     DATABASES["default"]["NAME"] = env("TEST_DATABASE_NAME")

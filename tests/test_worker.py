@@ -11,7 +11,6 @@ from django.db import DatabaseError, connection, connections
 from django.test import override_settings
 
 from dbqueue.connections import owned_connection
-
 from dbqueue.models import Attempt, Job, JobStatus, Worker
 
 from .shop import tasks as tasks_module

@@ -6,93 +6,156 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     initial = True
 
-    dependencies = [
-    ]
+    dependencies = []
 
     operations = [
         migrations.CreateModel(
-            name='Job',
+            name="Job",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('task', models.CharField(help_text='The name under which the task is registered.', max_length=255)),
-                ('args', models.JSONField(default=list)),
-                ('kwargs', models.JSONField(default=dict)),
-                ('queue_name', models.CharField(default='default', max_length=100)),
-                ('priority', models.SmallIntegerField(default=0, help_text='-100 to 100; higher runs first.', validators=[django.core.validators.MinValueValidator(-100), django.core.validators.MaxValueValidator(100)])),
-                ('status', models.CharField(choices=[('SCHEDULED', 'Scheduled'), ('READY', 'Ready'), ('RUNNING', 'Running'), ('SUCCESSFUL', 'Successful'), ('FAILED', 'Failed'), ('CANCELLED', 'Cancelled')], default='READY', max_length=10)),
-                ('run_after', models.DateTimeField(blank=True, help_text='The earliest time that it may run next.', null=True)),
-                ('backend', models.CharField(blank=True, default='', help_text='The alias in TASKS, if django.tasks enqueued it.', max_length=255)),
-                ('enqueued_at', models.DateTimeField()),
-                ('started_at', models.DateTimeField(blank=True, help_text='Start of the first attempt.', null=True)),
-                ('last_attempted_at', models.DateTimeField(blank=True, null=True)),
-                ('finished_at', models.DateTimeField(blank=True, null=True)),
-                ('lease', models.PositiveIntegerField(default=0, help_text='Number of claims so far; never goes back.')),
-                ('attempt', models.PositiveIntegerField(default=0, help_text='Number of attempts used.')),
-                ('return_value', models.JSONField(blank=True, null=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("task", models.CharField(help_text="The name under which the task is registered.", max_length=255)),
+                ("args", models.JSONField(default=list)),
+                ("kwargs", models.JSONField(default=dict)),
+                ("queue_name", models.CharField(default="default", max_length=100)),
+                (
+                    "priority",
+                    models.SmallIntegerField(
+                        default=0,
+                        help_text="-100 to 100; higher runs first.",
+                        validators=[
+                            django.core.validators.MinValueValidator(-100),
+                            django.core.validators.MaxValueValidator(100),
+                        ],
+                    ),
+                ),
+                (
+                    "status",
+                    models.CharField(
+                        choices=[
+                            ("SCHEDULED", "Scheduled"),
+                            ("READY", "Ready"),
+                            ("RUNNING", "Running"),
+                            ("SUCCESSFUL", "Successful"),
+                            ("FAILED", "Failed"),
+                            ("CANCELLED", "Cancelled"),
+                        ],
+                        default="READY",
+                        max_length=10,
+                    ),
+                ),
+                (
+                    "run_after",
+                    models.DateTimeField(blank=True, help_text="The earliest time that it may run next.", null=True),
+                ),
+                (
+                    "backend",
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="The alias in TASKS, if django.tasks enqueued it.",
+                        max_length=255,
+                    ),
+                ),
+                ("enqueued_at", models.DateTimeField()),
+                ("started_at", models.DateTimeField(blank=True, help_text="Start of the first attempt.", null=True)),
+                ("last_attempted_at", models.DateTimeField(blank=True, null=True)),
+                ("finished_at", models.DateTimeField(blank=True, null=True)),
+                (
+                    "lease",
+                    models.PositiveIntegerField(default=0, help_text="Number of claims so far; never goes back."),
+                ),
+                ("attempt", models.PositiveIntegerField(default=0, help_text="Number of attempts used.")),
+                ("return_value", models.JSONField(blank=True, null=True)),
             ],
             options={
-                'permissions': (('retry_job', 'Can retry a job'), ('cancel_job', 'Can cancel a job')),
-                'default_permissions': ('add', 'view', 'delete'),
+                "permissions": (("retry_job", "Can retry a job"), ("cancel_job", "Can cancel a job")),
+                "default_permissions": ("add", "view", "delete"),
             },
         ),
         migrations.CreateModel(
-            name='Attempt',
+            name="Attempt",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('number', models.PositiveIntegerField(help_text='Counted from 1.')),
-                ('worker_id', models.BigIntegerField(help_text="Kept after the worker's row has gone.")),
-                ('started_at', models.DateTimeField()),
-                ('ended_at', models.DateTimeField()),
-                ('exception_class_path', models.CharField(max_length=255)),
-                ('traceback', models.TextField()),
-                ('job', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='attempt_set', to='dbqueue.job')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("number", models.PositiveIntegerField(help_text="Counted from 1.")),
+                ("worker_id", models.BigIntegerField(help_text="Kept after the worker's row has gone.")),
+                ("started_at", models.DateTimeField()),
+                ("ended_at", models.DateTimeField()),
+                ("exception_class_path", models.CharField(max_length=255)),
+                ("traceback", models.TextField()),
+                (
+                    "job",
+                    models.ForeignKey(
+                        on_delete=django.db.models.deletion.CASCADE, related_name="attempt_set", to="dbqueue.job"
+                    ),
+                ),
             ],
             options={
-                'ordering': ('id',),
-                'default_permissions': (),
+                "ordering": ("id",),
+                "default_permissions": (),
             },
         ),
         migrations.CreateModel(
-            name='Worker',
+            name="Worker",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(max_length=255)),
-                ('hostname', models.CharField(max_length=255)),
-                ('pid', models.PositiveIntegerField()),
-                ('queues', models.CharField(blank=True, help_text='Empty: all queues.', max_length=1000)),
-                ('threads', models.PositiveSmallIntegerField()),
-                ('started_at', models.DateTimeField()),
-                ('heartbeat_at', models.DateTimeField()),
-                ('stopped_at', models.DateTimeField(blank=True, null=True)),
-                ('lost', models.BooleanField(default=False, help_text='It went silent and was declared dead.')),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("name", models.CharField(max_length=255)),
+                ("hostname", models.CharField(max_length=255)),
+                ("pid", models.PositiveIntegerField()),
+                ("queues", models.CharField(blank=True, help_text="Empty: all queues.", max_length=1000)),
+                ("threads", models.PositiveSmallIntegerField()),
+                ("started_at", models.DateTimeField()),
+                ("heartbeat_at", models.DateTimeField()),
+                ("stopped_at", models.DateTimeField(blank=True, null=True)),
+                ("lost", models.BooleanField(default=False, help_text="It went silent and was declared dead.")),
             ],
             options={
-                'default_permissions': ('view',),
-                'indexes': [models.Index(condition=models.Q(('stopped_at', None)), fields=['heartbeat_at'], name='dbqueue_worker_alive')],
+                "default_permissions": ("view",),
+                "indexes": [
+                    models.Index(
+                        condition=models.Q(("stopped_at", None)), fields=["heartbeat_at"], name="dbqueue_worker_alive"
+                    )
+                ],
             },
         ),
         migrations.AddField(
-            model_name='job',
-            name='worker',
-            field=models.ForeignKey(blank=True, db_constraint=False, db_index=False, null=True, on_delete=django.db.models.deletion.DO_NOTHING, related_name='jobs', to='dbqueue.worker'),
+            model_name="job",
+            name="worker",
+            field=models.ForeignKey(
+                blank=True,
+                db_constraint=False,
+                db_index=False,
+                null=True,
+                on_delete=django.db.models.deletion.DO_NOTHING,
+                related_name="jobs",
+                to="dbqueue.worker",
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('status', 'READY')), fields=['-priority', 'id'], name='dbqueue_job_ready'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("status", "READY")), fields=["-priority", "id"], name="dbqueue_job_ready"
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('status', 'READY')), fields=['queue_name', '-priority', 'id'], name='dbqueue_job_ready_queue'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("status", "READY")),
+                fields=["queue_name", "-priority", "id"],
+                name="dbqueue_job_ready_queue",
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('status', 'SCHEDULED')), fields=['run_after'], name='dbqueue_job_scheduled'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("status", "SCHEDULED")), fields=["run_after"], name="dbqueue_job_scheduled"
+            ),
         ),
         migrations.AddIndex(
-            model_name='job',
-            index=models.Index(condition=models.Q(('status', 'RUNNING')), fields=['worker'], name='dbqueue_job_running'),
+            model_name="job",
+            index=models.Index(
+                condition=models.Q(("status", "RUNNING")), fields=["worker"], name="dbqueue_job_running"
+            ),
         ),
     ]

@@ -145,5 +145,3 @@ def named() -> str:
 
 
 def not_a_task() -> None: ...
-
-

@@ -33,7 +33,9 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
     }
 if env.bool("TEST_POOL", default=False):
-    # psycopg 3's pool; with psycopg2 Django refuses it.
+    # psycopg 3's pool; with psycopg2 Django refuses it. Without health checks a pool hands out sessions that the server
+    # has ended, and never notices.
+    DATABASES["default"]["CONN_HEALTH_CHECKS"] = True
     DATABASES["default"]["CONN_MAX_AGE"] = 0
     DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"max_size": 12}
 if "TEST_DATABASE_NAME" in env:

@@ -7,6 +7,7 @@ the settings must do it.
 import os
 import sys
 from pathlib import Path
+from unittest import mock
 
 
 def configure(folder: Path) -> None:
@@ -28,7 +29,9 @@ def visit() -> str:
     from django.core.management import call_command
     from django.test import Client
 
+    from dbqueue.admin import JobAdmin
     from dbqueue.models import Job
+    from dbqueue.store import store_for
 
     from .shop.admin_tasks import without_arguments
 
@@ -46,7 +49,12 @@ def visit() -> str:
         assert job.status == status
         assert without_arguments.name in client.get(page).content.decode()
         assert f'value="{job.pk}"' in client.get(jobs).content.decode()
-    assert client.get("/admin/dbqueue/worker/").status_code == 200
+    store_for("jobs").register(name="far-away", hostname="h", pid=1, queues="", threads=1)
+    assert "far-away" in client.get("/admin/dbqueue/worker/").content.decode()
+    client.raise_request_exception = False
+    with mock.patch.object(JobAdmin, "log_addition", side_effect=RuntimeError("no log today")):
+        failed = client.post(f"{jobs}add/?task={without_arguments.name}", {"queue_name": "default", "priority": "0"})
+    assert failed.status_code == 500  # and the job that it had inserted is not among those counted below
     here, there = (Job.objects.using(alias).count() for alias in ("jobs", "default"))
     return f"{here} job in 'jobs', {there} in 'default'; {LogEntry.objects.count()} log entries in 'default'"
 

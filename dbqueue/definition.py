@@ -4,6 +4,7 @@ import datetime
 import inspect
 import itertools
 import json
+import sys
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, update_wrapper
@@ -116,7 +117,7 @@ class Task(Generic[P, R]):
     @cached_property
     def signature(self) -> inspect.Signature:
         """The function's signature as its callers see it: without the context."""
-        signature = inspect.signature(self.func)
+        signature = _signature_of(self.func)
         if not self.takes_context:
             return signature
         return signature.replace(parameters=list(signature.parameters.values())[1:])
@@ -126,6 +127,8 @@ class Task(Generic[P, R]):
         registry.find(self.name)
         self._check_queue()
         try:
+            if self.takes_context and "context" in kwargs:
+                raise TypeError("the context is given by the worker")
             self.signature.bind(*args, **kwargs)
         except TypeError as exc:
             raise InvalidArguments(f"{self.name}{self.signature} can't be called so: {exc}.") from None
@@ -194,7 +197,7 @@ class Task(Generic[P, R]):
             raise InvalidTask(f"run_after is {self.run_after!r}; it must be a datetime or a timedelta.")
 
     def _check_context(self) -> None:
-        if self.takes_context and next(iter(inspect.signature(self.func).parameters), None) != "context":
+        if self.takes_context and next(iter(_signature_of(self.func).parameters), None) != "context":
             raise InvalidTask(f"{self.name} takes a context, so its first parameter must be named 'context'.")
 
     def _check_queue(self) -> None:
@@ -304,6 +307,15 @@ def enqueue_many(signatures: Iterable[Signature[R]]) -> list[JobResult[R]]:
         while chunk := list(itertools.islice(remaining, CHUNK)):
             made += _insert([_own_signature(item).task.draft(item.args, item.kwargs) for item in chunk])
     return made
+
+
+def _signature_of(func: Callable[..., Any]) -> inspect.Signature:
+    if sys.version_info >= (3, 14):
+        # There annotations are evaluated when they are asked for, also names that only a type checker imports.
+        from annotationlib import Format
+
+        return inspect.signature(func, annotation_format=Format.FORWARDREF)
+    return inspect.signature(func)
 
 
 def _own_task(task: object) -> Task[Any, Any]:

@@ -20,8 +20,8 @@ from django.utils import timezone
 from pytest_django import Settings
 
 from dbqueue.admin import JobAdmin, WorkerAdmin
-from dbqueue.admin.base import MOST_COUNTED
 from dbqueue.claim import Claim
+from dbqueue.console.base import MOST_COUNTED
 from dbqueue.exceptions import NotStorable
 from dbqueue.models import FINAL, Attempt, Job, JobStatus, Worker
 from dbqueue.outcome import Outcome
@@ -356,7 +356,7 @@ def test_an_operation_on_a_job_that_is_gone_leads_to_the_list(operator: Client) 
 
 
 def test_an_action_on_more_than_it_may_change_does_nothing(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dbqueue.admin.jobs.MOST_AT_ONCE", 2)
+    monkeypatch.setattr("dbqueue.console.jobs.MOST_AT_ONCE", 2)
     jobs = [a_job(JobStatus.READY) for _ in range(3)]
 
     data = {"action": "cancel_selected", "_selected_action": [jobs[0].pk], "select_across": "1"}
@@ -431,7 +431,7 @@ def test_every_attempt_shows_its_error_and_its_traceback(operator: Client) -> No
 
 
 def test_an_old_history_is_cut(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("dbqueue.admin.jobs.MOST_ATTEMPTS", 1)
+    monkeypatch.setattr("dbqueue.console.jobs.MOST_ATTEMPTS", 1)
     store, job = store_for("default"), a_job(JobStatus.FAILED)
     store.retry([job.pk])
     store.finish([Outcome.failed(a_claim(), LookupError("another"))])

@@ -165,6 +165,10 @@ def test_arguments_that_do_not_bind(args: tuple[Any, ...], kwargs: dict[str, Any
     refused(InvalidArguments, "tests.shop.tasks.add(x: int, y: int)", lambda: tasks.add.enqueue(*args, **kwargs))
 
 
+def test_the_context_can_not_be_enqueued() -> None:
+    refused(InvalidArguments, "the context is given by the worker", lambda: tasks.tell_rest.enqueue(context=1))
+
+
 def test_arguments_that_bind_in_other_ways() -> None:
     optional.enqueue(1)
     optional.enqueue(1, 2, 3, flag=True, other="x")

@@ -60,6 +60,11 @@ def tell_context(context: Context) -> list[Any]:
     return [context.attempt, context.task_result.id, context.task_result.status]
 
 
+@task(takes_context=True)  # type: ignore[arg-type]  # mypy sees that "rest" could hold a second context
+def tell_rest(context: Context, **rest: Any) -> Any:
+    return rest
+
+
 @task
 def enqueue_another(label: str) -> str:
     return mark.enqueue(label).id

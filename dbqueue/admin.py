@@ -1,6 +1,6 @@
 """The operator's pages in the Django admin. Another AdminSite registers the same classes for itself."""
 
-from .jobs import JobAdmin
-from .workers import WorkerAdmin
+from .console.jobs import JobAdmin
+from .console.workers import WorkerAdmin
 
 __all__ = ["JobAdmin", "WorkerAdmin"]

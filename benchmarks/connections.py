@@ -232,8 +232,8 @@ def verdict(held: int) -> str:
     if held == 0:
         return "The process's own sockets can't be seen on this system."
     return (
-        f"The process never held more than {held}: what the server\nshows above that are sessions that the worker has"
-        " closed and the server has not ended yet."
+        f"The process was never seen with more than\n{held} sockets open. What the server shows above that is taken to be"
+        " sessions that were closed here and not ended there yet."
     )
 
 

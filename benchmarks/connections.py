@@ -232,7 +232,7 @@ def verdict(held: int) -> str:
     if held == 0:
         return "The process's own sockets can't be seen on this system."
     return (
-        f"The process was never seen with more than\n{held} sockets open. What the server shows above that is taken to be"
+        f"The process was never seen with more than\n{held} sockets open. What the server shows above that is taken for"
         " sessions that were closed here and not ended there yet."
     )
 

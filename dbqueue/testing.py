@@ -96,8 +96,9 @@ def _mend(connection: BaseDatabaseWrapper, claim: Claim) -> None:
     if not (connection.in_atomic_block or connection.closed_in_transaction or switched):
         return
     logger.error("Job %s left a transaction open on database %r; it is rolled back", claim, connection.alias)
-    with suppress(Error), connection.wrap_database_errors:  # the job may have closed it already
-        connection.connection.rollback()
+    if connection.connection is not None:
+        with suppress(Error), connection.wrap_database_errors:  # the job may have closed it already
+            connection.connection.rollback()
     renew(connection.alias)
     if connection.connection is not None:  # SQLite in memory, which is never closed
         connection.set_autocommit(autocommit)

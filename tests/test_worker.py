@@ -188,7 +188,7 @@ def test_the_jobs_of_a_killed_worker_run_again() -> None:
     done = add.enqueue(1, 1)
     result = mark_slowly.enqueue("x", 2)
     process = spawn(DBQUEUE_HEARTBEAT_TIMEOUT="1")
-    eventually(lambda: marks())
+    eventually(lambda: marks() and Job.objects.filter(pk=done.id, status=JobStatus.SUCCESSFUL).exists())
     process.kill()
     process.wait()
 
@@ -405,9 +405,11 @@ def test_a_supervisor_runs_several_processes_and_replaces_a_dead_one() -> None:
 
 def test_children_end_when_their_supervisor_was_killed() -> None:
     supervisor = spawn("--processes", "2")
-    eventually(lambda: Worker.objects.alive().count() == 2)
-    supervisor.kill()
-    supervisor.wait()
+    try:
+        eventually(lambda: Worker.objects.alive().count() == 2)
+    finally:
+        supervisor.kill()
+        supervisor.wait()
     eventually(lambda: not Worker.objects.alive().exists(), timeout=30)
     assert not Worker.objects.filter(lost=True).exists()
 

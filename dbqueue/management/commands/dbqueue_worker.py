@@ -12,6 +12,7 @@ from django.db import OperationalError, ProgrammingError
 
 from ...claim import Selection
 from ...conf import Settings, is_queue_name
+from ...connections import close_all
 from ...dispatcher import Dispatcher, Mode
 from ...exceptions import InvalidSettings
 from ...supervisor import Supervisor
@@ -47,6 +48,7 @@ class Command(BaseCommand):
             max_jobs=options["max_jobs"],
             supervisor=options["supervised_by"],
         )
+        close_all()  # system checks, or an app's ready(), may have opened what nobody here would ever close
         dispatcher = Dispatcher(settings, mode)
         try:
             code = _run(dispatcher)

@@ -8,8 +8,9 @@ import copy
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
-from django.db import Error, connections
+from django.db import connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 SQLITE_PATIENCE = 60
@@ -30,14 +31,12 @@ def close_all() -> list[str]:
             found.append(f"database {connection.alias!r}: {leak}")
             _drop(connection)
         else:
-            # Under DEBUG Django logs every query, and only a request would clear that log.
-            connection.queries_log.clear()
+            _leave_clean(connection)
     try:
         connections.close_all()
-    except Error:
-        # A session that can't even be closed is not kept for the next job.
+    except Exception:  # noqa: BLE001  a driver's own error: close them one by one
         for connection in connections.all(initialized_only=True):
-            del connections[connection.alias]
+            _drop(connection)
     return found
 
 
@@ -85,15 +84,33 @@ def _leak(connection: BaseDatabaseWrapper) -> str:
     return ""
 
 
+def _leave_clean(connection: Any) -> None:
+    """Make a connection fit for whoever has it next."""
+    # Under DEBUG Django logs every query, and only a request would clear that log.
+    connection.queries_log.clear()
+    raw = connection.connection
+    if raw is None or not getattr(connection, "pool", None):
+        return
+    # Closing will only give it back to the pool: what the job has set or locked in its session must not outlive it.
+    try:
+        raw.execute("SELECT pg_advisory_unlock_all()")
+        raw.execute("RESET ALL")
+        connection._configure_connection(raw)
+    except Exception:  # noqa: BLE001  a session that can't be cleaned is not kept
+        _drop(connection)
+
+
 def _drop(connection: BaseDatabaseWrapper) -> None:
+    raw = connection.connection
     if connection.closed_in_transaction:
         # Already closed, or with a pool: already somebody else's. Only the wrapper is ours to forget.
         connection.connection = None
-    elif connection.connection is not None:
-        # Closed before a pool may take it back: nobody is to get a session in an unknown state.
-        connection.connection.close()
+    elif raw is not None:
+        with suppress(Exception):  # broken ones may refuse
+            # Closed before a pool may take it back: nobody is to get a session in an unknown state.
+            raw.close()
     _reset(connection)
-    with suppress(Error):
+    with suppress(Exception):
         # A pool is told that its slot is free. Without one this closes a second time, which MySQL's driver refuses.
         connection.close()
     del connections[connection.alias]

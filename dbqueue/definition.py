@@ -7,7 +7,7 @@ import json
 import sys
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
-from functools import cached_property, update_wrapper
+from functools import cached_property, partial, update_wrapper
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
@@ -18,7 +18,7 @@ from django.utils import timezone
 from . import registry
 from .claim import Claim
 from .conf import Settings, is_queue_name
-from .draft import Draft
+from .draft import FIRST_YEAR, LAST_YEAR, Draft, is_possible_time
 from .encoding import encode
 from .exceptions import InvalidArguments, InvalidTask, JobDoesNotExist
 from .models import DEFAULT_QUEUE, MAX_PRIORITY, MIN_PRIORITY, NAME_LENGTH, QUEUE_LENGTH, JobStatus
@@ -193,6 +193,10 @@ class Task(Generic[P, R]):
                 raise InvalidTask(f"run_after is {self.run_after!r}; with USE_TZ it must be an aware datetime.")
             if not django_settings.USE_TZ and timezone.is_aware(self.run_after):
                 raise InvalidTask(f"run_after is {self.run_after!r}; without USE_TZ it must be a naive datetime.")
+            if not is_possible_time(self.run_after):
+                raise InvalidTask(
+                    f"run_after is {self.run_after!r}; it must be in the years {FIRST_YEAR} to {LAST_YEAR}."
+                )
         elif self.run_after is not None and not isinstance(self.run_after, datetime.timedelta):
             raise InvalidTask(f"run_after is {self.run_after!r}; it must be a datetime or a timedelta.")
 
@@ -303,7 +307,8 @@ def enqueue_many(signatures: Iterable[Signature[R]]) -> list[JobResult[R]]:
     """Insert a job for each signature, in order; all or none, in some statements per thousand."""
     made: list[JobResult[R]] = []
     remaining = iter(signatures)
-    with transaction.atomic(using=Settings.load().database):
+    alias = Settings.load().database
+    with transaction.atomic(using=alias):
         while chunk := list(itertools.islice(remaining, CHUNK)):
             made += _insert([_own_signature(item).task.draft(item.args, item.kwargs) for item in chunk])
     return made
@@ -334,11 +339,10 @@ def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
     """The one way in: every entrance ends here."""
     alias = Settings.load().database
     store = store_for(alias)
-    uncommitted = store.connection.in_atomic_block
     if any(draft.wait is not None for draft in drafts):
         now = store.clock()
         drafts = [draft.due_from(now) for draft in drafts]
-    return [
+    made: list[JobResult[Any]] = [
         JobResult(
             id=str(pk),
             task_name=draft.task,
@@ -353,7 +357,17 @@ def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
             errors=[],
             worker_ids=[],
             database=alias,
-            _uncommitted=uncommitted,
+            _uncommitted=True,
         )
         for draft, (pk, enqueued_at) in zip(drafts, store.enqueue(drafts), strict=True)
     ]
+    if store.connection.in_atomic_block:
+        transaction.on_commit(partial(_committed, made), using=alias)
+    else:
+        _committed(made)
+    return made
+
+
+def _committed(results: list[JobResult[Any]]) -> None:
+    for result in results:
+        result._uncommitted = False

@@ -1,5 +1,6 @@
 """One worker process: claim, hand out, wait. It introduces the parts to each other and holds no logic of theirs."""
 
+import contextvars
 import logging
 import os
 import random
@@ -13,7 +14,9 @@ from django.db import Error
 from .claim import Claim, Selection
 from .conf import Settings
 from .connections import close_all, owned_connection, renew
+from .exceptions import WorkerLost
 from .executor import Executor
+from .outcome import Outcome
 from .pool import Pool
 from .services.base import Service, backoff
 from .services.completer import Completer
@@ -72,9 +75,13 @@ class Dispatcher:
         self._failures = 0
         self._in_doubt = False
         self._finished = False
+        self._unwritten = False
 
     def run(self) -> int:
-        """Work until told to stop. Returns the exit code: 0, or 1 where a part of the worker died."""
+        """Work until told to stop.
+
+        Returns the exit code: 0, or 1 where a part of the worker died or the last outcomes could not be written.
+        """
         with owned_connection(self.settings.database):
             self._start()
             try:
@@ -82,7 +89,7 @@ class Dispatcher:
                     self.turn()
             finally:
                 self._shut_down()
-        return 1 if self._crashed() else 0
+        return 1 if self._crashed() or self._unwritten else 0
 
     def stop(self) -> None:
         """Stop claiming, finish what runs. Asked a second time: end now. May be called by a signal handler."""
@@ -112,16 +119,23 @@ class Dispatcher:
             self._rest()
 
     def run_job(self, claim: Claim) -> None:
-        """Runs on a thread of the pool."""
+        """Runs on a thread of the pool. Whatever happens beside the task, its outcome is told."""
         try:
-            outcome = self.executor.run(claim)
+            # A context of its own, so that a language or a time zone that a job activates ends with it.
+            outcome = contextvars.Context().run(self.executor.run, claim)
+        except BaseException as exc:  # noqa: BLE001  a logging filter or a signal's receiver may raise anything
+            outcome = Outcome.failed(claim, exc)
+        try:
+            self._clean_up(claim)
         finally:
-            for leak in close_all():
-                logger.error("Job %s leaked a database connection's state: %s", claim, leak)
-        self.completer.put(outcome)
+            self.completer.put(outcome)
+
+    def _clean_up(self, claim: Claim) -> None:
+        for leak in close_all():
+            logger.error("Job %s leaked a database connection's state: %s", claim, leak)
 
     def _claim(self) -> list[Claim] | None:
-        """Claim what there is room for. None: the database did not answer, so nothing is known."""
+        """Claim what there is room for. None: nothing is known, because the database did not answer."""
         try:
             if self.heartbeat.lost:
                 self._come_back()
@@ -134,9 +148,19 @@ class Dispatcher:
         except Error as exc:
             self._lost_database(exc)
             return None
+        except WorkerLost:
+            self.heartbeat.lost = True
+            return None
         self._failures = 0
+        # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.
+        known = self._known_here()
+        claims = [claim for claim in claims if (claim.job_id, claim.lease) not in known]
         self._claimed += len(claims)
         return claims
+
+    def _known_here(self) -> set[tuple[int, int]]:
+        """(id, lease) of what runs or waits here, and of what has ended and is not written."""
+        return self.pool.held_keys() | self.completer.unwritten()
 
     def _room(self) -> int:
         left = self.pool.room if self.mode.max_jobs is None else min(self.pool.room, self.mode.max_jobs - self._claimed)
@@ -150,7 +174,9 @@ class Dispatcher:
         else:
             self.wakeup.wait(self.settings.poll_interval * random.uniform(0.75, 1.25))
         if self.pool.waiting_too_long:
-            self._give_back(self.pool.take_back())
+            unstarted = self.pool.take_back()
+            self._claimed -= len(unstarted)
+            self._give_back(unstarted)
 
     def _nothing_will_come(self) -> bool:
         """Whether an idle worker that found nothing is done."""
@@ -168,13 +194,14 @@ class Dispatcher:
     def _settle_doubt(self) -> None:
         """Give back what the database thinks is running here and is not."""
         standing = self.store.held_by(self.worker_id)
-        known = {(claim.job_id, claim.lease) for claim in self.pool.held()} | self.completer.unwritten()
+        known = self._known_here()
         self.store.release([claim for claim in standing if (claim.job_id, claim.lease) not in known])
         self._in_doubt = False
 
     def _come_back(self) -> None:
         """Enter anew after this worker was declared lost: its jobs are others' now, and its outcomes are refused."""
         dropped = self.pool.take_back()
+        self._claimed -= len(dropped)
         logger.error(
             "Worker %s (id %d) was silent for too long and was declared lost; %d claims dropped, coming back anew",
             self.name,
@@ -229,7 +256,7 @@ class Dispatcher:
         self._give_back(self.pool.take_back())
         self._await_running()
         if still_running := self.pool.held():
-            logger.warning("Worker %s gives back %d jobs that still run", self.name, len(still_running))
+            logger.warning("Worker %s gives back what still runs, jobs: %d", self.name, len(still_running))
             self._give_back(still_running)
         self._flush()
         for service in self.services:
@@ -242,6 +269,13 @@ class Dispatcher:
         logger.info("Worker %s (id %d) stopped", self.name, self.worker_id)
 
     def _await_running(self) -> None:
+        if running := len(self.pool.held()):
+            logger.info(
+                "Worker %s stops: jobs still running: %d, for up to %g s; asked once more, it ends at once",
+                self.name,
+                running,
+                self.settings.grace,
+            )
         end = time.monotonic() + self.settings.grace
         while not self.pool.idle and self._stops < 2 and time.monotonic() < end:
             self.wakeup.wait(min(PATIENT_LOOK, end - time.monotonic()))
@@ -249,5 +283,7 @@ class Dispatcher:
     def _flush(self) -> None:
         """Write the last outcomes. What can't be written now runs again on another worker."""
         self.completer.stop()
-        if not self.completer.join(1.0 if self._stops > 1 else max(self.settings.grace, 5.0)):
+        self.completer.join(1.0 if self._stops > 1 else max(self.settings.grace, 5.0))
+        if self.completer.pending:
+            self._unwritten = True
             logger.error("Worker %s could not write %d outcomes", self.name, self.completer.pending)

@@ -23,6 +23,13 @@ class Failure:
         """The exception's own line."""
         return self.traceback.rstrip().rpartition("\n")[2]
 
+    def in_ascii(self) -> "Failure":
+        """The same for a database whose encoding can't hold every character."""
+        path, text = (
+            part.encode("ascii", "backslashreplace").decode() for part in (self.exception_class_path, self.traceback)
+        )
+        return Failure(path[:NAME_LENGTH], text[-TRACEBACK_LENGTH:])
+
     @classmethod
     def of(cls, exc: BaseException) -> "Failure":
         kind = type(exc)
@@ -64,5 +71,6 @@ class Outcome:
         return cls(claim, JobStatus.SCHEDULED, delay=delay)
 
     def refused(self, exc: BaseException) -> "Outcome":
-        """This outcome after the database refused its return value."""
-        return replace(self, status=JobStatus.FAILED, value_json=None, failure=Failure.of(exc))
+        """What can be written of this outcome after the database refused what is in it: a failure, in ASCII."""
+        failure = (self.failure or Failure.of(exc)).in_ascii()
+        return replace(self, status=JobStatus.FAILED, value_json=None, failure=failure)

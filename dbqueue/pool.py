@@ -87,6 +87,10 @@ class Pool:
         for _ in range(self._threads):
             self._queue.put(None)
 
+    def held_keys(self) -> set[tuple[int, int]]:
+        """(id, lease) of everything that was submitted and has not ended."""
+        return set(self._held.copy())
+
     def held(self) -> list[Claim]:
         """Everything that was submitted and has not ended."""
         return list(self._held.copy().values())
@@ -101,9 +105,11 @@ class Pool:
         try:
             while claim := self._queue.get():
                 began = self._last_start = time.monotonic()
-                self._run(claim)
+                try:
+                    self._run(claim)
+                finally:
+                    self._held.pop((claim.job_id, claim.lease), None)
                 self._learn(time.monotonic() - began)
-                del self._held[claim.job_id, claim.lease]
                 if 2 * self._queue.qsize() <= self._ahead:
                     self._on_room()
         except BaseException as exc:

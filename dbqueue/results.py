@@ -2,13 +2,13 @@
 
 import datetime
 import math
+import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 from django.db import connections
-from django.utils.module_loading import import_string
 
 from . import registry
 from .claim import Claim
@@ -34,8 +34,11 @@ class JobError:
 
     @property
     def exception_class(self) -> type[BaseException]:
-        """The exception's class, imported. Raises ImportError if it has gone, ValueError if it is not an exception."""
-        found = import_string(self.exception_class_path)
+        """The exception's class. Raises ImportError if its module isn't imported, ValueError if it is no exception."""
+        module, _, name = self.exception_class_path.rpartition(".")
+        found = getattr(sys.modules.get(module), name, None)
+        if found is None:
+            raise ImportError(f"{self.exception_class_path!r} is not imported here, and a row has nothing imported.")
         if not isinstance(found, type) or not issubclass(found, BaseException):
             raise ValueError(f"{self.exception_class_path!r} does not reference a valid exception.")
         return found
@@ -139,7 +142,6 @@ class JobResult(Generic[R]):
                 f"Job {self.id} was enqueued in a transaction that is still open, so no worker can see it: waiting "
                 "here would never end. Call get() after the commit."
             )
-        self._uncommitted = False
 
 
 def get_result(result_id: str | int, *, database: str | None = None) -> JobResult[Any]:

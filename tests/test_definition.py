@@ -264,6 +264,20 @@ def test_times_that_are_not_allowed(settings: SettingsWrapper) -> None:
     refused(InvalidTask, "it must be a naive datetime", lambda: tasks.add.using(run_after=aware))
 
 
+@pytest.mark.parametrize(
+    "due",
+    [
+        datetime.datetime(9999, 12, 31, 23, 59, tzinfo=datetime.timezone(datetime.timedelta(hours=-5))),
+        datetime.datetime.min.replace(tzinfo=datetime.timezone(datetime.timedelta(hours=1))),
+        datetime.timedelta.max,
+        datetime.timedelta.min,
+        datetime.timedelta(days=3_000_000),
+    ],
+)
+def test_times_that_no_database_gives_back(due: Any) -> None:
+    refused(InvalidTask, "in the years 1970 to 9000", lambda: tasks.add.using(run_after=due).enqueue(1, 2))
+
+
 def test_what_is_not_a_task() -> None:
     refused(UnknownTask, "'tests.shop.tasks.ad'", lambda: dbqueue.enqueue("tests.shop.tasks.ad", 1))
     refused(UnknownTask, "'os.system'", lambda: dbqueue.enqueue("os.system", "true"))

@@ -1,11 +1,13 @@
 """A job seen from outside."""
 
+import sys
+
 import pytest
 from django.db import transaction
 
 import dbqueue
 from dbqueue.exceptions import JobCancelled, JobDoesNotExist, JobFailed, ResultNotReady, WouldNeverFinish
-from dbqueue.models import Job, JobStatus
+from dbqueue.models import Attempt, Job, JobStatus
 from dbqueue.store import store_for
 
 from .shop.tasks import add, fail
@@ -63,6 +65,31 @@ def test_waiting_in_the_transaction_that_enqueued_the_job_is_refused_at_once() -
                 result.get(timeout=60)
     with worker():
         assert one.get(timeout=15) == many.get(timeout=15) == 3
+
+
+def test_waiting_in_another_transaction_is_allowed() -> None:
+    [many] = dbqueue.enqueue_many([add.s(1, 2)])
+    with transaction.atomic():
+        one = add.enqueue(1, 2)
+    with transaction.atomic():
+        for result in (one, many):
+            with pytest.raises(TimeoutError):
+                result.get(timeout=0.01)
+
+
+def test_the_class_of_an_error_is_looked_up_and_never_imported() -> None:
+    result = fail.enqueue("bang")
+    burst()
+    assert "antigravity" not in sys.modules
+    Attempt.objects.update(exception_class_path="antigravity.fly")
+    result.refresh()
+    with pytest.raises(ImportError, match=r"antigravity\.fly"):
+        _ = result.errors[0].exception_class
+    assert "antigravity" not in sys.modules
+    Attempt.objects.update(exception_class_path="sys.exit")
+    result.refresh()
+    with pytest.raises(ValueError, match="does not reference a valid exception"):
+        _ = result.errors[0].exception_class
 
 
 @pytest.mark.parametrize("result_id", ["", "x", "-1", "1.5", "123456789", str(2**63), "١", "1 ", None, "0x10"])

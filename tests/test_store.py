@@ -396,12 +396,25 @@ def test_a_rescued_jobs_old_outcome_is_refused(store: Store) -> None:
     assert (new.attempt, new.lease) == (2, 2)
 
 
-def test_rescue_finds_a_job_that_a_lost_worker_claimed_after_its_end(store: Store) -> None:
-    worker = register(store)
-    store.unregister(worker)
-    enqueue(store)
-    [claim] = store.claim(worker, 1)
+def test_rescue_finds_a_job_whose_worker_has_ended(store: Store) -> None:
+    claim = claimed(store)
+    store.unregister(claim.worker_id)
     assert store.rescue(30) == [claim.job_id]
+
+
+def test_a_worker_that_was_declared_lost_can_not_claim(store: Store) -> None:
+    enqueue(store)
+    worker = register(store)
+    store.rescue(30, now=store.clock() + HOUR)
+    with pytest.raises(WorkerLost):
+        store.claim(worker, 1)
+    assert set(states().values()) == {JobStatus.READY}
+
+
+def test_a_queue_that_is_named_twice_is_served_once(store: Store) -> None:
+    store.enqueue([draft(), draft(), draft()])
+    claims = store.claim(register(store), 10, Selection(include=("default", "default")))
+    assert len(claims) == len({claim.job_id for claim in claims}) == 3
 
 
 def test_rescue_moves_a_great_many_in_steps(store: Store) -> None:
@@ -502,6 +515,7 @@ def test_a_listener_hears_of_work_after_the_commit(store: Store, how: str) -> No
                 store.retry([failed.job_id])
             case "release":
                 store.release([failed])
+        done.wait(0.5)  # long enough for several rounds of the listener
         before_commit = list(heard)
     for _ in range(100):
         if heard:

@@ -2,20 +2,39 @@
 
 import os
 import signal
+import threading
 import time
 from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from django.db import DatabaseError, connection, connections
+from django.db import DatabaseError, connection, connections, transaction
 from django.test import override_settings
 
+from dbqueue.conf import Settings
 from dbqueue.connections import owned_connection
 from dbqueue.models import Attempt, Job, JobStatus, Worker
+from dbqueue.services.maintenance import Maintenance
+from dbqueue.store import store_for
 
 from .shop import tasks as tasks_module
 from .shop.models import Mark
-from .shop.tasks import add, add_later, enqueue_another, fail, hostile, leak, mark, mark_slowly, pid, tell_context
+from .shop.tasks import (
+    activate_german,
+    add,
+    add_later,
+    enqueue_another,
+    fail,
+    give_back,
+    hostile,
+    leak,
+    mark,
+    mark_slowly,
+    pid,
+    spoil_session,
+    tell_context,
+    tell_language,
+)
 from .workers import burst, eventually, spawn, worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -251,6 +270,8 @@ def test_terminated_sessions_lose_nothing() -> None:
     for result in results:
         result.refresh()
         # A job whose own session was cut may fail, with that reason; none is lost, none waits for ever.
+        assert result.attempts == 1
+        assert Mark.objects.filter(label=f"{result.args[0]} started").count() <= 1
         if result.status is JobStatus.FAILED:
             assert "OperationalError" in result.errors[-1].traceback or "InterfaceError" in result.errors[-1].traceback
     assert Attempt.objects.filter(exception_class_path__endswith="WorkerLost").count() == 0
@@ -327,6 +348,132 @@ def test_a_leaked_transaction_does_not_reach_the_next_job(kind: str) -> None:
         result.refresh()
         assert result.status == (JobStatus.FAILED if kind == "aborted" else JobStatus.SUCCESSFUL)
     assert LEAKS[kind] in output
+
+
+def test_a_language_and_a_time_zone_end_with_their_job() -> None:
+    before = tell_language.enqueue()
+    for _ in range(5):
+        activate_german.enqueue()
+    after = tell_language.enqueue()
+    burst("--threads", "1")
+    before.refresh()
+    after.refresh()
+    assert after.return_value == before.return_value
+
+
+@postgresql_only
+def test_what_a_job_sets_in_its_session_does_not_reach_the_next() -> None:
+    spoil_session.enqueue()
+    others = [mark.enqueue(str(number)) for number in range(5)]
+    burst("--threads", "1")
+    for result in others:
+        result.refresh()
+        assert result.status == JobStatus.SUCCESSFUL, result.errors
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = 4711")
+        assert cursor.fetchone() == (0,)
+
+
+@postgresql_only
+def test_an_outcome_that_the_database_refuses_fails_its_job_alone() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            CREATE OR REPLACE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                IF NEW.return_value = '"too much"'::jsonb THEN
+                    RAISE EXCEPTION 'limit exceeded' USING ERRCODE = '54000';
+                END IF;
+                RETURN NEW;
+            END $$;
+            CREATE TRIGGER refuse BEFORE UPDATE ON dbqueue_job FOR EACH ROW EXECUTE FUNCTION refuse();
+            """
+        )
+    try:
+        refused = give_back.enqueue("too much")
+        others = [add.enqueue(number, 0) for number in range(50)]
+        burst()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("DROP TRIGGER refuse ON dbqueue_job; DROP FUNCTION refuse()")
+    refused.refresh()
+    assert (refused.status, refused.attempts) == (JobStatus.FAILED, 1)
+    assert "limit exceeded" in refused.errors[0].traceback
+    for result in others:
+        result.refresh()
+        assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 1)
+
+
+def test_what_raises_beside_the_task_fails_the_job_once() -> None:
+    result = mark.enqueue("x")
+    burst(DJANGO_SETTINGS_MODULE="tests.settings_broken_logging")
+    result.refresh()
+    assert (result.status, result.attempts) == (JobStatus.FAILED, 1)
+    assert "no log for you" in result.errors[0].traceback
+    assert Mark.objects.count() == 1
+
+
+def test_a_worker_that_was_stopped_does_not_judge_itself() -> None:
+    result = mark_slowly.enqueue("x", 6)
+    with worker(DBQUEUE_HEARTBEAT_TIMEOUT="1") as process:
+        eventually(lambda: marks())
+        for _ in range(2):
+            process.send_signal(signal.SIGSTOP)
+            time.sleep(2)
+            process.send_signal(signal.SIGCONT)
+            time.sleep(0.3)
+        result.wait(timeout=30)
+    assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 1)
+    assert Mark.objects.filter(label="x started").count() == 1
+
+
+@postgresql_only
+def test_a_claim_that_a_server_crash_took_back_does_not_run_twice_at_once() -> None:
+    result = mark_slowly.enqueue("x", 3)
+    with worker() as process:
+        eventually(lambda: marks())
+        # What a crash does to a claim whose commit was not on disk yet.
+        Job.objects.update(status=JobStatus.READY, lease=0, attempt=0, worker=None)
+        add.enqueue(1, 2).get(timeout=15)
+        result.wait(timeout=30)
+        assert process.poll() is None
+    assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 1)
+    assert Mark.objects.filter(label="x started").count() == 1
+
+
+@postgresql_only
+def test_maintenance_rests_while_a_due_row_is_locked() -> None:
+    store = store_for("default")
+    result = add.using(run_after=timedelta(0)).enqueue(1, 2)
+    locked, done = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with owned_connection("default"), transaction.atomic():
+            Job.objects.select_for_update().get(pk=result.id)
+            locked.set()
+            done.wait(30)
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    assert locked.wait(10)
+    maintenance = Maintenance(
+        store, Settings(poll_interval=3600, heartbeat_timeout=2), lambda queues: None, lambda: None
+    )
+    pause = maintenance.run_once()
+    done.set()
+    holder.join()
+    # Not zero although a row is due, and not an hour although that is the poll: dead workers are looked for.
+    assert 0 < pause <= 1
+
+
+def test_max_jobs_counts_what_ran_and_not_what_was_given_back() -> None:
+    for number in range(60):
+        add.enqueue(number, 0)
+    for number in range(40):
+        mark_slowly.enqueue(str(number), 0.3)
+    process = spawn("--max-jobs", "80", "--threads", "4")
+    assert process.wait(60) == 0, process.output
+    assert Job.objects.filter(status=JobStatus.SUCCESSFUL).count() == 80
 
 
 def test_an_unknown_task_fails_with_its_name() -> None:

@@ -18,6 +18,10 @@ LAST_PAUSE = 10.0
 """Seconds to wait after an error of the database: doubled from the first to the last, with full jitter."""
 
 
+BEATS = 4
+"""Beats of a worker in one HEARTBEAT_TIMEOUT: three may be late before anybody takes it for dead."""
+
+
 def backoff(failures: int) -> float:
     """Seconds to wait after ``failures`` errors in a row: somewhere from half of min(10, 0.1 · 2^n) to all of it."""
     longest = min(LAST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 20))
@@ -28,6 +32,7 @@ class Service(ABC):
     """One thread's work. An error of the database is tried again; any other ends the service and is told."""
 
     name: str
+    longest_pause = LAST_PAUSE
 
     def __init__(self, alias: str, on_change: Callable[[], None]) -> None:
         self.crashed: BaseException | None = None
@@ -78,7 +83,7 @@ class Service(ABC):
             except Error as exc:
                 renew(self._alias)
                 self.lost_database()
-                pause = backoff(failures)
+                pause = min(backoff(failures), self.longest_pause)
                 log = logger.warning if failures == 0 else logger.debug
                 log("The service %s lost the database, trying again: %s", self.name, str(exc).strip())
                 failures += 1

@@ -3,9 +3,11 @@
 import logging
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
+from typing import Any
 
-from django.db import DataError, IntegrityError
+from django.db import DataError, Error, IntegrityError
 
+from ..connections import renew
 from ..outcome import Outcome
 from ..store import Store, fence
 from .base import Service
@@ -14,6 +16,9 @@ logger = logging.getLogger("dbqueue.worker")
 
 MOST_AT_ONCE = 500
 """Outcomes of one statement."""
+
+MOST_CHARACTERS = 16_000_000
+"""Characters of return values and tracebacks, after which a statement takes in no further outcome."""
 
 IDLE = 60.0
 """Seconds to sleep when nobody puts an outcome; ``put()`` wakes."""
@@ -28,7 +33,7 @@ class Completer(Service):
         super().__init__(store.alias, on_change)
         self._store = store
         self._arrived: SimpleQueue[Outcome] = SimpleQueue()
-        self._batch: list[Outcome] = []
+        self._batch: dict[tuple[int, int], Outcome] = {}
         self._unwritten: dict[tuple[int, int], Outcome] = {}
 
     @property
@@ -48,27 +53,64 @@ class Completer(Service):
     def run_once(self) -> float:
         self._gather()
         while self._batch:
-            self._write(self._batch)
-            for outcome in self._batch:
-                self._unwritten.pop(fence(outcome), None)
-            self._batch = []
+            self._write(list(self._batch.values()))
             self._gather()
         return IDLE
 
     def _gather(self) -> None:
         # What an error of the database left in the batch goes first.
+        size = sum(map(_size, self._batch.values()))
         try:
-            while len(self._batch) < MOST_AT_ONCE:
-                self._batch.append(self._arrived.get_nowait())
+            while len(self._batch) < MOST_AT_ONCE and size < MOST_CHARACTERS:
+                outcome = self._arrived.get_nowait()
+                self._batch[fence(outcome)] = outcome
+                size += _size(outcome)
         except Empty:
             return
 
     def _write(self, outcomes: list[Outcome]) -> None:
         try:
             refused = self._store.finish(outcomes)
-        except (DataError, IntegrityError) as exc:
-            self._write_singly(outcomes, exc)
+        except Error as exc:
+            if len(outcomes) == 1:
+                self._write_what_is_left_of(outcomes[0], exc)
+            elif self._database_answers():
+                self._write_singly(outcomes)
+            else:
+                raise
             return
+        self._settle(outcomes, refused)
+
+    def _write_singly(self, outcomes: list[Outcome]) -> None:
+        """One outcome that the database does not take must not keep back the others."""
+        last: Error | None = None
+        for outcome in outcomes:
+            try:
+                self._write([outcome])
+            except Error as exc:
+                last = exc
+        if last is not None:
+            raise last
+
+    def _write_what_is_left_of(self, outcome: Outcome, exc: Error) -> None:
+        """Fail a job whose outcome the database refuses for what is in it. Any other error is tried again."""
+        if not _refuses_the_value(exc) or not self._database_answers():
+            raise exc
+        logger.error("The database refused the outcome of job %s: %s", outcome.claim, str(exc).strip())
+        self._settle([outcome], self._store.finish([outcome.refused(exc)]))
+
+    def _database_answers(self) -> bool:
+        renew(self._alias)
+        try:
+            self._store.clock()
+        except Error:
+            return False
+        return True
+
+    def _settle(self, outcomes: list[Outcome], refused: list[Outcome]) -> None:
+        for outcome in outcomes:
+            self._batch.pop(fence(outcome), None)
+            self._unwritten.pop(fence(outcome), None)
         for outcome in refused:
             logger.warning(
                 "Lease lost: the outcome %s of job %s was refused, the job is not this attempt's any more",
@@ -76,16 +118,19 @@ class Completer(Service):
                 outcome.claim,
             )
 
-    def _write_singly(self, outcomes: list[Outcome], exc: Exception) -> None:
-        """One value that the database refuses must not keep back the others."""
-        if len(outcomes) == 1 and outcomes[0].failure is None:
-            logger.error("Job %s failed: the database refused its return value: %s", outcomes[0].claim, exc)
-            self._write([outcomes[0].refused(exc)])
-        elif len(outcomes) == 1:
-            raise exc
-        else:
-            for outcome in outcomes:
-                self._write([outcome])
-
     def _finished(self) -> bool:
         return super()._finished() and self.pending == 0
+
+
+def _size(outcome: Outcome) -> int:
+    return len(outcome.value_json or "") + len(outcome.failure.traceback if outcome.failure else "")
+
+
+def _refuses_the_value(exc: Error) -> bool:
+    """Whether the database says that it can't hold what it was given, and not that it can't work just now.
+
+    SQLSTATE class 54, "program limit exceeded", arrives as an OperationalError, as a lost connection does.
+    """
+    cause: Any = exc.__cause__
+    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+    return isinstance(exc, DataError | IntegrityError) or state.startswith("54")

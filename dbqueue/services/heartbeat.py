@@ -3,10 +3,7 @@
 from collections.abc import Callable
 
 from ..store import Store
-from .base import Service
-
-BEATS = 4
-"""Beats in one HEARTBEAT_TIMEOUT: three may be late before anybody takes this worker for dead."""
+from .base import BEATS, Service
 
 
 class Heartbeat(Service):
@@ -18,7 +15,7 @@ class Heartbeat(Service):
         super().__init__(store.alias, on_change)
         self.lost = False
         self._store = store
-        self._interval = timeout / BEATS
+        self._interval = self.longest_pause = timeout / BEATS
         self._worker_id = 0
 
     def beat_for(self, worker_id: int) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 
 from ..conf import Settings
 from ..store import Store
-from .base import Service
+from .base import BEATS, Service
 
 logger = logging.getLogger("dbqueue.worker")
 
@@ -32,18 +32,24 @@ class Maintenance(Service):
         self._timeout = settings.heartbeat_timeout
         self._on_ready = on_ready
         self._rescue_at = 0.0
+        self._last_seen = 0.0
+        self._pause = 0.0
 
     def run_once(self) -> float:
+        if self._was_away():
+            self._give_time_to_beat()
         self._rescue()
         due = self._store.seconds_to_next_due()
         if due == 0:
             self._promote()
             due = self._store.seconds_to_next_due()
-        return self._poll_interval if due is None else min(due, self._poll_interval)
+        # What is due and could not be promoted is locked by somebody: no reason to ask without a pause.
+        self._pause = min(due or self._poll_interval, self._poll_interval, self._until_rescue())
+        self._last_seen = time.time()
+        return self._pause
 
     def lost_database(self) -> None:
-        # After an outage all workers look silent; they get the time to beat again before anybody judges them.
-        self._rescue_at = time.monotonic() + self._timeout
+        self._give_time_to_beat()
 
     def _promote(self) -> None:
         while queues := set(self._store.promote()):
@@ -51,8 +57,25 @@ class Maintenance(Service):
             self._on_ready(queues)
 
     def _rescue(self) -> None:
-        if time.monotonic() < self._rescue_at:
+        if self._until_rescue() > 0:
             return
-        while rescued := self._store.rescue(self._timeout):
-            logger.warning("Rescued %d jobs of dead workers: %s", len(rescued), ", ".join(map(str, rescued[:20])))
+        asked = time.time()
+        now = self._store.clock()
+        if time.time() - asked > self._timeout / BEATS:
+            # The server was frozen or cut off: nobody could beat.
+            self._give_time_to_beat()
+            return
+        while rescued := self._store.rescue(self._timeout, now=now):
+            logger.warning("Jobs of dead workers rescued: %s", ", ".join(map(str, rescued)))
         self._rescue_at = time.monotonic() + self._timeout / RESCUES
+
+    def _until_rescue(self) -> float:
+        return max(0.0, self._rescue_at - time.monotonic())
+
+    def _was_away(self) -> bool:
+        """Whether this process has just begun, was stopped, or slept with its host: the wall clock tells."""
+        return time.time() - self._last_seen > self._pause + self._timeout / BEATS
+
+    def _give_time_to_beat(self) -> None:
+        """Judge nobody for a while: after an outage all workers look silent, this one too."""
+        self._rescue_at = time.monotonic() + self._timeout / 2

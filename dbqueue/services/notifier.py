@@ -4,7 +4,7 @@ from collections.abc import Callable, Collection
 
 from django.db import Error
 
-from ..store import Listener, Store
+from ..store import ANY_QUEUE, Listener, Store
 from .base import Service
 
 MOST_DEAF = 0.25
@@ -29,6 +29,8 @@ class Notifier(Service):
         try:
             if self._listener is None:
                 self._listener = self._store.listen()
+                # What was enqueued before this moment called nobody.
+                self._on_call((ANY_QUEUE,))
             if self._listener is None:
                 return NOTHING_TO_HEAR
             queues = self._listener.wait(MOST_DEAF)

@@ -130,25 +130,34 @@ class Store(ABC):
     ) -> list[Claim]:
         """Take up to ``limit`` READY jobs for a worker: RUNNING, one lease and one attempt further.
 
-        Hand nothing out before this has returned: then the claim is committed.
+        Hand nothing out before this has returned: then the claim is committed. Raises WorkerLost if the worker was
+        declared lost: what it took would be rescued from it at once, and run twice.
         """
         with self.atomic():
-            claimed_at = self._begin_claim()
+            claimed_at, alive = self._begin_claim(worker_id)
+            if not alive:
+                raise WorkerLost(f"Worker {worker_id} was declared lost.")
             now = now or claimed_at
             rows = self._lock_ready(selection, limit)
             if rows:
                 self._mark_running([row[0] for row in rows], worker_id, now)
         return [_claim(row, worker_id, now) for row in rows]
 
-    def _begin_claim(self) -> datetime.datetime:
-        return self.clock()
+    def _begin_claim(self, worker_id: int) -> tuple[datetime.datetime, bool]:
+        """The time, and whether this worker is alive."""
+        return self.clock(), self._workers().alive().filter(pk=worker_id).exists()
 
     def _lock_ready(self, selection: Selection, limit: int) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = []
+        rows: dict[int, tuple[Any, ...]] = {}
         for lane in self._lanes(selection):
             if len(rows) < limit:
-                rows += lane.select_for_update(skip_locked=True).values_list(*CLAIMED_COLUMNS)[: limit - len(rows)]
-        return rows
+                # By id: two names may be one queue to a database that doesn't tell capitals apart.
+                found = self._locked(lane).values_list(*CLAIMED_COLUMNS)[: limit - len(rows)]
+                rows |= {row[0]: row for row in found}
+        return list(rows.values())
+
+    def _locked(self, jobs: JobQuerySet) -> JobQuerySet:
+        return jobs.select_for_update(skip_locked=True)
 
     def _lanes(self, selection: Selection) -> Iterator[JobQuerySet]:
         """One ordered scan of one index each.
@@ -157,7 +166,7 @@ class Store(ABC):
         job of the other queues, or sort all of these.
         """
         if selection.include:
-            names = [name for name in selection.include if name not in selection.exclude]
+            names = [name for name in dict.fromkeys(selection.include) if name not in selection.exclude]
             for name in random.sample(names, len(names)):
                 yield self.jobs.ready().filter(queue_name=name)
         elif selection.exclude:

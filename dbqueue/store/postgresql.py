@@ -12,11 +12,10 @@ from typing import Any
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
-from ..claim import Selection
 from ..draft import Draft
-from ..models import Job, JobStatus
+from ..models import Job, JobQuerySet, JobStatus, Worker
 from ..outcome import Outcome
-from .base import ANY_QUEUE, CLAIMED_COLUMNS, Listener, Store, fence
+from .base import ANY_QUEUE, Listener, Store, fence
 
 CHANNEL = "dbqueue"
 
@@ -46,7 +45,11 @@ _INSERT_MANY = f"""
     RETURNING id, enqueued_at
 """
 
-_BEGIN_CLAIM = "SELECT statement_timestamp(), set_config('synchronous_commit', 'off', true)"
+_BEGIN_CLAIM = f"""
+    SELECT statement_timestamp(),
+           EXISTS (SELECT FROM "{Worker._meta.db_table}" WHERE id = %s AND stopped_at IS NULL),
+           set_config('synchronous_commit', 'off', true)
+"""
 
 _MARK_RUNNING = f"""
     UPDATE {_JOB}
@@ -106,19 +109,15 @@ class PostgreSQLStore(Store):
             pk, enqueued_at, _ = cursor.fetchone()
         return [(pk, enqueued_at)]
 
-    def _begin_claim(self) -> datetime.datetime:
+    def _begin_claim(self, worker_id: int) -> tuple[datetime.datetime, bool]:
         # A claim that a server crash takes back only makes its jobs READY again. An outcome always waits for the disk.
         with self.connection.cursor() as cursor:
-            cursor.execute(_BEGIN_CLAIM)
-            return cursor.fetchone()[0]  # type: ignore[no-any-return]
+            cursor.execute(_BEGIN_CLAIM, [worker_id])
+            claimed_at, alive, _ = cursor.fetchone()
+        return claimed_at, alive
 
-    def _lock_ready(self, selection: Selection, limit: int) -> list[tuple[Any, ...]]:
-        rows: list[tuple[Any, ...]] = []
-        for lane in self._lanes(selection):
-            if len(rows) < limit:
-                locked = lane.select_for_update(skip_locked=True, no_key=True)
-                rows += locked.values_list(*CLAIMED_COLUMNS)[: limit - len(rows)]
-        return rows
+    def _locked(self, jobs: JobQuerySet) -> JobQuerySet:
+        return jobs.select_for_update(skip_locked=True, no_key=True)
 
     def _mark_running(self, ids: list[int], worker_id: int, now: datetime.datetime) -> None:
         with self.connection.cursor() as cursor:

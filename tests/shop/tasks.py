@@ -8,6 +8,7 @@ import time
 from typing import Any
 
 from django.db import connection, transaction
+from django.utils import timezone, translation
 
 from dbqueue import Context, task
 
@@ -137,6 +138,24 @@ def leak(kind: str) -> None:
             transaction.atomic().__enter__()
             with connection.cursor() as cursor:
                 cursor.execute("SELECT no_such_column")
+
+
+@task
+def activate_german() -> None:
+    translation.activate("de")
+    timezone.activate("Asia/Tokyo")
+
+
+@task
+def tell_language() -> list[str]:
+    return [translation.get_language(), timezone.get_current_timezone_name()]
+
+
+@task
+def spoil_session() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute("SET search_path TO nowhere")
+        cursor.execute("SELECT pg_advisory_lock(4711)")
 
 
 @task

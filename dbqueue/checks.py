@@ -1,8 +1,11 @@
 """System checks: what would go wrong later, said at the start."""
 
 from collections.abc import Sequence
+from contextvars import ContextVar
+from importlib.util import find_spec
 from typing import Any
 
+from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
 from django.db import connections
@@ -11,6 +14,16 @@ from . import conf
 
 POOL_DEFAULT = 4
 """psycopg_pool's own max_size."""
+
+SQLITE_OPTIONS = {
+    "transaction_mode": "IMMEDIATE",
+    "timeout": 30,
+    "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+}
+"""What SQLite needs where several threads write; the README and docs/operations.md show the same."""
+
+worker_settings: ContextVar[conf.Settings | None] = ContextVar("worker_settings", default=None)
+"""At the start of a worker: the settings with what its command line changed."""
 
 
 @checks.register
@@ -21,6 +34,21 @@ def check_settings(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage
     return errors + [
         checks.Warning(f"The environment variable {name} names no setting of dbqueue.", id="dbqueue.W001")
         for name in conf.unknown_variables()
+    ]
+
+
+@checks.register
+def check_task_modules(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
+    """Every entry of TASK_MODULES is a module of some app; what names none is ignored at start."""
+    names = [app.name for app in apps.get_app_configs()]
+    return [
+        checks.Warning(
+            f"DBQUEUE['TASK_MODULES'] has {module!r}, and no installed app has a module of that name.",
+            hint="Names are looked for inside each app: 'jobs.mail' stands for shop/jobs/mail.py of an app 'shop'.",
+            id="dbqueue.W005",
+        )
+        for module in conf.read()[0].task_modules
+        if module != "tasks" and not any(_is_module(f"{app}.{module}") for app in names)
     ]
 
 
@@ -43,7 +71,7 @@ def check_alias(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
 @checks.register(checks.Tags.database)
 def check_database(app_configs: Any, databases: Sequence[str] | None = None, **kwargs: Any) -> Any:
     """The database is one that dbqueue has statements for, and is set up for several threads."""
-    settings = conf.read()[0]
+    settings = worker_settings.get() or conf.read()[0]
     if settings.database not in (databases or ()):
         return []
     connection = connections[settings.database]
@@ -54,14 +82,23 @@ def check_database(app_configs: Any, databases: Sequence[str] | None = None, **k
     return []
 
 
+def _is_module(name: str) -> bool:
+    """Whether there is such a module; the packages that it stands in are imported."""
+    try:
+        return find_spec(name) is not None
+    except (ImportError, ValueError):  # a package on the way to it is missing, or the name is none
+        return False
+
+
 def _check_sqlite(alias: str) -> "list[checks.CheckMessage]":
     options = django_settings.DATABASES[alias].get("OPTIONS", {})
     if str(options.get("transaction_mode", "")).upper() in ("IMMEDIATE", "EXCLUSIVE"):
         return []
     return [
         checks.Warning(
-            f"Jobs that use transactions on the SQLite database {alias!r} can fail with 'database is locked'.",
-            hint="Set OPTIONS = {'transaction_mode': 'IMMEDIATE', 'init_command': 'PRAGMA journal_mode=WAL'}.",
+            f"Jobs that read and then write in one transaction on the SQLite database {alias!r} can fail with "
+            "'database is locked'.",
+            hint=f"Set DATABASES[{alias!r}]['OPTIONS'] = {SQLITE_OPTIONS}.",
             id="dbqueue.W003",
         )
     ]
@@ -78,7 +115,7 @@ def _check_pool(settings: conf.Settings) -> "list[checks.CheckMessage]":
         checks.Warning(
             f"The connection pool of {settings.database!r} holds {size} connections, and a worker has "
             f"{settings.threads} threads: jobs would wait for each other.",
-            hint=f"Set OPTIONS['pool'] = {{'max_size': {settings.threads}}} or more, or fewer DBQUEUE['THREADS'].",
+            hint=f"Set OPTIONS['pool'] = {{'max_size': {settings.threads}}} or more, or use fewer threads.",
             id="dbqueue.W004",
         )
     ]

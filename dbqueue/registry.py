@@ -41,8 +41,8 @@ def find(name: str) -> "Task[Any, Any]":
     near = difflib.get_close_matches(name, _tasks, n=3)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise UnknownTask(
-        f"No task is registered as {name!r}. A task is registered when the module that declares it is imported; "
-        f"each app's tasks.py is imported at start.{hint}"
+        f"No task is registered as {name!r}. A task is registered when the module that declares it is imported; at "
+        f"start these are the modules named in DBQUEUE['TASK_MODULES'] (default: each app's tasks.py).{hint}"
     )
 
 

@@ -31,6 +31,7 @@ class Child:
         self.number = number
         self.done = False
         self.failed_starts = 0
+        self.waits_for_code = False
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -52,10 +53,13 @@ class Child:
         self._process = subprocess.Popen(self._arguments, process_group=0)
         self._started = time.monotonic()
 
+    @property
+    def lived_long(self) -> bool:
+        return time.monotonic() - self._started > LONG_ENOUGH
+
     def bury(self) -> None:
         """Make the place free for another start: at once after a long life, later and later after short ones."""
-        lived_long = time.monotonic() - self._started > LONG_ENOUGH
-        self.failed_starts = 0 if lived_long or self.code == 0 else self.failed_starts + 1
+        self.failed_starts = 0 if self.lived_long or self.code == 0 else self.failed_starts + 1
         self._start_at = time.monotonic() + (backoff(self.failed_starts) if self.failed_starts else 0.0)
         self._process = None
 
@@ -85,6 +89,8 @@ class Supervisor:
             if self._code_changed():
                 logger.info("The code has changed: starting anew")
                 self._tell(signal.SIGTERM)
+                for child in self._children:
+                    child.waits_for_code = False
             for child in self._children:
                 self._look_after(child)
             self._wakeup.wait(LOOK)
@@ -102,7 +108,7 @@ class Supervisor:
             return
         if code is not None:
             self._take_note(child, code)
-        if not child.done:
+        if not child.done and not child.waits_for_code:
             child.start()
 
     def _take_note(self, child: Child, code: int) -> None:
@@ -110,8 +116,13 @@ class Supervisor:
         if code == 0 and self._files is None:
             child.done = True
             return
+        # It ended by itself and early: broken code fails again until somebody mends it.
+        child.waits_for_code = self._files is not None and code > 0 and not child.lived_long
         child.bury()
-        if code != 0:
+        if child.waits_for_code:
+            child.failed_starts = 0
+            logger.error("Worker process %d could not start: it is tried again when the code changes", child.number)
+        elif code != 0:
             logger.error("Worker process %d ended with %d and is replaced", child.number, code)
         if child.failed_starts >= MOST_FAILED_STARTS:
             logger.critical("Worker process %d can't start: it failed %d times", child.number, child.failed_starts)

@@ -1,5 +1,6 @@
 """Settings and system checks: bad input is named, with what is allowed."""
 
+import json
 from typing import Any
 
 import pytest
@@ -8,8 +9,11 @@ from django.db import connection
 from pytest_django import Settings as SettingsWrapper
 
 from dbqueue import conf
+from dbqueue.checks import SQLITE_OPTIONS
 from dbqueue.conf import Settings
 from dbqueue.exceptions import InvalidSettings
+
+from .workers import ROOT
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +96,14 @@ def test_a_change_of_one_setting_is_checked() -> None:
         Settings().replace(threads=0)
 
 
+@pytest.mark.parametrize("module", ["jobs", "jobs.mail", "tests.shop.command_tasks", ".tasks", "tasks.py"])
+def test_a_task_module_that_no_app_has_is_a_warning(settings: SettingsWrapper, module: str) -> None:
+    settings.DBQUEUE = {"TASK_MODULES": ["tasks", "command_tasks", "management.commands", module]}
+    assert found() == [
+        f"dbqueue.W005: DBQUEUE['TASK_MODULES'] has {module!r}, and no installed app has a module of that name."
+    ]
+
+
 @pytest.mark.django_db
 def test_a_sqlite_database_without_immediate_transactions_is_a_warning(settings: SettingsWrapper) -> None:
     if connection.vendor != "sqlite":
@@ -103,7 +115,16 @@ def test_a_sqlite_database_without_immediate_transactions_is_a_warning(settings:
         messages = run_checks(databases=["default"])
     finally:
         settings.DATABASES["default"]["OPTIONS"] = options
-    assert [message.id for message in messages if str(message.id).startswith("dbqueue")] == ["dbqueue.W003"]
+    (warning,) = [message for message in messages if str(message.id).startswith("dbqueue")]
+    assert warning.id == "dbqueue.W003"
+    assert warning.hint == f"Set DATABASES['default']['OPTIONS'] = {SQLITE_OPTIONS}."
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/operations.md"])
+def test_the_pages_show_the_options_for_sqlite_that_the_check_asks_for(page: str) -> None:
+    text = (ROOT / page).read_text()
+    for name, value in SQLITE_OPTIONS.items():
+        assert f'"{name}": {json.dumps(value)},' in text
 
 
 @pytest.mark.django_db

@@ -1,27 +1,42 @@
 """``manage.py dbqueue_worker``: run jobs."""
 
+import argparse
+import atexit
 import logging
 import os
 import signal
 import sys
+import threading
 from argparse import ArgumentTypeError
+from contextlib import suppress
+from importlib.util import find_spec
 from typing import Any
 
+import django
 from django.core.management.base import BaseCommand, CommandError, CommandParser
-from django.db import OperationalError, ProgrammingError
+from django.db import DEFAULT_DB_ALIAS, Error, OperationalError, ProgrammingError, connections
+from django.db.migrations.executor import MigrationExecutor
 
+from ... import checks, conf
 from ...claim import Selection
 from ...conf import Settings, is_queue_name
 from ...connections import close_all
 from ...dispatcher import Dispatcher, Mode
 from ...exceptions import InvalidSettings
+from ...models import NAME_LENGTH, Worker
 from ...supervisor import Supervisor
 
 LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 
+LAST_WORDS = 5.0
+"""Seconds for what registered with atexit, as a client that sends its last events there."""
+
 
 class Command(BaseCommand):
     help = "Run jobs from the database until told to stop (SIGTERM or SIGINT; a second one ends at once)."
+
+    _called_from_command_line: bool
+    """Set by Django: whether this process is the worker, and not a program that called it."""
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("--queues", type=_queues, default=(), metavar="A,B", help="Serve only these queues.")
@@ -34,30 +49,51 @@ class Command(BaseCommand):
         parser.add_argument("--name", default="", help="The worker's name (default: host and process id).")
         parser.add_argument("--grace", type=float, help="Seconds that running jobs get at the end (DBQUEUE['GRACE']).")
         parser.add_argument("--reload", action="store_true", help="Start anew when the code changes. For development.")
-        parser.add_argument("--supervised-by", type=int, help="Set by a supervisor: its process id.")
+        # A supervisor tells its children its process id.
+        parser.add_argument("--supervised-by", type=int, help=argparse.SUPPRESS)
+
+    def execute(self, *args: Any, **options: Any) -> str | None:
+        token = checks.worker_settings.set(_changed(conf.read()[0], options))
+        try:
+            return super().execute(*args, **options)
+        finally:
+            checks.worker_settings.reset(token)
+
+    def get_check_kwargs(self, options: dict[str, Any]) -> Any:
+        """Also the checks of the worker's database; a supervisor's children leave them to the supervisor."""
+        usual = super().get_check_kwargs(options)
+        settings = checks.worker_settings.get()
+        return usual if settings is None or options["supervised_by"] else {**usual, "databases": [settings.database]}
+
+    def check(self, *args: Any, **kwargs: Any) -> None:
+        try:
+            super().check(*args, **kwargs)
+        except OperationalError:
+            # Some checks of Django ask the server. That it can't be reached, the start itself will say.
+            super().check(*args, **{**kwargs, "databases": None})
 
     def handle(self, *args: Any, **options: Any) -> None:
         _log_to_console(options["verbosity"])
         settings = _settings(options)
+        selection = Selection(options["queues"], options["exclude_queues"])
+        _refuse(options, settings, selection)
         if options["supervised_by"] is None and (options["processes"] > 1 or options["reload"]):
             sys.exit(_run(Supervisor(options["processes"], options["name"], reload=options["reload"])))
         mode = Mode(
-            selection=Selection(options["queues"], options["exclude_queues"]),
+            selection=selection,
             name=options["name"],
             burst=options["burst"],
             max_jobs=options["max_jobs"],
             supervisor=options["supervised_by"],
         )
         close_all()  # system checks, or an app's ready(), may have opened what nobody here would ever close
-        dispatcher = Dispatcher(settings, mode)
         try:
-            code = _run(dispatcher)
+            code = _run(Dispatcher(settings, mode))
         except (OperationalError, ProgrammingError) as exc:
-            raise CommandError(f"The worker can't start on the database {settings.database!r}: {exc}") from exc
-        if dispatcher.has_running_jobs:
-            # Their threads would be asked to end in the middle of an interpreter that is going away.
-            logging.shutdown()
-            os._exit(code)
+            said = f"The worker can't start on the database {settings.database!r}: {str(exc).strip()}"
+            raise CommandError(said + _advice(settings.database)) from exc
+        if getattr(self, "_called_from_command_line", False):
+            _leave(code)
         sys.exit(code)
 
 
@@ -69,16 +105,98 @@ def _run(worker: Any) -> int:
     return code
 
 
+def _leave(code: int) -> None:
+    """End this process, whatever its threads do.
+
+    Python would wait for every thread that a job started and left, for ever if need be. And a job that outlived its
+    grace would run on in the middle of an interpreter that is going away.
+    """
+    # On a thread, because what registered there may wait for such a thread too.
+    last_words = threading.Thread(target=atexit._run_exitfuncs, daemon=True)
+    last_words.start()
+    last_words.join(LAST_WORDS)
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(OSError, ValueError):  # nobody reads it any more
+            stream.flush()
+    os._exit(code)
+
+
 def _settings(options: dict[str, Any]) -> Settings:
-    given = {name: options[name] for name in ("threads", "database", "grace") if options[name] is not None}
     try:
-        return Settings.load().replace(**given)
+        return _changed(Settings.load(), options)
     except InvalidSettings as exc:
         raise CommandError(str(exc)) from exc
 
 
+def _changed(settings: Settings, options: dict[str, Any]) -> Settings:
+    """The settings with what the command line says. Raises CommandError."""
+    given = {name: options[name] for name in ("threads", "database", "grace") if options[name] is not None}
+    try:
+        return settings.replace(**given)
+    except InvalidSettings as exc:
+        raise CommandError(str(exc)) from exc
+
+
+def _refuse(options: dict[str, Any], settings: Settings, selection: Selection) -> None:
+    """Raises CommandError for options that make no sense together, or that the worker's row can't hold."""
+    is_supervisor = options["supervised_by"] is None and (options["processes"] > 1 or options["reload"])
+    if is_supervisor and options["reload"] and (options["burst"] or options["max_jobs"]):
+        raise CommandError("--reload keeps a worker running: it can't be used with --burst or --max-jobs.")
+    # A supervisor numbers its children.
+    longest = NAME_LENGTH - (len(f".{options['processes']}") if is_supervisor else 0)
+    if len(options["name"]) > longest or not options["name"].isprintable():
+        raise CommandError(f"--name is {options['name']!r}; it must be printable text of at most {longest} characters.")
+    if len(str(selection)) > (most := Worker._meta.get_field("queues").max_length or 0):
+        raise CommandError(f"--queues and --exclude-queues must not have more than {most} characters together.")
+    _refuse_unknown_queues(settings, selection)
+
+
+def _refuse_unknown_queues(settings: Settings, selection: Selection) -> None:
+    allowed = _allowed_queues(settings)
+    unknown = [name for name in (*selection.include, *selection.exclude) if allowed and name not in allowed]
+    if unknown:
+        raise CommandError(
+            f"No job can be in {', '.join(map(repr, unknown))}: the queues are {', '.join(map(repr, sorted(allowed)))} "
+            "(DBQUEUE['QUEUES'], and QUEUES of dbqueue's backends in TASKS)."
+        )
+
+
+def _allowed_queues(settings: Settings) -> set[str]:
+    """The queues that jobs may be in; empty: any."""
+    if not settings.queues:
+        return set()
+    allowed = set(settings.queues)
+    for backend in _backends():
+        if not backend.queues:
+            return set()
+        allowed |= backend.queues
+    return allowed
+
+
+def _backends() -> "list[Any]":
+    """dbqueue's backends among those of ``TASKS``."""
+    if django.VERSION < (6, 0) and not find_spec("django_tasks"):
+        return []
+    from ...backend import DatabaseBackend
+    from ...tasks_api import task_backends
+
+    return [backend for backend in task_backends.all() if isinstance(backend, DatabaseBackend)]
+
+
+def _advice(alias: str) -> str:
+    """What to do about a database whose tables are not those of this version; empty if they are."""
+    try:
+        executor = MigrationExecutor(connections[alias])
+    except Error:
+        return ""  # it does not answer, and the message says so
+    if not executor.migration_plan(executor.loader.graph.leaf_nodes("dbqueue")):
+        return ""
+    database = "" if alias == DEFAULT_DB_ALIAS else f" --database {alias}"
+    return f"\nHave you run manage.py migrate{database}?"
+
+
 def _queues(text: str) -> tuple[str, ...]:
-    names = tuple(name.strip() for name in text.split(","))
+    names = tuple(dict.fromkeys(name.strip() for name in text.split(",")))
     for name in names:
         if not is_queue_name(name):
             raise ArgumentTypeError(f"{name!r} is not a queue's name")
@@ -99,3 +217,7 @@ def _log_to_console(verbosity: int) -> None:
         handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(handler)
         logger.setLevel(LEVELS[verbosity])
+        # django.tasks logs each failure too. Where nobody listens, Python itself would print that traceback again.
+        for name in ("django.tasks", "django_tasks"):
+            if not logging.getLogger(name).hasHandlers():
+                logging.getLogger(name).addHandler(logging.NullHandler())

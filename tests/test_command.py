@@ -1,0 +1,154 @@
+"""``dbqueue_worker`` as a command: what it refuses, what it says at its start, and how it ends."""
+
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import connection
+from pytest_django import Settings
+
+from dbqueue.checks import SQLITE_OPTIONS
+from dbqueue.models import JobStatus, Worker
+
+from .shop.command_tasks import leave_a_thread_busy
+from .shop.tasks import add
+from .workers import ROOT, burst, eventually, spawn, worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+@pytest.fixture(autouse=True)
+def keep_signal_handlers() -> Iterator[None]:
+    """The command sets its own, also where it is called in this process."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def settings_file(folder: Path, text: str) -> dict[str, str]:
+    """The environment of a worker whose settings are those of the tests, changed by ``text``."""
+    (folder / "changed_settings.py").write_text(f"from tests.settings import *\n\n{text}\n")
+    return {"DJANGO_SETTINGS_MODULE": "changed_settings", "PYTHONPATH": f"{folder}:{ROOT}"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--threads", "0"], "THREADS is 0; it must be a whole number from 1 to 1000"),
+        (["--database", "nowhere"], "DATABASE is 'nowhere'; it must be an alias of DATABASES"),
+        (["--queues", "a,,b"], "'' is not a queue's name"),
+        (["--name", "x" * 256], "it must be printable text of at most 255 characters"),
+        (["--name", "x" * 253, "--processes", "10"], "it must be printable text of at most 252 characters"),
+        (["--name", "a\nb"], r"--name is 'a\nb'; it must be printable text"),
+        (
+            ["--queues", ",".join(f"{number:091}" for number in range(11))],
+            "--queues and --exclude-queues must not have more than 1000 characters together",
+        ),
+        (["--reload", "--burst"], "--reload keeps a worker running: it can't be used with --burst or --max-jobs"),
+        (["--reload", "--max-jobs", "1"], "--reload keeps a worker running"),
+    ],
+)
+def test_what_it_refuses_is_named(arguments: list[str], message: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        call_command("dbqueue_worker", *arguments)
+    assert message in str(caught.value)
+    assert not Worker.objects.exists()
+
+
+def test_a_queue_that_no_job_can_be_in_is_refused(settings: Settings) -> None:
+    settings.DBQUEUE = {"QUEUES": ["default", "mail"]}
+    settings.TASKS = {"default": {"BACKEND": "dbqueue.backend.DatabaseBackend", "QUEUES": ["letters"]}}
+    for arguments in (["--queues", "mail,mial"], ["--exclude-queues", "mial"]):
+        with pytest.raises(CommandError, match="No job can be in 'mial': the queues are 'default', 'letters', 'mail'"):
+            call_command("dbqueue_worker", *arguments)
+
+
+@pytest.mark.parametrize("queues", [["letters"], []])
+def test_queues_of_django_tasks_may_be_served_too(settings: Settings, queues: list[str]) -> None:
+    settings.DBQUEUE = {"QUEUES": ["default"]}
+    settings.TASKS = {"default": {"BACKEND": "dbqueue.backend.DatabaseBackend", "QUEUES": queues}}
+    with pytest.raises(SystemExit) as ended:
+        call_command("dbqueue_worker", "--burst", "--queues", "letters,default,letters", "--threads", "1")
+    assert ended.value.code == 0
+    assert Worker.objects.get().queues == "letters,default"
+
+
+def test_called_by_a_program_it_ends_without_ending_that() -> None:
+    result = add.enqueue(1, 2)
+    with pytest.raises(SystemExit) as ended:
+        call_command("dbqueue_worker", "--burst", "--threads", "1")
+    assert ended.value.code == 0
+    assert result.get() == 3
+
+
+def test_a_thread_that_a_job_left_running_does_not_keep_the_process() -> None:
+    result = leave_a_thread_busy.enqueue()
+    output = burst(DBQUEUE_TASK_MODULES="tasks,command_tasks")
+    assert result.get() == "left"
+    assert output.rstrip().endswith("stopped")
+
+
+def test_what_registered_for_the_end_of_the_process_is_called(tmp_path: Path) -> None:
+    changed = 'import atexit\natexit.register(print, "last words")'
+    assert burst(**settings_file(tmp_path, changed)).rstrip().endswith("last words")
+
+
+def test_missing_tables_are_told_with_what_to_do(tmp_path: Path) -> None:
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "empty.sqlite3")}
+    changed = f"DATABASES = {dict.fromkeys(('default', 'jobs'), database)}"
+    for arguments, advice in (([], "migrate?"), (["--database", "jobs"], "migrate --database jobs?")):
+        process = spawn("--burst", *arguments, **settings_file(tmp_path, changed))
+        output = process.finish()
+        assert process.returncode == 1
+        assert output.rstrip().endswith(f"Have you run manage.py {advice}")
+        assert "Traceback" not in output
+
+
+def test_the_start_tells_what_the_database_is_not_set_up_for(tmp_path: Path) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("about SQLite")
+    output = burst(**settings_file(tmp_path, 'DATABASES["default"]["OPTIONS"] = {}'))
+    assert "dbqueue.W003" in output
+    assert f"OPTIONS'] = {SQLITE_OPTIONS}" in output
+    assert "dbqueue.W003" not in burst()
+
+
+def test_the_start_counts_the_threads_that_the_command_asks_for(tmp_path: Path) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("about PostgreSQL")
+    changed = settings_file(tmp_path, 'DATABASES["default"]["OPTIONS"] = {"pool": {"max_size": 8}}')
+    warned: Any = "'default' holds 8 connections, and a worker has 9 threads"
+    assert warned in spawn("--burst", "--threads", "9", **changed).finish()
+    assert "dbqueue.W004" not in spawn("--burst", "--threads", "8", **changed).finish()
+
+
+def test_a_task_of_another_module_is_told_where_it_was_looked_for() -> None:
+    result = leave_a_thread_busy.enqueue()
+    burst()
+    result.refresh()
+    assert result.status == JobStatus.FAILED
+    assert "(default: each app's tasks.py)" in result.errors[0].traceback
+
+
+def test_the_help_shows_what_is_for_people() -> None:
+    output = spawn("--help").finish()
+    assert "--burst" in output
+    assert "supervised" not in output
+
+
+def test_code_that_can_not_start_is_tried_again_when_it_has_changed(tmp_path: Path) -> None:
+    environment = settings_file(tmp_path, "import broken_later")
+    module = tmp_path / "broken_later.py"
+    module.write_text("")
+    with worker("--reload", **environment) as process:
+        eventually(lambda: Worker.objects.alive().exists())
+        module.write_text("this is no Python")
+        eventually(lambda: "tried again when the code changes" in process.output)
+        module.write_text("MENDED = True")
+        eventually(lambda: Worker.objects.alive().exists())
+        assert add.enqueue(1, 2).get(timeout=15) == 3
+        assert process.output.count("SyntaxError") == 1

@@ -529,13 +529,39 @@ def test_a_queue_that_no_filter_offers_is_linked(operator: Client) -> None:
     assert len(listed(operator, queue="a&b=ü")) == 1
 
 
+def test_the_page_of_an_unfinished_job_looks_again_by_itself(operator: Client) -> None:
+    for status in (JobStatus.READY, JobStatus.RUNNING, JobStatus.SCHEDULED):
+        assert '<meta http-equiv="refresh" content="' in page(operator, detail(a_job(status)))
+        Job.objects.all().delete()
+    for status in FINAL:
+        assert 'http-equiv="refresh"' not in page(operator, detail(a_job(status)))
+    assert 'http-equiv="refresh"' not in page(operator, ADD, task=tasks.divide.name)
+
+
+def test_a_job_that_waits_for_no_worker_says_so(operator: Client) -> None:
+    said, job = "no worker is alive", a_job(JobStatus.READY)
+    assert said in page(operator, detail(job))
+
+    store = store_for("default")
+    worker_id = a_worker()
+    assert said not in page(operator, detail(job))
+    Worker.objects.filter(pk=worker_id).update(heartbeat_at=store.clock() - datetime.timedelta(days=1))
+    assert said in page(operator, detail(job))
+
+    assert said not in page(operator, detail(a_job(JobStatus.SCHEDULED)))
+    due = tasks.fail_with.using(run_after=datetime.timedelta(seconds=-1)).enqueue("m")
+    assert said in page(operator, f"{JOBS}{due.id}/change/")
+    store.cancel([job.pk])
+    assert said not in page(operator, detail(job))
+
+
 def test_a_long_list_is_counted_to_a_point_and_says_so(operator: Client) -> None:
     now = timezone.now()
     Job.objects.bulk_create((Job(task="t", enqueued_at=now) for _ in range(MOST_COUNTED + 1)), batch_size=1000)
 
     html = page(operator, JOBS)
-    assert f"{MOST_COUNTED} jobs" in text_of(html)
-    assert f"{MOST_COUNTED}+: the count and the pages stop here." in text_of(html)
+    assert f" {MOST_COUNTED:,}+ jobs" in text_of(html)
+    assert f"{MOST_COUNTED:,}+: the count and the pages stop here." in text_of(html)
     assert "stop here" not in page(operator, JOBS, state="FAILED")
     assert page(operator, JOBS, p=str(MOST_COUNTED // 100))
     (counted,) = [sql for sql in queries(operator, JOBS) if "COUNT(*)" in sql]

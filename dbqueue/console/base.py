@@ -33,17 +33,24 @@ def store() -> Store:
     return store_for(conf.read()[0].database)
 
 
+class AtLeast(int):
+    """A count that stopped there; pages show it as "10,000+"."""
+
+    def __str__(self) -> str:
+        return f"{int(self):,}+"
+
+
 class CappedPaginator(_Paginator):
     """Counts no further than MOST_COUNTED, so that a list of any length opens at once."""
 
     @cached_property
     def count(self) -> int:
-        return min(self._counted, MOST_COUNTED)
+        return AtLeast(MOST_COUNTED) if self.is_capped else self._counted
 
     @property
-    def capped_at(self) -> int | None:
-        """Where the count stopped; None if that is all there is."""
-        return MOST_COUNTED if self._counted > MOST_COUNTED else None
+    def is_capped(self) -> bool:
+        """Whether there is more than the count says."""
+        return self._counted > MOST_COUNTED
 
     @cached_property
     def _counted(self) -> int:

@@ -30,6 +30,10 @@ from .operations import CANCEL, RETRY, Operation, operate
 MOST_AT_ONCE = 10_000
 """Jobs that one action changes."""
 
+LOOK_AGAIN = 5
+LOOK_AGAIN_LATER = 30
+"""Seconds after which the page of an unfinished job loads itself anew; the second for one whose time has not come."""
+
 MOST_ATTEMPTS = 50
 """Attempts that a job's page shows, each with up to 100,000 characters of traceback; the latest."""
 
@@ -263,8 +267,11 @@ class JobAdmin(QueueAdmin[Job]):
         obj: Job | None = None,
     ) -> HttpResponse:
         if obj is not None:
-            runs = _runs(obj)
+            runs, waits = _runs(obj), _waits_for_a_worker(obj)
+            scheduled = obj.status == JobStatus.SCHEDULED and not waits
             context |= {
+                "look_again": None if obj.status in FINAL else LOOK_AGAIN_LATER if scheduled else LOOK_AGAIN,
+                "no_worker": waits and not _some_worker_lives(),
                 "title": obj.task,
                 "subtitle": f"#{obj.pk}",
                 "can_retry": self.has_retry_permission(request, obj),
@@ -342,6 +349,16 @@ class JobAdmin(QueueAdmin[Job]):
     def _link(self, parameter: str, value: str) -> str:
         """To the list of what has this value, also one that no filter offers."""
         return format_html('<a href="{}?{}">{}</a>', self._url("changelist"), urlencode({parameter: value}), value)
+
+
+def _waits_for_a_worker(job: Job) -> bool:
+    due = job.status == JobStatus.SCHEDULED and job.run_after is not None and job.run_after <= store().clock()
+    return job.status == JobStatus.READY or due
+
+
+def _some_worker_lives() -> bool:
+    heard = store().clock() - datetime.timedelta(seconds=conf.read()[0].heartbeat_timeout)
+    return Worker.objects.using(store().alias).alive().filter(heartbeat_at__gte=heard).exists()
 
 
 def _took(job: Job) -> datetime.timedelta | None:

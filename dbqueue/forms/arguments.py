@@ -64,6 +64,15 @@ class Kind:
     note: "str | Promise" = ""
 
 
+WORDS: "dict[type, str | Promise]" = {
+    int: gettext_lazy("A whole number."),
+    float: gettext_lazy("A number."),
+    decimal.Decimal: gettext_lazy("A decimal number."),
+    str: gettext_lazy("Text."),
+    bool: gettext_lazy("Yes or no."),
+}
+"""What types are called for somebody who is no programmer; others go by their own name."""
+
 KINDS: dict[type, Kind] = {
     int: Kind(with_widget(forms.IntegerField, forms.NumberInput, INTEGER), (int,)),
     float: Kind(with_widget(forms.FloatField, forms.NumberInput, {**INTEGER, "step": "any"}), (float, int)),
@@ -217,7 +226,7 @@ def _typed(parameter: inspect.Parameter, hint: type, nullable: bool) -> Argument
     field = kind.field(
         label=parameter.name,
         required=_required(parameter, nullable) and hint is not bool,
-        help_text=_help(f"{inspect.formatannotation(hint)}.", kind.note, note),
+        help_text=_help(WORDS.get(hint, f"{inspect.formatannotation(hint)}."), kind.note, note),
         **options,
     )
     return Argument(parameter, field, nullable, kind.receives)

@@ -479,6 +479,17 @@ def test_retry_takes_failed_and_cancelled_jobs_and_keeps_their_history(store: St
     assert Attempt.objects.count() == 1
 
 
+def test_retry_keeps_a_time_that_has_not_come(store: Store) -> None:
+    now = store.clock()
+    later, past = enqueue(store, run_after=now + HOUR), enqueue(store, run_after=now - HOUR)
+    store.cancel([later, past])
+
+    assert store.retry([later, past], now=now) == 2
+
+    assert states() == {later: JobStatus.SCHEDULED, past: JobStatus.READY}
+    assert Job.objects.get(pk=later).run_after == now + HOUR
+
+
 # Wake-ups
 
 

@@ -306,14 +306,19 @@ class Store(ABC):
         """Cancel jobs that wait. Returns how many; what runs or has ended is left alone."""
         return self.jobs.leaving(CANCELLABLE, ids).update(status=JobStatus.CANCELLED, finished_at=now or self.clock())
 
-    def retry(self, ids: Collection[int]) -> int:
-        """Make failed and cancelled jobs READY again, now. Returns how many; their history stays."""
+    def retry(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:
+        """Let failed and cancelled jobs run again. Returns how many; their history stays.
+
+        They are READY, or SCHEDULED again where the time that they were to wait for has not come.
+        """
+        anew: dict[str, Any] = {"finished_at": None, "worker": None}
         with self.atomic():
             rows = self.jobs.leaving(RETRYABLE, ids)
             queues = set(rows.values_list("queue_name", flat=True).distinct())
-            retried = rows.update(status=JobStatus.READY, run_after=None, finished_at=None, worker=None)
-            self.call_workers(queues)
-        return retried
+            later = rows.filter(run_after__gt=now or self.clock()).update(status=JobStatus.SCHEDULED, **anew)
+            ready = rows.update(status=JobStatus.READY, run_after=None, **anew)
+            self.call_workers(queues | {ANY_QUEUE} if later else queues)
+        return ready + later
 
     def delete(self, ids: Collection[int]) -> int:
         """Delete jobs that have ended, with their history. Returns how many; what may still run is left alone."""

@@ -150,6 +150,7 @@ class Dispatcher:
             return None
         except WorkerLost:
             self.heartbeat.lost = True
+            self.wakeup.set()
             return None
         self._failures = 0
         # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.

@@ -23,6 +23,8 @@ demo: $(VENV)/.run ## read Python's library with a worker (SQLite, or DATABASE_U
 
 demo-postgres: $(VENV)/.postgres ## the same on a PostgreSQL that is started for it
 	@env -u DATABASE_URL $(ON_POSTGRES) $(MANAGE) demo --no-user
+	@echo
+	@echo "That server and its data are gone now."
 
 serve: $(VENV)/.run ## the example's admin on http://127.0.0.1:8000/admin/, and a worker; Ctrl-C ends both
 	@$(MANAGE) serve

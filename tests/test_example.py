@@ -94,7 +94,20 @@ def test_the_demo_fails_and_names_each_job_that_failed() -> None:
     assert not User.objects.exists()
 
 
-def test_a_worker_runs_beside_the_server_and_both_end_together() -> None:
+def test_an_interrupted_demo_ends_with_a_word() -> None:
+    process = manage("demo", "--no-user")
+    eventually(lambda: Worker.objects.alive().exists())
+    process.send_signal(signal.SIGINT)
+    output, _ = process.communicate(timeout=30)
+
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert "Stopped." in output
+    assert not Worker.objects.alive().exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_worker_runs_beside_the_server_and_both_end_together(number: signal.Signals) -> None:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -103,10 +116,14 @@ def test_a_worker_runs_beside_the_server_and_both_end_together() -> None:
         assert eventually(lambda: status_of(f"http://127.0.0.1:{port}/admin/login/")) == 200
         assert analyse.enqueue("keyword.py").get(timeout=15) >= 0
     finally:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(number)
         output, _ = process.communicate(timeout=30)
 
     assert process.returncode == 0, output
+    assert f"The admin is at http://127.0.0.1:{port}/admin/" in output
+    password = re.search(r"log in as dbqueue-demo with the password (\S+)\. Ctrl-C", output)
+    assert password
+    assert User.objects.get().check_password(password[1])
     assert status_of(f"http://127.0.0.1:{port}/admin/login/") is None
     assert Worker.objects.exists()
     assert not Worker.objects.alive().exists()

@@ -1,14 +1,13 @@
 """``manage.py demo``: read Python's library with dbqueue, and say how that went."""
 
 import os
-import secrets
+import signal
 import subprocess
 import sys
 import tempfile
 import time
 from typing import IO, Any
 
-from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 from django.db import connection
@@ -17,7 +16,7 @@ import dbqueue
 from dbqueue.conf import Settings
 from dbqueue.models import FINAL, Job, Worker
 
-from ... import report, sources
+from ... import login, report, sources
 from ...models import SourceFile
 from ...tasks import analyse
 from ...watching import SESSION_NAME, ProgressBar, session_counter
@@ -25,8 +24,6 @@ from ...watching import SESSION_NAME, ProgressBar, session_counter
 LOOK = 0.02
 SHOW = 0.25
 """Seconds between two looks at the worker's sessions, and between two steps of the progress bar."""
-
-USER = "dbqueue-demo"
 
 
 class Command(BaseCommand):
@@ -38,6 +35,13 @@ class Command(BaseCommand):
         parser.add_argument("--no-user", action="store_true", help="Make no user for the admin.")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            self._demonstrate(**options)
+        except KeyboardInterrupt:
+            self.stdout.write("\nStopped. What was not run is still in the queue.")
+            sys.exit(128 + signal.SIGINT)
+
+    def _demonstrate(self, **options: Any) -> None:
         threads = options["threads"] or Settings.load().threads
         call_command("migrate", verbosity=0)
         if others := ", ".join(worker.name for worker in Worker.objects.alive()):
@@ -90,7 +94,7 @@ class Command(BaseCommand):
         most = 0
         bar = ProgressBar(total)
         show_at = 0.0
-        with worker:
+        try:
             while worker.poll() is None:
                 if count_sessions:
                     most = max(most, count_sessions())
@@ -98,21 +102,17 @@ class Command(BaseCommand):
                     bar.show(_ended())
                     show_at = time.monotonic() + SHOW
                 time.sleep(LOOK)
+        finally:
+            worker.terminate()  # after Ctrl-C; one that has ended doesn't mind
+            worker.wait()
         bar.show(_ended())
         bar.close()
         return worker.returncode, most if count_sessions else None
 
     def _make_user(self) -> None:
-        """A superuser for the admin, with a new password each time: nobody is to find a known one on a real server."""
-        password = secrets.token_urlsafe(6)
-        user, _ = get_user_model().objects.get_or_create(
-            username=USER, defaults={"is_staff": True, "is_superuser": True}
-        )
-        user.set_password(password)
-        user.save()
         self.stdout.write(
             "\nThe jobs and what they found are in the admin: run `make serve`, open http://127.0.0.1:8000/admin/\n"
-            f"and log in as {USER} with the password {password} (made for this; each demo makes a new one).\n"
+            f"and {login.give_new_password()} (made for this; each demo makes a new one).\n"
             "A job that is enqueued there runs at once: a worker runs beside the server."
         )
 

@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from ... import login
+
 
 class Command(BaseCommand):
     help = "Run the web server and a worker, both starting anew when the code changes, until Ctrl-C."
@@ -18,7 +20,11 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         call_command("migrate", verbosity=0)
-        signal.signal(signal.SIGTERM, _interrupt)
+        for number in (signal.SIGTERM, signal.SIGINT):  # a shell that starts this behind its back ignores SIGINT
+            signal.signal(number, _interrupt)
+        place = f"127.0.0.1:{options['address']}" if options["address"].isdigit() else options["address"]
+        self.stdout.write(f"The admin is at http://{place}/admin/: {_how_to_log_in()}. Ctrl-C ends it.")
+        self.stdout.flush()
         children = [_start("runserver", options["address"]), _start("dbqueue_worker", "--reload")]
         try:
             while all(child.poll() is None for child in children):
@@ -31,6 +37,12 @@ class Command(BaseCommand):
                 child.terminate()
             for child in children:
                 child.wait()
+
+
+def _how_to_log_in() -> str:
+    if login.somebody_can_log_in():
+        return "log in as before (`make demo` gives its user a new password, and prints it)"
+    return login.give_new_password()
 
 
 def _start(*arguments: str) -> "subprocess.Popen[bytes]":

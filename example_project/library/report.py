@@ -12,6 +12,10 @@ from .models import Function, Import, SourceFile
 TOP = 10
 
 
+def counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
 def findings() -> str:
     """What the jobs stored."""
     sums = SourceFile.objects.aggregate(files=Count("pk"), lines=Sum("lines"), classes=Sum("classes"))
@@ -31,9 +35,9 @@ def findings() -> str:
             _table("What was found", totals),
             _table(
                 "The longest functions",
-                ((f"{f.name}()  {f.file}:{f.first_line}", f"{f.lines:,} lines") for f in longest),
+                ((f"{f.name}()  {f.file}:{f.first_line}", counted(f.lines, "line")) for f in longest),
             ),
-            _table("Imported most", ((row["module"], f"{row['files']:,} files") for row in modules)),
+            _table("Imported most", ((row["module"], counted(row["files"], "file")) for row in modules)),
             _table(
                 "Files that Python can't parse (on purpose: Python's own test data)",
                 ((file.name, file.problem) for file in broken),

@@ -8,6 +8,8 @@ from pathlib import Path
 
 from django.db import connection
 
+from .report import counted
+
 SESSION_NAME = "dbqueue-demo-worker"
 """What the worker calls its sessions on PostgreSQL, by the variable PGAPPNAME."""
 
@@ -69,4 +71,4 @@ class ProgressBar:
             print(file=sys.stderr)
 
     def _state(self, done: int, share: float) -> str:
-        return f"{share:4.0%}  {done:,} of {self._total:,} jobs, {time.monotonic() - self._began:.0f} s"
+        return f"{share:4.0%}  {done:,} of {counted(self._total, 'job')}, {time.monotonic() - self._began:.0f} s"

@@ -53,7 +53,8 @@ class Command(BaseCommand):
 
         results = dbqueue.enqueue_many(analyse.s(name) for name in sources.names()[: options["files"]])
         self.stdout.write(
-            f"{len(results):,} jobs enqueued on {connection.vendor}; a worker with {threads} threads runs them."
+            f"{report.counted(len(results), 'job')} enqueued on {connection.vendor}, for a worker with "
+            f"{report.counted(threads, 'thread')}."
         )
         with tempfile.TemporaryFile("w+") as log:
             code, most_sessions = self._watch(self._start_worker(threads, log), len(results))

@@ -1,5 +1,7 @@
 """System checks: what would go wrong later, said at the start."""
 
+import datetime
+import zoneinfo
 from collections.abc import Sequence
 from contextvars import ContextVar
 from importlib.util import find_spec
@@ -66,6 +68,28 @@ def check_alias(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
             id="dbqueue.W002",
         )
     ]
+
+
+@checks.register
+def check_time_zone(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
+    """Local time without a zone jumps twice a year, and heartbeats with it."""
+    if django_settings.USE_TZ or _has_one_offset(django_settings.TIME_ZONE):
+        return []
+    return [
+        checks.Warning(
+            f"USE_TZ is False and TIME_ZONE is {django_settings.TIME_ZONE!r}, which changes its clocks: when they go "
+            "forward, all workers look dead for a moment and running jobs run again; when they go back, jobs that wait "
+            "for a time start up to an hour late.",
+            hint="Set USE_TZ = True, or TIME_ZONE = 'UTC'.",
+            id="dbqueue.W006",
+        )
+    ]
+
+
+def _has_one_offset(name: str) -> bool:
+    zone = zoneinfo.ZoneInfo(name)
+    year = datetime.datetime.now(zone).year
+    return len({datetime.datetime(year, month, 1, tzinfo=zone).utcoffset() for month in range(1, 13)}) == 1
 
 
 @checks.register(checks.Tags.database)

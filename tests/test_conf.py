@@ -90,6 +90,13 @@ def test_a_variable_that_names_no_setting_is_a_warning(monkeypatch: pytest.Monke
     assert found() == ["dbqueue.W001: The environment variable DBQUEUE_THREDS names no setting of dbqueue."]
 
 
+@pytest.mark.parametrize(("zone", "warned"), [("Europe/Berlin", True), ("UTC", False), ("Asia/Kolkata", False)])
+def test_local_time_that_jumps_is_a_warning(settings: SettingsWrapper, zone: str, warned: bool) -> None:
+    settings.USE_TZ = False
+    settings.TIME_ZONE = zone
+    assert [text.startswith("dbqueue.W006: USE_TZ is False") for text in found()] == [True] * warned
+
+
 def test_a_change_of_one_setting_is_checked() -> None:
     assert Settings().replace(threads=2).threads == 2
     with pytest.raises(InvalidSettings, match="THREADS is 0"):

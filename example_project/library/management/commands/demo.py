@@ -35,6 +35,7 @@ class Command(BaseCommand):
         parser.add_argument("--no-user", action="store_true", help="Make no user for the admin.")
 
     def handle(self, *args: Any, **options: Any) -> None:
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell's background job is told to ignore it
         try:
             self._demonstrate(**options)
         except KeyboardInterrupt:

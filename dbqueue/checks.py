@@ -87,7 +87,10 @@ def check_time_zone(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessag
 
 
 def _has_one_offset(name: str) -> bool:
-    zone = zoneinfo.ZoneInfo(name)
+    try:
+        zone = zoneinfo.ZoneInfo(name)
+    except (ValueError, TypeError, OSError, zoneinfo.ZoneInfoNotFoundError):
+        return True  # the host's own zone, or one that can't be read: nothing is known of it
     year = datetime.datetime.now(zone).year
     return len({datetime.datetime(year, month, 1, tzinfo=zone).utcoffset() for month in range(1, 13)}) == 1
 

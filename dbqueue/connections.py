@@ -94,6 +94,8 @@ def _leave_clean(connection: Any) -> None:
     # Closing will only give it back to the pool: what the job has set or locked in its session must not outlive it.
     try:
         raw.execute("SELECT pg_advisory_unlock_all()")
+        raw.execute("RESET SESSION AUTHORIZATION")
+        raw.execute("RESET ROLE")  # these two are not among what RESET ALL resets
         raw.execute("RESET ALL")
         connection._configure_connection(raw)
     except Exception:  # noqa: BLE001  a session that can't be cleaned is not kept

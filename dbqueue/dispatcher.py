@@ -7,8 +7,10 @@ import random
 import socket
 import time
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 
+from django.core.cache import caches
 from django.db import Error
 
 from .claim import Claim, Selection
@@ -120,9 +122,11 @@ class Dispatcher:
 
     def run_job(self, claim: Claim) -> None:
         """Runs on a thread of the pool. Whatever happens beside the task, its outcome is told."""
+        with suppress(Exception):  # a cache that can't be made is told to whoever uses it
+            caches.all()  # this thread's, kept from job to job: the context below would make them anew for each
         try:
             # A context of its own, so that a language or a time zone that a job activates ends with it.
-            outcome = contextvars.Context().run(self.executor.run, claim)
+            outcome = contextvars.copy_context().run(self.executor.run, claim)
         except BaseException as exc:  # noqa: BLE001  a logging filter or a signal's receiver may raise anything
             outcome = Outcome.failed(claim, exc)
         try:
@@ -139,7 +143,7 @@ class Dispatcher:
         try:
             if self.heartbeat.lost:
                 self._come_back()
-            if self._in_doubt:
+            if self._in_doubt or self.completer.was_refused():
                 self._settle_doubt()
             if self.mode.burst:
                 self.store.promote()
@@ -149,7 +153,7 @@ class Dispatcher:
             self._lost_database(exc)
             return None
         except WorkerLost:
-            self.heartbeat.lost = True
+            self.heartbeat.lose(self.worker_id)
             self.wakeup.set()
             return None
         self._failures = 0
@@ -180,8 +184,17 @@ class Dispatcher:
             self._give_back(unstarted)
 
     def _nothing_will_come(self) -> bool:
-        """Whether an idle worker that found nothing is done."""
-        return self.mode.burst or self._claimed == self.mode.max_jobs
+        """Whether an idle worker that found nothing is done.
+
+        A worker that lives for a moment would never come to rescue anybody: it waits until there is nobody to rescue.
+        """
+        if not self.mode.burst and self._claimed != self.mode.max_jobs:
+            return False
+        try:
+            return not self.store.has_abandoned(self.settings.heartbeat_timeout)
+        except Error as exc:
+            self._lost_database(exc)
+            return False
 
     def _lost_database(self, exc: Error) -> None:
         """The claim's commit may have succeeded although its reply was lost."""
@@ -194,6 +207,7 @@ class Dispatcher:
 
     def _settle_doubt(self) -> None:
         """Give back what the database thinks is running here and is not."""
+        self._in_doubt = True
         standing = self.store.held_by(self.worker_id)
         known = self._known_here()
         self.store.release([claim for claim in standing if (claim.job_id, claim.lease) not in known])

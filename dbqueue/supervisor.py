@@ -20,6 +20,10 @@ LOOK = 0.25
 LONG_ENOUGH = 5.0
 """Seconds after which a child counts as one that could start."""
 
+START_AGAIN = 10.0
+"""Seconds after which --reload starts a child anew that ended early, although no code has changed: it may have been the
+database that was not there yet."""
+
 MOST_FAILED_STARTS = 5
 """Starts in a row that may fail before the supervisor gives up."""
 
@@ -41,6 +45,11 @@ class Child:
     def code(self) -> int | None:
         """The exit code of a process that has ended."""
         return None if self._process is None else self._process.poll()
+
+    @property
+    def age(self) -> float:
+        """Seconds since its last start."""
+        return time.monotonic() - self._started
 
     @property
     def alive(self) -> bool:
@@ -108,7 +117,7 @@ class Supervisor:
             return
         if code is not None:
             self._take_note(child, code)
-        if not child.done and not child.waits_for_code:
+        if not child.done and (not child.waits_for_code or child.age > START_AGAIN):
             child.start()
 
     def _take_note(self, child: Child, code: int) -> None:
@@ -121,7 +130,9 @@ class Supervisor:
         child.bury()
         if child.waits_for_code:
             child.failed_starts = 0
-            logger.error("Worker process %d could not start: it is tried again when the code changes", child.number)
+            logger.error(
+                "Worker process %d ended early: it is started again when the code changes, or later", child.number
+            )
         elif code != 0:
             logger.error("Worker process %d ended with %d and is replaced", child.number, code)
         if child.failed_starts >= MOST_FAILED_STARTS:

@@ -90,8 +90,10 @@ def test_a_variable_that_names_no_setting_is_a_warning(monkeypatch: pytest.Monke
     assert found() == ["dbqueue.W001: The environment variable DBQUEUE_THREDS names no setting of dbqueue."]
 
 
-@pytest.mark.parametrize(("zone", "warned"), [("Europe/Berlin", True), ("UTC", False), ("Asia/Kolkata", False)])
-def test_local_time_that_jumps_is_a_warning(settings: SettingsWrapper, zone: str, warned: bool) -> None:
+@pytest.mark.parametrize(
+    ("zone", "warned"), [("Europe/Berlin", True), ("UTC", False), ("Asia/Kolkata", False), (None, False), ("", False)]
+)
+def test_local_time_that_jumps_is_a_warning(settings: SettingsWrapper, zone: str | None, warned: bool) -> None:
     settings.USE_TZ = False
     settings.TIME_ZONE = zone
     assert [text.startswith("dbqueue.W006: USE_TZ is False") for text in found()] == [True] * warned

@@ -6,6 +6,7 @@ import threading
 import time
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.db import DatabaseError, connection, connections, transaction
@@ -14,8 +15,9 @@ from django.test import override_settings
 from dbqueue.conf import Settings
 from dbqueue.connections import owned_connection
 from dbqueue.models import Attempt, Job, JobStatus, Worker
+from dbqueue.services.heartbeat import Heartbeat
 from dbqueue.services.maintenance import Maintenance
-from dbqueue.store import store_for
+from dbqueue.store import Store, store_for
 
 from .shop import tasks as tasks_module
 from .shop.models import Mark
@@ -219,6 +221,75 @@ def test_the_jobs_of_a_killed_worker_run_again() -> None:
     assert Worker.objects.filter(lost=True).count() == 1
     done.refresh()
     assert (done.status, done.attempts) == (JobStatus.SUCCESSFUL, 1)
+
+
+def test_a_burst_rescues_what_a_dead_worker_left() -> None:
+    store = store_for("default")
+    result = add.enqueue(1, 2)
+    dead = store.register(
+        name="dead", hostname="host", pid=1, queues="", threads=1, now=store.clock() - timedelta(hours=1)
+    )
+    assert len(store.claim(dead, 1)) == 1
+
+    burst(DBQUEUE_HEARTBEAT_TIMEOUT="1")
+
+    result.refresh()
+    assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 2)
+
+
+class FrozenStore:
+    """A database that answers one question only after a long time, as after a server's freeze."""
+
+    def __init__(self, store: Store, seconds: float) -> None:
+        self._store = store
+        self._seconds = seconds
+        self.rescues = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def seconds_to_next_due(self) -> float | None:
+        time.sleep(self._seconds)
+        return self._store.seconds_to_next_due()
+
+    def rescue(self, timeout: float, **options: Any) -> list[int]:
+        self.rescues += 1
+        return self._store.rescue(timeout, **options)
+
+
+def test_after_a_freeze_of_the_server_nobody_is_judged_at_once() -> None:
+    frozen: Any = FrozenStore(store_for("default"), 0)
+    settings = Settings(heartbeat_timeout=1)
+    maintenance = Maintenance(frozen, settings, lambda queues: None, lambda: None)
+    maintenance.run_once()
+    time.sleep(maintenance.run_once())
+    time.sleep(maintenance.run_once())
+    maintenance.run_once()
+    judged = frozen.rescues
+    assert judged > 0
+
+    frozen._seconds = 2
+    maintenance.run_once()
+    judged = frozen.rescues
+    frozen._seconds = 0
+    maintenance.run_once()
+
+    assert frozen.rescues == judged
+
+
+def test_a_loss_of_the_row_before_is_not_taken_for_this_ones() -> None:
+    store = store_for("default")
+    heartbeat = Heartbeat(store, 30, lambda: None)
+    first, second = (
+        store.register(name="w", hostname="h", pid=1, queues="", threads=1),
+        store.register(name="w", hostname="h", pid=1, queues="", threads=1),
+    )
+    heartbeat.beat_for(first)
+    heartbeat.lose(first)
+    assert heartbeat.lost
+    heartbeat.beat_for(second)
+    heartbeat.lose(first)
+    assert not heartbeat.lost
 
 
 def test_the_outcome_of_a_zombie_is_refused() -> None:

@@ -35,6 +35,8 @@ class Completer(Service):
         self._arrived: SimpleQueue[Outcome] = SimpleQueue()
         self._batch: dict[tuple[int, int], Outcome] = {}
         self._unwritten: dict[tuple[int, int], Outcome] = {}
+        self._refusals = 0
+        self._refusals_told = 0
 
     @property
     def pending(self) -> int:
@@ -49,6 +51,11 @@ class Completer(Service):
     def unwritten(self) -> set[tuple[int, int]]:
         """(id, lease) of jobs that have ended but still stand as RUNNING."""
         return set(self._unwritten.copy())
+
+    def was_refused(self) -> bool:
+        """Whether an outcome was refused since this was last asked: what stands as running may not be what runs."""
+        told, self._refusals_told = self._refusals_told, self._refusals
+        return told != self._refusals_told
 
     def run_once(self) -> float:
         self._gather()
@@ -111,6 +118,9 @@ class Completer(Service):
         for outcome in outcomes:
             self._batch.pop(fence(outcome), None)
             self._unwritten.pop(fence(outcome), None)
+        if refused:
+            self._refusals += len(refused)
+            self._on_change()
         for outcome in refused:
             logger.warning(
                 "Lease lost: the outcome %s of job %s was refused, the job is not this attempt's any more",

@@ -36,6 +36,7 @@ class Maintenance(Service):
         self._pause = 0.0
 
     def run_once(self) -> float:
+        began = time.time()
         if self._was_away():
             self._give_time_to_beat()
         self._rescue()
@@ -43,6 +44,9 @@ class Maintenance(Service):
         if due == 0:
             self._promote()
             due = self._store.seconds_to_next_due()
+        if time.time() - began > self._timeout / BEATS:
+            # The server, or this process, was frozen or cut off meanwhile: nobody could beat.
+            self._give_time_to_beat()
         # What is due and could not be promoted is locked by somebody: no reason to ask without a pause.
         self._pause = min(due or self._poll_interval, self._poll_interval, self._until_rescue())
         self._last_seen = time.time()
@@ -62,9 +66,7 @@ class Maintenance(Service):
         asked = time.time()
         now = self._store.clock()
         if time.time() - asked > self._timeout / BEATS:
-            # The server was frozen or cut off: nobody could beat.
-            self._give_time_to_beat()
-            return
+            return  # run_once() has seen it too
         while rescued := self._store.rescue(self._timeout, now=now):
             logger.warning("Jobs of dead workers rescued: %s", ", ".join(map(str, rescued)))
         self._rescue_at = time.monotonic() + self._timeout / RESCUES

@@ -282,6 +282,12 @@ class Store(ABC):
         self.call_workers({job.queue_name for job in stalled})
         return [job.pk for job in stalled]
 
+    def has_abandoned(self, timeout: float) -> bool:
+        """Whether jobs run for workers that are dead, or silent for ``timeout`` seconds: whether to rescue."""
+        heard = self.clock() - datetime.timedelta(seconds=timeout)
+        living = self._workers().alive().filter(pk=models.OuterRef("worker_id"), heartbeat_at__gte=heard)
+        return self.jobs.filter(~models.Exists(living), status=JobStatus.RUNNING).exists()
+
     def _of(self) -> tuple[str, ...]:
         return ("self",) if self.connection.features.has_select_for_update_of else ()
 

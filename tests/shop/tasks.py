@@ -156,6 +156,7 @@ def spoil_session() -> None:
     with connection.cursor() as cursor:
         cursor.execute("SET search_path TO nowhere")
         cursor.execute("SELECT pg_advisory_lock(4711)")
+        cursor.execute("SET ROLE pg_monitor")
 
 
 @task

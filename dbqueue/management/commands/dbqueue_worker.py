@@ -148,16 +148,18 @@ def _refuse(options: dict[str, Any], settings: Settings, selection: Selection) -
         raise CommandError(f"--name is {options['name']!r}; it must be printable text of at most {longest} characters.")
     if len(str(selection)) > (most := Worker._meta.get_field("queues").max_length or 0):
         raise CommandError(f"--queues and --exclude-queues must not have more than {most} characters together.")
-    _refuse_unknown_queues(settings, selection)
+    _warn_of_unknown_queues(settings, selection)
 
 
-def _refuse_unknown_queues(settings: Settings, selection: Selection) -> None:
+def _warn_of_unknown_queues(settings: Settings, selection: Selection) -> None:
+    """A queue that was removed from the settings may still hold jobs, so a worker may serve it."""
     allowed = _allowed_queues(settings)
     unknown = [name for name in (*selection.include, *selection.exclude) if allowed and name not in allowed]
     if unknown:
-        raise CommandError(
-            f"No job can be in {', '.join(map(repr, unknown))}: the queues are {', '.join(map(repr, sorted(allowed)))} "
-            "(DBQUEUE['QUEUES'], and QUEUES of dbqueue's backends in TASKS)."
+        logging.getLogger("dbqueue.worker").warning(
+            "No new job can be in %s: the queues are %s (DBQUEUE['QUEUES'], and QUEUES of dbqueue's backends in TASKS)",
+            ", ".join(map(repr, unknown)),
+            ", ".join(map(repr, sorted(allowed))),
         )
 
 

@@ -103,11 +103,6 @@ class Dispatcher:
         orphaned = self.mode.supervisor is not None and os.getppid() != self.mode.supervisor
         return bool(self._stops or self._finished or orphaned or self._crashed())
 
-    @property
-    def has_running_jobs(self) -> bool:
-        """After run(): whether jobs were still running when the grace period ended."""
-        return not self.pool.idle
-
     def turn(self) -> None:
         """Look for work once, hand it out, and wait if there was nothing to do."""
         self.wakeup.clear()
@@ -154,7 +149,6 @@ class Dispatcher:
             return None
         except WorkerLost:
             self.heartbeat.lose(self.worker_id)
-            self.wakeup.set()
             return None
         self._failures = 0
         # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.

@@ -167,6 +167,3 @@ def pid() -> int:
 @task(name="short.name", queue_name="mail", priority=7)
 def named() -> str:
     return "named"
-
-
-def not_a_task() -> None: ...

@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 
 from django.core.cache import caches
-from django.db import Error
+from django.db import Error, OperationalError
 
 from .claim import Claim, Selection
 from .conf import Settings
@@ -76,7 +76,7 @@ class Dispatcher:
         self.worker_id = 0
         self._stops = 0
         self._claimed = 0
-        self._trouble = Trouble("Claiming")
+        self._trouble = Trouble("The database")
         self._in_doubt = False
         self._finished = False
         self._failed = False
@@ -85,9 +85,12 @@ class Dispatcher:
         """Work until told to stop.
 
         Returns the exit code: 0, or 1 where a part of the worker died, the database could not be used for
-        DATABASE_GRACE, or the last outcomes could not be written.
+        DATABASE_GRACE, or the last outcomes could not be written. Raises django.db.Error where it can't even start.
         """
         with owned_connection(self.settings.database):
+            self._await_database()
+            if self._stops:
+                return 0
             self._start()
             try:
                 while not self.stopping:
@@ -258,6 +261,17 @@ class Dispatcher:
             token=self.mode.token,
         )
         self.heartbeat.beat_for(self.worker_id)
+
+    def _await_database(self) -> None:
+        """Let a server that starts at the same time as this worker come up."""
+        while not self._stops:
+            try:
+                self.store.clock()
+                return
+            except OperationalError as exc:
+                if self.mode.burst or self._trouble.seconds > self.settings.database_grace:
+                    raise
+                self._lost_database(exc)
 
     def _start(self) -> None:
         self._register()

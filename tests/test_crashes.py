@@ -69,6 +69,20 @@ def test_a_job_that_kills_its_workers_is_put_aside_and_hurts_nobody() -> None:
         assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 1)
 
 
+def test_several_deadly_jobs_neither_end_the_supervisor_nor_fail_their_neighbours() -> None:
+    poison = [die.enqueue(0) for _ in range(3)]
+    neighbours = [mark_slowly.enqueue(str(number), 0.5) for number in range(40)]
+    with worker("--processes", "2", "--threads", "8", DBQUEUE_HEARTBEAT_TIMEOUT="3600") as supervisor:
+        eventually(lambda: ended() == 43, timeout=90)
+        assert supervisor.poll() is None
+    for result in poison:
+        result.refresh()
+        assert result.status == JobStatus.FAILED
+    for result in neighbours:
+        result.refresh()
+        assert result.status == JobStatus.SUCCESSFUL, result.errors[-1].traceback
+
+
 def test_what_a_killed_worker_had_not_begun_was_no_attempt() -> None:
     # So many short ones that it takes some ahead, and then one that keeps its only thread.
     for number in range(400):

@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any
 
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -43,11 +43,22 @@ CLAIMED_COLUMNS = (
 )
 
 
-class Listener(Protocol):
+class Listener(ABC):
     """Hears, on the connection of the thread that made it, that there is work. Polling stays the guarantee."""
 
+    proven = True
+    """Whether it has ever heard a call that it made to itself. Where that is out of question: True."""
+
+    @abstractmethod
     def wait(self, timeout: float) -> Collection[str]:
         """Wait up to ``timeout`` seconds. Returns the queues that got work; ANY_QUEUE among them means "look anew"."""
+
+    def is_deaf(self) -> bool:
+        """Whether a call that it made to itself has not come in time. ``wait()`` is what makes these calls."""
+        return False
+
+    def close(self) -> None:
+        """Stop listening, and close the connection."""
 
 
 ANY_QUEUE = ""

@@ -55,9 +55,9 @@ class Notifier(Service):
             self._told_deaf = True
             logger.warning(
                 "LISTEN has no effect here: this worker called itself through the database %r and heard nothing. Most "
-                "likely a connection pooler in transaction mode (such as PgBouncer) stands between them. The worker goes "
-                "on without being woken and looks for work every POLL_INTERVAL seconds. Give it a direct connection, or "
-                'set DBQUEUE["LISTEN"] = False to keep it from trying and from saying this.',
+                "likely a connection pooler in transaction mode, such as PgBouncer, stands between them. The worker "
+                "goes on without being woken and looks for work every POLL_INTERVAL seconds. Give it a direct "
+                'connection, or set DBQUEUE["LISTEN"] = False to keep it from trying and from saying this.',
                 self._store.alias,
             )
         return NOTHING_TO_HEAR

@@ -102,7 +102,7 @@ class SQLiteStore(Store):
         return str(self.connection.ops.adapt_datetimefield_value(moment))
 
 
-class _ChangeWatch:
+class _ChangeWatch(Listener):
     """Sees that another connection, of any process, has committed."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:

@@ -60,7 +60,8 @@ class Sweep:
     def __str__(self) -> str:
         jobs = ", ".join(f"{self.deleted[state]} {state.lower()}" for state in self._cutoffs)
         kept = f"; {self.refused} more are kept, because other tables refer to them" if self.refused else ""
-        return f"jobs: {jobs}{kept}; rows of workers: {self.workers}"
+        workers = "" if self._dry_run else f"; rows of workers: {self.workers}"
+        return f"jobs: {jobs}{kept}{workers}"
 
 
 class Retention:

@@ -370,10 +370,10 @@ def prune(*arguments: str) -> str:
 def test_the_command_says_what_it_deleted(store: Store) -> None:
     for status in ENDED:
         jobs(store, 2, status, 8)
-    found = "from the database 'default': jobs: 2 successful, 0 failed, 0 cancelled; rows of workers: 0\n"
-    assert prune("--dry-run") == f"Would delete {found}"
+    found = "from the database 'default': jobs: 2 successful, 0 failed, 0 cancelled"
+    assert prune("--dry-run") == f"Would delete {found}\n"
     assert Job.objects.count() == 6
-    assert prune() == f"Deleted {found}"
+    assert prune() == f"Deleted {found}; rows of workers: 0\n"
     assert Job.objects.count() == 4
     assert "0 successful, 2 failed, 2 cancelled" in prune("--failed-days", "7.5", "--database", "default")
     assert not Job.objects.exists()

@@ -1,9 +1,13 @@
 """What happens when Django starts: the checks are known, and each app's tasks are registered."""
 
+import sys
+from contextlib import suppress
 from importlib.util import find_spec
+from typing import Any
 
 import django
 from django.apps import AppConfig
+from django.core.exceptions import AppRegistryNotReady
 from django.utils.module_loading import autodiscover_modules
 
 
@@ -11,6 +15,10 @@ class DBQueueConfig(AppConfig):
     name = "dbqueue"
     verbose_name = "Task queue"
     default_auto_field = "django.db.models.BigAutoField"
+
+    def __init__(self, *args: Any) -> None:
+        super().__init__(*args)
+        _answer_a_probe()
 
     def ready(self) -> None:
         from . import checks, conf  # noqa: F401  importing the checks registers them
@@ -21,3 +29,18 @@ class DBQueueConfig(AppConfig):
             from . import backend
 
             backend.ready()
+
+
+def _answer_a_probe() -> None:
+    """Answer ``manage.py dbqueue_health`` here and end the process.
+
+    A command runs only after the models and tasks of every app were imported: seconds in a large project, for a probe
+    that comes every few seconds. Django makes the apps' configs before it imports the first model, so here an answer is
+    still quick. Help, and a database whose backend needs models, are left to the command.
+    """
+    if sys.argv[1:2] != ["dbqueue_health"] or {"-h", "--help"} & set(sys.argv):
+        return
+    from . import health
+
+    with suppress(AppRegistryNotReady):
+        sys.exit(health.main(sys.argv[2:]))

@@ -13,9 +13,11 @@ from django.conf import settings as django_settings
 from django.core.signals import setting_changed
 
 from .exceptions import InvalidSettings
-from .models import QUEUE_LENGTH
 
 PREFIX = "DBQUEUE_"
+
+QUEUE_LENGTH = 100
+"""Characters of a queue's name. It stands here so that the settings can be read without any model."""
 
 
 def _setting(default: Any, allowed: str, accept: Callable[[Any], bool], env: str) -> Any:
@@ -66,6 +68,8 @@ class Settings:
     max_result_bytes: int = _setting(
         1_048_576, "a whole number of bytes, from 1 to 268435456", _number(1, 268_435_456, whole=True), "int"
     )
+    keep_successful_days: float = _setting(7.0, "days, from 0 to 36500", _number(0, 36500), "float")
+    keep_failed_days: float = _setting(30.0, "days, from 0 to 36500", _number(0, 36500), "float")
     listen: bool = _setting(True, "True or False", lambda value: isinstance(value, bool), "bool")
 
     @classmethod

@@ -17,11 +17,11 @@ from django.utils import timezone
 
 from . import registry
 from .claim import Claim
-from .conf import Settings, is_queue_name
+from .conf import QUEUE_LENGTH, Settings, is_queue_name
 from .draft import FIRST_YEAR, LAST_YEAR, Draft, is_possible_time
 from .encoding import encode
 from .exceptions import InvalidArguments, InvalidTask, JobDoesNotExist
-from .models import DEFAULT_QUEUE, MAX_PRIORITY, MIN_PRIORITY, NAME_LENGTH, QUEUE_LENGTH, JobStatus
+from .models import DEFAULT_QUEUE, MAX_PRIORITY, MIN_PRIORITY, NAME_LENGTH, JobStatus
 from .results import Context, JobResult, get_result
 from .store import store_for
 

@@ -10,11 +10,12 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
+from .conf import QUEUE_LENGTH
+
 MIN_PRIORITY = -100
 MAX_PRIORITY = 100
 DEFAULT_QUEUE = "default"
 NAME_LENGTH = 255
-QUEUE_LENGTH = 100
 
 
 class JobStatus(models.TextChoices):

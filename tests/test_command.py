@@ -15,7 +15,7 @@ from dbqueue.models import JobStatus, Worker
 
 from .shop.command_tasks import leave_a_thread_busy
 from .shop.tasks import add
-from .workers import ROOT, burst, eventually, spawn, worker
+from .workers import burst, eventually, settings_file, spawn, worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -27,12 +27,6 @@ def keep_signal_handlers() -> Iterator[None]:
     yield
     for number, handler in before.items():
         signal.signal(number, handler)
-
-
-def settings_file(folder: Path, text: str) -> dict[str, str]:
-    """The environment of a worker whose settings are those of the tests, changed by ``text``."""
-    (folder / "changed_settings.py").write_text(f"from tests.settings import *\n\n{text}\n")
-    return {"DJANGO_SETTINGS_MODULE": "changed_settings", "PYTHONPATH": f"{folder}:{ROOT}"}
 
 
 @pytest.mark.parametrize(

@@ -47,6 +47,8 @@ def test_the_defaults_pass(settings: SettingsWrapper) -> None:
         ({"QUEUES": "mail"}, "DBQUEUE['QUEUES'] is 'mail'; it must be a list of queue names"),
         ({"QUEUES": ["a,b"]}, "DBQUEUE['QUEUES'] is ['a,b']"),
         ({"UNKNOWN_TASK": "ignore"}, "DBQUEUE['UNKNOWN_TASK'] is 'ignore'; it must be 'fail' or 'wait'."),
+        ({"KEEP_FAILED_DAYS": -1}, "DBQUEUE['KEEP_FAILED_DAYS'] is -1; it must be days, from 0 to 36500."),
+        ({"KEEP_SUCCESSFUL_DAYS": "7"}, "DBQUEUE['KEEP_SUCCESSFUL_DAYS'] is '7'; it must be days, from 0 to 36500."),
         ({"LISTEN": "yes"}, "DBQUEUE['LISTEN'] is 'yes'; it must be True or False."),
         (["THREADS"], "DBQUEUE is ['THREADS']; it must be a dict."),
     ],

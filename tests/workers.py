@@ -29,6 +29,12 @@ def environment(**extra: str) -> dict[str, str]:
     }
 
 
+def settings_file(folder: Path, text: str) -> dict[str, str]:
+    """The environment of a process whose settings are those of the tests, changed by ``text``."""
+    (folder / "changed_settings.py").write_text(f"from tests.settings import *\n\n{text}\n")
+    return {"DJANGO_SETTINGS_MODULE": "changed_settings", "PYTHONPATH": f"{folder}:{ROOT}"}
+
+
 class WorkerProcess(subprocess.Popen[bytes]):
     """A worker whose output goes to a file, so that it can be read at any time and never blocks the worker."""
 

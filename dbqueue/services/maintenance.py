@@ -1,9 +1,10 @@
-"""Makes due jobs ready, and returns the jobs of workers that died."""
+"""Makes due jobs ready, returns the jobs of workers that died, and deletes what is old."""
 
 import time
 from collections.abc import Callable, Collection
 
 from ..conf import Settings
+from ..retention import Retention
 from ..store import Store
 from .base import BEATS, Service
 from .rescue import rescue_all
@@ -34,6 +35,7 @@ class Maintenance(Service):
         self._silence = settings.silence
         self._max_crashes = settings.max_crashes
         self._on_ready = on_ready
+        self._retention = Retention(store, settings)
         self._rescue_at = 0.0
         self._last_seen = 0.0
         self._pause = 0.0
@@ -47,11 +49,12 @@ class Maintenance(Service):
         if due == 0:
             self._promote()
             due = self._store.seconds_to_next_due()
+        self._retention.step()
         if time.time() - began > self._timeout / BEATS:
             # The server, or this process, was frozen or cut off meanwhile: nobody could beat.
             self._give_time_to_beat()
         # What is due and could not be promoted is locked by somebody: no reason to ask without a pause.
-        self._pause = min(due or self._poll_interval, self._poll_interval, self._until_rescue())
+        self._pause = min(due or self._poll_interval, self._poll_interval, self._until_rescue(), self._retention.pause)
         self._last_seen = time.time()
         return self._pause
 

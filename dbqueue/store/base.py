@@ -10,13 +10,13 @@ import random
 import uuid
 from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from django.db import connections, models, transaction
+from django.db import IntegrityError, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import F, Value
+from django.db.models import F, Q, Value
 from django.db.models.functions import Cast, Coalesce, Greatest
 
 from ..claim import Claim, Selection
@@ -26,7 +26,7 @@ from ..models import CANCELLABLE, FINAL, RETRYABLE, Attempt, Job, JobQuerySet, J
 from ..outcome import Failure, Outcome
 
 BATCH = 500
-"""Rows that one promotion or rescue moves in one transaction."""
+"""Rows that one promotion, rescue or batch of pruning takes in one transaction."""
 
 CLAIMED_COLUMNS = (
     "id",
@@ -78,6 +78,18 @@ class Rescue(NamedTuple):
 
     failed: list[int]
     """FAILED: too many workers died of them."""
+
+
+class Pruned(NamedTuple):
+    """What one batch of pruning did.
+
+    ``deleted`` counts jobs by the state in which they had ended; ``refused`` counts those that other tables refer to.
+    ``last_id`` is where the next batch goes on; None: nothing that is old enough comes after.
+    """
+
+    deleted: Counter[str]
+    refused: int
+    last_id: int | None
 
 
 class Store(ABC):
@@ -443,8 +455,64 @@ class Store(ABC):
         with self.atomic():
             ended = self.jobs.leaving(FINAL, ids).order_by("id").select_for_update()
             locked = list(ended.values_list("pk", flat=True))
-            self.jobs.filter(pk__in=locked).delete()
+            self._delete_locked(locked)
         return len(locked)
+
+    # Retention
+
+    def prune(
+        self,
+        cutoffs: Mapping[JobStatus, datetime.datetime],
+        after_id: int = 0,
+        limit: int = BATCH,
+        *,
+        dry_run: bool = False,
+    ) -> Pruned:
+        """Of the ``limit`` jobs whose ids follow ``after_id``, delete those that ended before their state's cutoff.
+
+        One short transaction, and none where nothing is old. A row that somebody else has locked is left for the next
+        time. ``dry_run`` only counts.
+
+        The walk goes by id, so it needs no index on finished_at that each finish would have to keep. It is over when a
+        whole batch was enqueued after the last cutoff: what follows can't have ended before.
+        """
+        columns = ("id", "status", "enqueued_at", "finished_at")
+        batch = list(self.jobs.filter(pk__gt=after_id).order_by("id").values_list(*columns)[:limit])
+        old = {pk: status for pk, status, _, ended in batch if ended and ended < cutoffs.get(status, ended)}
+        deleted, refused = Counter(old.values()), 0
+        if old and not dry_run:
+            deleted, refused = self._delete_ended(list(old), cutoffs)
+        over = len(batch) < limit or min(row[2] for row in batch) >= max(cutoffs.values())
+        return Pruned(deleted, refused, None if over else batch[-1][0])
+
+    def _delete_ended(self, ids: list[int], cutoffs: Mapping[JobStatus, datetime.datetime]) -> tuple[Counter[str], int]:
+        """Returns how many were deleted, by state, and how many can't be, because another table refers to them."""
+        ended = Q(*(Q(status=state, finished_at__lt=cutoff) for state, cutoff in cutoffs.items()), _connector=Q.OR)
+        try:
+            with self.atomic():
+                # Asked again under the lock: an operator may have retried one since the look.
+                rows = self.jobs.filter(ended, pk__in=ids).order_by("id").select_for_update(skip_locked=True)
+                locked = dict(rows.values_list("id", "status"))
+                self._delete_locked(locked)
+        except IntegrityError:
+            if len(ids) == 1:
+                return Counter(), 1
+            # One row that can't go must not keep the others.
+            half = len(ids) // 2
+            (some, refused), (more, also) = (self._delete_ended(part, cutoffs) for part in (ids[:half], ids[half:]))
+            return some + more, refused + also
+        return Counter(locked.values()), 0
+
+    def prune_workers(self, before: datetime.datetime, limit: int = BATCH) -> int:
+        """Delete up to ``limit`` rows of workers that stopped or were lost before this time. Returns how many."""
+        stopped = self._workers().filter(stopped_at__lt=before)
+        ids = list(stopped.order_by("id").values_list("id", flat=True)[:limit])
+        deleted: int = stopped.filter(pk__in=ids).delete()[0]
+        return deleted
+
+    def _delete_locked(self, ids: Collection[int]) -> None:
+        """Delete jobs with their attempts, without reading their arguments and results."""
+        self.jobs.leaving(FINAL, ids).only("id").delete()
 
     def call_workers(self, queues: Collection[str]) -> None:
         """Tell listening workers, when the transaction commits, that these queues got work."""

@@ -1,0 +1,99 @@
+"""How long ended jobs and workers are kept, and the walk that deletes what is older."""
+
+import datetime
+import logging
+import random
+import time
+from collections import Counter
+
+from django.db import Error
+
+from .conf import Settings
+from .models import JobStatus
+from .store import Store
+
+logger = logging.getLogger("dbqueue.worker")
+
+FIRST = (2.0, 10.0)
+"""Seconds from a worker's start to its first sweep, at least and at most: those of one deploy don't sweep at once."""
+
+EVERY = (2700.0, 4500.0)
+"""Seconds from one sweep to the next, at least and at most: about an hour."""
+
+REST = 4
+"""How many times as long as a batch took a worker rests after it, so that jobs have the database for themselves.
+
+A batch that is slower than a beat makes Maintenance judge nobody for half a timeout; the rest after it is longer.
+"""
+
+
+class Sweep:
+    """One walk through all jobs, then through the workers' rows. Each step is one short transaction."""
+
+    def __init__(self, store: Store, settings: Settings, *, dry_run: bool = False) -> None:
+        now = store.clock()
+        failed = now - datetime.timedelta(days=settings.keep_failed_days)
+        self.deleted: Counter[str] = Counter()
+        self.refused = 0
+        self.workers = 0
+        self._store = store
+        self._dry_run = dry_run
+        self._cutoffs = {
+            JobStatus.SUCCESSFUL: now - datetime.timedelta(days=settings.keep_successful_days),
+            JobStatus.FAILED: failed,
+            JobStatus.CANCELLED: failed,
+        }
+        self._after_id: int | None = 0
+
+    def step(self) -> bool:
+        """Delete one batch. Returns whether there may be more."""
+        if self._after_id is None:
+            workers = 0 if self._dry_run else self._store.prune_workers(self._cutoffs[JobStatus.FAILED])
+            self.workers += workers
+            return workers > 0
+        pruned = self._store.prune(self._cutoffs, self._after_id, dry_run=self._dry_run)
+        self.deleted += pruned.deleted
+        self.refused += pruned.refused
+        self._after_id = pruned.last_id
+        return True
+
+    def __str__(self) -> str:
+        jobs = ", ".join(f"{self.deleted[state]} {state.lower()}" for state in self._cutoffs)
+        kept = f"; {self.refused} more are kept, because other tables refer to them" if self.refused else ""
+        workers = "" if self._dry_run else f"; rows of workers: {self.workers}"
+        return f"jobs: {jobs}{kept}{workers}"
+
+
+class Retention:
+    """A worker's sweeps: the first soon after its start, then one an hour."""
+
+    def __init__(self, store: Store, settings: Settings) -> None:
+        self._store = store
+        self._settings = settings
+        self._sweep: Sweep | None = None
+        self._next_at = time.monotonic() + random.uniform(*FIRST)
+
+    @property
+    def pause(self) -> float:
+        """Seconds until there is something to do."""
+        return max(0.0, self._next_at - time.monotonic())
+
+    def step(self) -> None:
+        """Delete one batch, if it is time. After an error, the database's or a signal receiver's, the sweep is over."""
+        began = time.monotonic()
+        if began < self._next_at:
+            return
+        sweep, self._sweep = self._sweep, None
+        self._next_at = began + random.uniform(*EVERY)
+        try:
+            sweep = sweep or Sweep(self._store, self._settings)
+            if sweep.step():
+                self._sweep = sweep
+                self._next_at = time.monotonic() + REST * (time.monotonic() - began)
+            elif sweep.deleted or sweep.refused or sweep.workers:
+                logger.info("Retention deleted %s", sweep)
+        except Error:
+            raise
+        except Exception:
+            # Django tells receivers of pre_delete and post_delete, which may be anybody's.
+            logger.exception("Retention failed, and is tried again in an hour")

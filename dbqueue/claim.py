@@ -24,8 +24,11 @@ class Claim(NamedTuple):
     backend: str
     run_after: datetime.datetime | None
     enqueued_at: datetime.datetime
+    crashes: int
     started_at: datetime.datetime
     claimed_at: datetime.datetime
+    ahead: bool = False
+    """Whether no thread was free for it when it was claimed."""
 
     @property
     def args(self) -> list[Any]:

@@ -59,6 +59,8 @@ class Settings:
     threads: int = _setting(8, "a whole number from 1 to 1000", _number(1, 1000, whole=True), "int")
     poll_interval: float = _setting(1.0, "seconds, from 0.01 to 3600", _number(0.01, 3600), "float")
     heartbeat_timeout: float = _setting(30.0, "seconds, from 1 to 86400", _number(1, 86400), "float")
+    max_crashes: int = _setting(3, "a whole number from 1 to 1000", _number(1, 1000, whole=True), "int")
+    database_grace: float = _setting(300.0, "seconds, from 1 to 604800", _number(1, 604_800), "float")
     grace: float = _setting(30.0, "seconds, from 0 to 86400", _number(0, 86400), "float")
     unknown_task: str = _setting("fail", "'fail' or 'wait'", lambda value: value in ("fail", "wait"), "str")
     max_result_bytes: int = _setting(
@@ -73,6 +75,14 @@ class Settings:
         if problems:
             raise InvalidSettings(" ".join(problems))
         return settings
+
+    @property
+    def silence(self) -> float:
+        """Seconds without a heartbeat after which a worker is declared lost.
+
+        Short of HEARTBEAT_TIMEOUT, so that within that time its jobs are not only missed but ready to run again.
+        """
+        return 0.8 * self.heartbeat_timeout
 
     def replace(self, **changes: Any) -> "Settings":
         """These settings with some changed. Raises InvalidSettings for a value that is not allowed."""

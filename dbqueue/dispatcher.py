@@ -6,6 +6,7 @@ import os
 import random
 import socket
 import time
+import uuid
 from collections.abc import Collection
 from contextlib import suppress
 from dataclasses import dataclass
@@ -20,7 +21,7 @@ from .exceptions import WorkerLost
 from .executor import Executor
 from .outcome import Outcome
 from .pool import Pool
-from .services.base import Service, backoff
+from .services.base import Service, Trouble
 from .services.completer import Completer
 from .services.heartbeat import Heartbeat
 from .services.maintenance import Maintenance
@@ -43,7 +44,7 @@ class Mode:
     """What a worker was asked to do.
 
     ``burst``: end when nothing is due. ``max_jobs``: end after so many claims. ``supervisor``: the process id without
-    which this process has no reason to live.
+    which this process has no reason to live. ``token``: what that supervisor knows this worker by.
     """
 
     selection: Selection = Selection()
@@ -51,6 +52,7 @@ class Mode:
     burst: bool = False
     max_jobs: int | None = None
     supervisor: int | None = None
+    token: uuid.UUID | None = None
 
 
 class Dispatcher:
@@ -74,15 +76,16 @@ class Dispatcher:
         self.worker_id = 0
         self._stops = 0
         self._claimed = 0
-        self._failures = 0
+        self._trouble = Trouble("Claiming")
         self._in_doubt = False
         self._finished = False
-        self._unwritten = False
+        self._failed = False
 
     def run(self) -> int:
         """Work until told to stop.
 
-        Returns the exit code: 0, or 1 where a part of the worker died or the last outcomes could not be written.
+        Returns the exit code: 0, or 1 where a part of the worker died, the database could not be used for
+        DATABASE_GRACE, or the last outcomes could not be written.
         """
         with owned_connection(self.settings.database):
             self._start()
@@ -91,7 +94,7 @@ class Dispatcher:
                     self.turn()
             finally:
                 self._shut_down()
-        return 1 if self._crashed() or self._unwritten else 0
+        return 1 if self._failed else 0
 
     def stop(self) -> None:
         """Stop claiming, finish what runs. Asked a second time: end now. May be called by a signal handler."""
@@ -101,7 +104,7 @@ class Dispatcher:
     @property
     def stopping(self) -> bool:
         orphaned = self.mode.supervisor is not None and os.getppid() != self.mode.supervisor
-        return bool(self._stops or self._finished or orphaned or self._crashed())
+        return bool(self._stops or self._finished or orphaned or self._crashed() or self._gives_up())
 
     def turn(self) -> None:
         """Look for work once, hand it out, and wait if there was nothing to do."""
@@ -140,35 +143,54 @@ class Dispatcher:
                 self._come_back()
             if self._in_doubt or self.completer.was_refused():
                 self._settle_doubt()
+            self._tell_begun()
             if self.mode.burst:
                 self.store.promote()
-            room = self._room()
-            claims = self.store.claim(self.worker_id, room, self.mode.selection) if room else []
+            claims = self._take()
         except Error as exc:
             self._lost_database(exc)
             return None
         except WorkerLost:
             self.heartbeat.lose(self.worker_id)
             return None
-        self._failures = 0
-        # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.
-        known = self._known_here()
-        claims = [claim for claim in claims if (claim.job_id, claim.lease) not in known]
+        self._trouble.over()
         self._claimed += len(claims)
         return claims
 
-    def _known_here(self) -> set[tuple[int, int]]:
-        """(id, lease) of what runs or waits here, and of what has ended and is not written."""
-        return self.pool.held_keys() | self.completer.unwritten()
+    def _take(self) -> list[Claim]:
+        room, free = self._room(), self.pool.free
+        if not room:
+            return []
+        claims = self.store.claim(self.worker_id, room, self.mode.selection, free=free)
+        # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.
+        known = self._known_here()
+        claims = [claim for claim in claims if (claim.job_id, claim.lease) not in known]
+        if suspects := [claim for claim in claims if claim.ahead and claim.crashes]:
+            # Should the worker die again, it must be known which of them had begun.
+            self.pool.be_careful()
+            self.store.release(suspects)
+        return [claim for claim in claims if not (claim.ahead and claim.crashes)]
+
+    def _tell_begun(self) -> None:
+        """Should this worker die, these were attempts; what was only taken ahead was none."""
+        if begun := self.pool.begun():
+            self.store.begun(begun)
+            self.pool.told(begun)
+
+    def _known_here(self) -> dict[tuple[int, int], Claim]:
+        """What runs or waits here, and what has ended and is not written, by (id, lease)."""
+        return self.pool.held() | self.completer.unwritten()
 
     def _room(self) -> int:
+        if self._hopeless():
+            return 0
         left = self.pool.room if self.mode.max_jobs is None else min(self.pool.room, self.mode.max_jobs - self._claimed)
         return max(0, min(left, MOST_UNWRITTEN - self.completer.pending))
 
     def _rest(self) -> None:
         if self.mode.burst or self.mode.max_jobs is not None:
             self.wakeup.wait(BURST_LOOK)
-        elif self.pool.waits:
+        elif self.pool.waits or self.pool.has_untold:
             self.wakeup.wait(PATIENT_LOOK)
         else:
             self.wakeup.wait(self.settings.poll_interval * random.uniform(0.75, 1.25))
@@ -194,17 +216,18 @@ class Dispatcher:
         """The claim's commit may have succeeded although its reply was lost."""
         self._in_doubt = True
         renew(self.settings.database)
-        log = logger.warning if self._failures == 0 else logger.debug
-        log("Claiming failed, trying again: %s", str(exc).strip())
-        self.wakeup.wait(backoff(self._failures))
-        self._failures += 1
+        self.wakeup.wait(self._trouble.note(exc))
 
     def _settle_doubt(self) -> None:
-        """Give back what the database thinks is running here and is not."""
+        """Give back what the database thinks is running here and is not, and the other way round."""
         self._in_doubt = True
-        standing = self.store.held_by(self.worker_id)
         known = self._known_here()
-        self.store.release([claim for claim in standing if (claim.job_id, claim.lease) not in known])
+        standing = {(claim.job_id, claim.lease): claim for claim in self.store.held_by(self.worker_id)}
+        self.store.release([claim for key, claim in standing.items() if key not in known])
+        # Only this worker's: those of the row before, which was declared lost, are others' now.
+        taken_back = [known[key] for key in known.keys() - standing.keys() if known[key].worker_id == self.worker_id]
+        if restored := self.store.restore(taken_back):
+            logger.warning("Claims that a crash of the server had taken back, restored: %d", restored)
         self._in_doubt = False
 
     def _come_back(self) -> None:
@@ -219,7 +242,7 @@ class Dispatcher:
         )
         self._register()
 
-    def _give_back(self, claims: list[Claim]) -> None:
+    def _give_back(self, claims: Collection[Claim]) -> None:
         try:
             self.store.release(claims)
         except Error as exc:
@@ -232,6 +255,7 @@ class Dispatcher:
             pid=os.getpid(),
             queues=str(self.mode.selection),
             threads=self.settings.threads,
+            token=self.mode.token,
         )
         self.heartbeat.beat_for(self.worker_id)
 
@@ -259,14 +283,27 @@ class Dispatcher:
         crashes = [self.pool.crashed, *(service.crashed for service in self.services)]
         return next((crash for crash in crashes if crash is not None), None)
 
+    def _hopeless(self) -> Error | None:
+        """The error that has kept a part of this worker from its work for DATABASE_GRACE."""
+        troubles = (self._trouble, *(service.trouble for service in self.services))
+        return next((trouble.error for trouble in troubles if trouble.seconds > self.settings.database_grace), None)
+
+    def _gives_up(self) -> bool:
+        """Whether it is hopeless, and nothing would be lost: neither a running job nor an outcome not yet written."""
+        return bool(self._hopeless() and self.pool.idle and not self.completer.pending)
+
     def _shut_down(self) -> None:
-        if crash := self._crashed():
-            logger.critical("Worker %s ends: a part of it died: %r", self.name, crash)
+        if reason := self._crashed():
+            logger.critical("Worker %s ends: a part of it died: %r", self.name, reason)
+        elif reason := self._hopeless():
+            grace = self.settings.database_grace
+            logger.critical("Worker %s ends: no use of its database for %g s: %s", self.name, grace, reason)
+        self._failed = reason is not None
         self._give_back(self.pool.take_back())
         self._await_running()
         if still_running := self.pool.held():
             logger.warning("Worker %s gives back what still runs, jobs: %d", self.name, len(still_running))
-            self._give_back(still_running)
+            self._give_back(still_running.values())
         self._flush()
         for service in self.services:
             service.stop()
@@ -294,5 +331,5 @@ class Dispatcher:
         self.completer.stop()
         self.completer.join(1.0 if self._stops > 1 else max(self.settings.grace, 5.0))
         if self.completer.pending:
-            self._unwritten = True
+            self._failed = True
             logger.error("Worker %s could not write %d outcomes", self.name, self.completer.pending)

@@ -1,6 +1,7 @@
 """What is in the tables: jobs, their ended attempts, and the workers."""
 
 import datetime
+import uuid
 from collections.abc import Collection
 from typing import Self
 
@@ -56,7 +57,15 @@ class Worker(models.Model):
     started_at = models.DateTimeField()
     heartbeat_at = models.DateTimeField()
     stopped_at = models.DateTimeField(null=True, blank=True)
-    lost = models.BooleanField(default=False, help_text=_("It went silent and was declared dead."))
+    lost = models.BooleanField(default=False, help_text=_("It died, or went silent, and was declared dead."))
+    token = models.UUIDField(
+        null=True, default=uuid.uuid4, editable=False, help_text=_("Its supervisor's name for it.")
+    )
+    leases_lost = models.PositiveIntegerField(
+        default=0,
+        db_default=0,
+        help_text=_("Outcomes that were refused, because the job was not this worker's any more."),
+    )
 
     objects = WorkerQuerySet.as_manager()
 
@@ -117,6 +126,15 @@ class Job(models.Model):
     )
     lease = models.PositiveIntegerField(default=0, help_text=_("Number of claims so far; never goes back."))
     attempt = models.PositiveIntegerField(default=0, help_text=_("Number of attempts used."))
+    ahead = models.BooleanField(
+        default=False,
+        db_default=False,
+        editable=False,
+        help_text=_("Claimed before a thread was free for it, and not known to have begun."),
+    )
+    crashes = models.PositiveSmallIntegerField(
+        default=0, db_default=0, help_text=_("How often a worker died while it held this job.")
+    )
     return_value = models.JSONField(null=True, blank=True)
 
     objects = JobQuerySet.as_manager()

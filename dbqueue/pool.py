@@ -3,7 +3,7 @@
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 
 from .claim import Claim
@@ -25,6 +25,9 @@ SHORTEST = 1e-6
 SMOOTHING = 0.05
 """Weight of the newest job in the mean duration."""
 
+TELL_AFTER = 0.05
+"""Seconds after which a job that was taken ahead is told to have begun. Most have ended by then."""
+
 
 class Pool:
     """N threads on one queue. ``run`` must not raise; if it does, ``crashed`` says with what."""
@@ -36,6 +39,7 @@ class Pool:
         self._on_room = on_room
         self._queue: SimpleQueue[Claim | None] = SimpleQueue()
         self._held: dict[tuple[int, int], Claim] = {}
+        self._untold: dict[tuple[int, int], tuple[float, Claim]] = {}
         self._mean: float | None = None
         self._last_start = 0.0
 
@@ -53,6 +57,11 @@ class Pool:
         return max(0, self.capacity - len(self._held))
 
     @property
+    def free(self) -> int:
+        """Threads that wait for a job."""
+        return max(0, self._threads - len(self._held))
+
+    @property
     def idle(self) -> bool:
         return not self._held
 
@@ -66,13 +75,32 @@ class Pool:
         """Whether jobs wait here although no thread has started one for a while: they were thought shorter."""
         return self.waits and time.monotonic() - self._last_start > PATIENCE
 
+    @property
+    def has_untold(self) -> bool:
+        """Whether a job runs of which the database says that it was only taken ahead."""
+        return bool(self._untold)
+
+    def begun(self) -> list[Claim]:
+        """Those of them that have run for TELL_AFTER seconds."""
+        before = time.monotonic() - TELL_AFTER
+        return [claim for began, claim in self._untold.copy().values() if began < before]
+
+    def told(self, claims: Iterable[Claim]) -> None:
+        """The database has been told that these have begun."""
+        for claim in claims:
+            self._untold.pop((claim.job_id, claim.lease), None)
+
+    def be_careful(self) -> None:
+        """Until jobs are known to be short again, take no more than the threads."""
+        self._mean = self._threads * AHEAD * 2
+
     def submit(self, claim: Claim) -> None:
         self._held[claim.job_id, claim.lease] = claim
         self._queue.put(claim)
 
     def take_back(self) -> list[Claim]:
-        """Remove and return what no thread has started; until jobs are short again, take no more than the threads."""
-        self._mean = self._threads * AHEAD * 2
+        """Remove and return what no thread has started, and be careful from now on."""
+        self.be_careful()
         claims: list[Claim] = []
         try:
             while claim := self._queue.get_nowait():
@@ -87,13 +115,9 @@ class Pool:
         for _ in range(self._threads):
             self._queue.put(None)
 
-    def held_keys(self) -> set[tuple[int, int]]:
-        """(id, lease) of everything that was submitted and has not ended."""
-        return set(self._held.copy())
-
-    def held(self) -> list[Claim]:
-        """Everything that was submitted and has not ended."""
-        return list(self._held.copy().values())
+    def held(self) -> dict[tuple[int, int], Claim]:
+        """Everything that was submitted and has not ended, by (id, lease)."""
+        return self._held.copy()
 
     @property
     def _ahead(self) -> int:
@@ -104,11 +128,15 @@ class Pool:
     def _work(self) -> None:
         try:
             while claim := self._queue.get():
+                key = claim.job_id, claim.lease
                 began = self._last_start = time.monotonic()
+                if claim.ahead:
+                    self._untold[key] = began, claim
                 try:
                     self._run(claim)
                 finally:
-                    self._held.pop((claim.job_id, claim.lease), None)
+                    self._untold.pop(key, None)
+                    self._held.pop(key, None)
                 self._learn(time.monotonic() - began)
                 if 2 * self._queue.qsize() <= self._ahead:
                     self._on_room()

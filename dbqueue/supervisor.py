@@ -5,11 +5,15 @@ import os
 import signal
 import subprocess
 import time
+import uuid
 from pathlib import Path
 
 from django.utils.autoreload import StatReloader, get_child_arguments
 
+from .conf import Settings
 from .services.base import backoff
+from .services.undertaker import Undertaker
+from .store import store_for
 from .wakeup import Wakeup
 
 logger = logging.getLogger("dbqueue.worker")
@@ -27,6 +31,9 @@ database that was not there yet."""
 MOST_FAILED_STARTS = 5
 """Starts in a row that may fail before the supervisor gives up."""
 
+LAST_BURIAL = 5.0
+"""Seconds that the supervisor waits at its end for the burial of children that died."""
+
 
 class Child:
     """One place for a process, and how its starts went."""
@@ -35,6 +42,8 @@ class Child:
         self.number = number
         self.done = False
         self.failed_starts = 0
+        self.failing_since = 0.0
+        self.token = uuid.uuid4()
         self.waits_for_code = False
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
@@ -58,8 +67,9 @@ class Child:
     def start(self) -> None:
         if time.monotonic() < self._start_at:
             return
+        self.token = uuid.uuid4()
         # A group of its own: Ctrl-C reaches the supervisor alone, which tells each child once.
-        self._process = subprocess.Popen(self._arguments, process_group=0)
+        self._process = subprocess.Popen([*self._arguments, "--token", str(self.token)], process_group=0)
         self._started = time.monotonic()
 
     @property
@@ -69,6 +79,8 @@ class Child:
     def bury(self) -> None:
         """Make the place free for another start: at once after a long life, later and later after short ones."""
         self.failed_starts = 0 if self.lived_long or self.code == 0 else self.failed_starts + 1
+        if self.failed_starts <= 1:
+            self.failing_since = time.monotonic()
         self._start_at = time.monotonic() + (backoff(self.failed_starts) if self.failed_starts else 0.0)
         self._process = None
 
@@ -83,16 +95,19 @@ class Supervisor:
     With ``reload`` they start anew when a file of the project changes.
     """
 
-    def __init__(self, processes: int, name: str, *, reload: bool = False) -> None:
+    def __init__(self, settings: Settings, processes: int, name: str, *, reload: bool = False) -> None:
+        self._settings = settings
         self._children = [Child(_arguments(name, number), number) for number in range(1, processes + 1)]
         self._files = StatReloader() if reload else None
         self._seen: dict[Path, float] = {}
         self._wakeup = Wakeup()
+        self._undertaker = Undertaker(store_for(settings.database), settings.max_crashes, self._wakeup.set)
         self._stops = 0
         self._code = 0
 
     def run(self) -> int:
         """Returns the exit code: 0 when the children ended well or were stopped, 1 if one can't start."""
+        self._undertaker.start()
         self._code_changed()
         while not self._stops and not all(child.done for child in self._children):
             if self._code_changed():
@@ -122,6 +137,7 @@ class Supervisor:
 
     def _take_note(self, child: Child, code: int) -> None:
         """A child has ended. One that ended well, as after --burst, is not replaced."""
+        self._bury(child, code)
         if code == 0 and self._files is None:
             child.done = True
             return
@@ -135,11 +151,22 @@ class Supervisor:
             )
         elif code != 0:
             logger.error("Worker process %d ended with %d and is replaced", child.number, code)
-        if child.failed_starts >= MOST_FAILED_STARTS:
+        if child.failed_starts >= MOST_FAILED_STARTS and not self._others_work(child):
             logger.critical("Worker process %d can't start: it failed %d times", child.number, child.failed_starts)
             child.done = True
             self._code = 1
             self.stop()
+
+    def _others_work(self, child: Child) -> bool:
+        """Whether its siblings do well: then it is tried for longer, as stopping would stop them too."""
+        failing = time.monotonic() - child.failing_since
+        others = any(other.alive and other.lived_long for other in self._children if other is not child)
+        return others and failing < self._settings.database_grace
+
+    def _bury(self, child: Child, code: int) -> None:
+        """Free the jobs of a child that could not give them back itself."""
+        if code:
+            self._undertaker.bury(child.token)
 
     def _end(self) -> None:
         """Tell the children once for each time that this process was told, and wait for them."""
@@ -149,8 +176,12 @@ class Supervisor:
                 told += 1
                 self._tell(signal.SIGTERM)
             self._wakeup.wait(LOOK)
-        if any(child.code for child in self._children):
-            self._code = 1
+        for child in self._children:
+            if code := child.code:
+                self._bury(child, code)
+                self._code = 1
+        self._undertaker.stop()
+        self._undertaker.join(LAST_BURIAL)
 
     def _tell(self, number: signal.Signals) -> None:
         for child in self._children:

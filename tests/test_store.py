@@ -2,6 +2,7 @@
 
 import datetime
 import threading
+import uuid
 from collections.abc import Callable
 from typing import Any
 
@@ -49,6 +50,11 @@ def enqueue(store: Store, **changes: Any) -> int:
 
 def register(store: Store, name: str = "worker", now: datetime.datetime | None = None) -> int:
     return store.register(name=name, hostname="host", pid=1, queues="", threads=2, now=now)
+
+
+def rescue(store: Store, now: datetime.datetime) -> list[int]:
+    store.declare_lost(30, now)
+    return store.rescue(3, now=now).again
 
 
 def states() -> dict[int, str]:
@@ -132,6 +138,7 @@ def test_claim_tells_all_that_a_thread_needs(store: Store) -> None:
         backend="tasks",
         run_after=None,
         enqueued_at=job.enqueued_at,
+        crashes=0,
         started_at=claim.claimed_at,
         claimed_at=claim.claimed_at,
     )
@@ -372,14 +379,14 @@ def test_rescue_returns_the_jobs_of_a_silent_worker_only(store: Store) -> None:
     [lost] = store.claim(silent, 1)
     [kept] = store.claim(lively, 1)
 
-    assert store.rescue(30, now=now) == [lost.job_id]
+    assert rescue(store, now) == [lost.job_id]
 
     assert states() == {lost.job_id: JobStatus.READY, kept.job_id: JobStatus.RUNNING}
     assert list(Worker.objects.alive().values_list("pk", flat=True)) == [lively]
     attempt = Attempt.objects.get()
     assert (attempt.number, attempt.worker_id) == (1, silent)
     assert attempt.exception_class_path == f"{WorkerLost.__module__}.WorkerLost"
-    assert store.rescue(30, now=now) == []
+    assert rescue(store, now) == []
 
 
 def test_a_rescued_jobs_old_outcome_is_refused(store: Store) -> None:
@@ -387,7 +394,7 @@ def test_a_rescued_jobs_old_outcome_is_refused(store: Store) -> None:
     enqueue(store)
     silent = register(store, now=now - HOUR)
     [old] = store.claim(silent, 1)
-    store.rescue(30, now=now)
+    rescue(store, now)
     [new] = store.claim(register(store), 1)
 
     assert store.finish([Outcome.succeeded(old, '"old"')]) != []
@@ -399,13 +406,13 @@ def test_a_rescued_jobs_old_outcome_is_refused(store: Store) -> None:
 def test_rescue_finds_a_job_whose_worker_has_ended(store: Store) -> None:
     claim = claimed(store)
     store.unregister(claim.worker_id)
-    assert store.rescue(30) == [claim.job_id]
+    assert store.rescue(3) == ([claim.job_id], [], [])
 
 
 def test_a_worker_that_was_declared_lost_can_not_claim(store: Store) -> None:
     enqueue(store)
     worker = register(store)
-    store.rescue(30, now=store.clock() + HOUR)
+    rescue(store, store.clock() + HOUR)
     with pytest.raises(WorkerLost):
         store.claim(worker, 1)
     assert set(states().values()) == {JobStatus.READY}
@@ -422,13 +429,149 @@ def test_rescue_moves_a_great_many_in_steps(store: Store) -> None:
     worker = register(store)
     store.claim(worker, 25)
     store.unregister(worker)
-    assert [len(store.rescue(30, limit=10)) for _ in range(4)] == [10, 10, 5, 0]
+    assert [len(store.rescue(3, limit=10).again) for _ in range(4)] == [10, 10, 5, 0]
+
+
+def test_what_was_taken_ahead_is_told_from_what_a_thread_will_begin(store: Store) -> None:
+    first, second, third = (enqueue(store) for _ in range(3))
+    claims = store.claim(register(store), 3, free=1)
+    assert [(claim.job_id, claim.ahead) for claim in claims] == [(first, False), (second, True), (third, True)]
+
+    store.begun([claims[1], claims[2]._replace(lease=9)])
+
+    assert dict(Job.objects.values_list("pk", "ahead")) == {first: False, second: False, third: True}
+
+
+def test_a_dead_worker_uses_up_no_attempt_of_a_job_that_it_had_not_begun(store: Store) -> None:
+    begun, ahead = enqueue(store), enqueue(store)
+    worker = register(store)
+    claims = store.claim(worker, 2, free=1)
+    store.unregister(worker)
+
+    assert store.rescue(3) == ([begun], [ahead], [])
+
+    assert list(Job.objects.order_by("pk").values_list("status", "attempt", "lease", "crashes")) == [
+        (JobStatus.READY, 1, 1, 1),
+        (JobStatus.READY, 0, 1, 1),
+    ]
+    assert Job.objects.get(pk=ahead).started_at is None
+    assert list(Attempt.objects.values_list("job_id", flat=True)) == [begun]
+    assert store.finish([Outcome.succeeded(claim, None) for claim in claims]) != []
+    # Suspected now, so they come before a job of higher priority, to be begun at once.
+    enqueue(store, priority=9)
+    assert [claim.job_id for claim in store.claim(register(store), 3, free=2)][:2] == [begun, ahead]
+
+
+def test_a_job_whose_workers_die_ends_failed(store: Store) -> None:
+    pk = enqueue(store)
+    for number in (1, 2):
+        worker = register(store)
+        store.claim(worker, 1)
+        store.unregister(worker)
+        assert store.rescue(3) == ([pk], [], []), number
+    worker = register(store)
+    store.claim(worker, 1)
+    store.unregister(worker)
+
+    assert store.rescue(3) == ([], [], [pk])
+
+    job = Job.objects.get()
+    assert (job.status, job.attempt, job.crashes, job.worker_id) == (JobStatus.FAILED, 3, 3, worker)
+    assert job.finished_at is not None
+    last = Attempt.objects.order_by("number").last()
+    assert last is not None
+    assert "worker lost" in last.traceback and "DBQUEUE['MAX_CRASHES'] is 3" in last.traceback
+    assert store.claim(register(store), 1) == []
+    assert store.retry([pk]) == 1
+    assert Job.objects.get().crashes == 0
+
+
+def test_what_nobody_had_begun_is_never_failed_for_its_workers(store: Store) -> None:
+    pk = enqueue(store)
+    for _ in range(5):
+        worker = register(store)
+        store.claim(worker, 1, free=0)
+        store.unregister(worker)
+        assert store.rescue(2) == ([], [pk], [])
+    assert Job.objects.get().crashes == 1
+
+
+def test_a_worker_that_was_seen_to_die_is_lost_at_once(store: Store) -> None:
+    token = uuid.uuid4()
+    dead = store.register(name="dead", hostname="h", pid=1, queues="", threads=1, token=token)
+    other = register(store)
+
+    assert store.lose(token) == 1
+
+    assert list(Worker.objects.alive().values_list("pk", flat=True)) == [other]
+    assert Worker.objects.get(pk=dead).lost
+    assert store.lose(token) == 0
+
+
+def take_back(claim: Claim) -> None:
+    """What a crash of the server does to a claim that was not on disk."""
+    Job.objects.filter(pk=claim.job_id).update(
+        status=JobStatus.READY, lease=claim.lease - 1, attempt=claim.attempt - 1, worker=None, started_at=None
+    )
+
+
+def test_a_claim_that_a_crash_took_back_is_restored(store: Store) -> None:
+    claim = claimed(store)
+    before = Job.objects.values().get()
+    take_back(claim)
+
+    assert store.restore([claim]) == 1
+
+    assert Job.objects.values().get() == before
+    assert store.finish([Outcome.succeeded(claim, "1")]) == []
+
+
+@pytest.mark.parametrize("meanwhile", ["claimed by another", "released", "ended", "cancelled", "claimed twice"])
+def test_only_a_claim_that_a_crash_took_back_is_restored(store: Store, meanwhile: str) -> None:
+    claim = claimed(store)
+    match meanwhile:
+        case "claimed by another":
+            take_back(claim)
+            store.claim(register(store), 1)
+        case "released":
+            store.release([claim])
+        case "ended":
+            store.finish([Outcome.succeeded(claim, None)])
+        case "cancelled":
+            take_back(claim)
+            store.cancel([claim.job_id])
+        case "claimed twice":
+            take_back(claim)
+            other = register(store)
+            store.release(store.claim(other, 1))
+            store.release(store.claim(other, 1))
+    before = Job.objects.values().get()
+
+    assert store.restore([claim]) == 0
+
+    assert Job.objects.values().get() == before
+
+
+def test_what_was_written_although_its_reply_was_lost_is_known(store: Store) -> None:
+    claim, other = claimed(store), claimed(store)
+    done, failed = Outcome.succeeded(claim, "1"), Outcome.failed(other, Boom())
+    store.finish([done])
+    store.release([other])
+    assert store.finish([done, failed]) == [done, failed]
+    assert store.written([done, failed]) == [done]
+
+
+def test_lost_leases_are_counted_with_their_worker(store: Store) -> None:
+    claims = [claimed(store), claimed(store)]
+    claims.append(claims[0]._replace(lease=7))
+    store.count_lost_leases([Outcome.succeeded(claim, None) for claim in claims])
+    assert dict(Worker.objects.values_list("pk", "leases_lost")) == {claims[0].worker_id: 2, claims[1].worker_id: 1}
 
 
 def test_a_worker_that_was_declared_lost_is_told(store: Store) -> None:
     worker = register(store)
     assert store.beat(worker)
-    store.rescue(30, now=store.clock() + HOUR)
+    rescue(store, store.clock() + HOUR)
     assert not store.beat(worker)
 
 

@@ -4,7 +4,7 @@ import os
 import signal
 import threading
 import time
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -243,7 +243,7 @@ class FrozenStore:
     def __init__(self, store: Store, seconds: float) -> None:
         self._store = store
         self._seconds = seconds
-        self.rescues = 0
+        self.judgements = 0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
@@ -252,9 +252,9 @@ class FrozenStore:
         time.sleep(self._seconds)
         return self._store.seconds_to_next_due()
 
-    def rescue(self, timeout: float, **options: Any) -> list[int]:
-        self.rescues += 1
-        return self._store.rescue(timeout, **options)
+    def declare_lost(self, timeout: float, now: datetime) -> int:
+        self.judgements += 1
+        return self._store.declare_lost(timeout, now)
 
 
 def test_after_a_freeze_of_the_server_nobody_is_judged_at_once() -> None:
@@ -262,19 +262,18 @@ def test_after_a_freeze_of_the_server_nobody_is_judged_at_once() -> None:
     settings = Settings(heartbeat_timeout=1)
     maintenance = Maintenance(frozen, settings, lambda queues: None, lambda: None)
     maintenance.run_once()
-    time.sleep(maintenance.run_once())
-    time.sleep(maintenance.run_once())
-    maintenance.run_once()
-    judged = frozen.rescues
+    while not frozen.judgements:
+        time.sleep(maintenance.run_once())
+    judged = frozen.judgements
     assert judged > 0
 
     frozen._seconds = 2
     maintenance.run_once()
-    judged = frozen.rescues
+    judged = frozen.judgements
     frozen._seconds = 0
     maintenance.run_once()
 
-    assert frozen.rescues == judged
+    assert frozen.judgements == judged
 
 
 def test_a_loss_of_the_row_before_is_not_taken_for_this_ones() -> None:

@@ -3,6 +3,7 @@
 import logging
 import random
 import threading
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 
@@ -18,7 +19,7 @@ LAST_PAUSE = 10.0
 """Seconds to wait after an error of the database: doubled from the first to the last, with full jitter."""
 
 
-BEATS = 4
+BEATS = 6
 """Beats of a worker in one HEARTBEAT_TIMEOUT: three may be late before anybody takes it for dead."""
 
 
@@ -26,6 +27,36 @@ def backoff(failures: int) -> float:
     """Seconds to wait after ``failures`` errors in a row: somewhere from half of min(10, 0.1 · 2^n) to all of it."""
     longest = min(LAST_PAUSE, FIRST_PAUSE * 2 ** min(failures, 20))
     return random.uniform(longest / 2, longest)
+
+
+class Trouble:
+    """Errors of the database in a row: said once, tried again later and later."""
+
+    def __init__(self, what: str) -> None:
+        self.error: Error | None = None
+        self._what = what
+        self._failures = 0
+        self._since = 0.0
+
+    @property
+    def seconds(self) -> float:
+        """How long it has lasted; 0 where there is none."""
+        return 0.0 if self.error is None else time.monotonic() - self._since
+
+    def note(self, error: Error) -> float:
+        """Return how many seconds to wait before the next try."""
+        if self.error is None:
+            self._since = time.monotonic()
+            logger.warning("%s failed, trying again: %s", self._what, str(error).strip())
+        self.error = error
+        self._failures += 1
+        return backoff(self._failures - 1)
+
+    def over(self) -> None:
+        if self.error is not None:
+            logger.info("%s works again, after %.1f s", self._what, self.seconds)
+        self.error = None
+        self._failures = 0
 
 
 class Service(ABC):
@@ -36,6 +67,7 @@ class Service(ABC):
 
     def __init__(self, alias: str, on_change: Callable[[], None]) -> None:
         self.crashed: BaseException | None = None
+        self.trouble = Trouble(f"The service {self.name}")
         self._alias = alias
         self._on_change = on_change
         self._stopping = threading.Event()
@@ -75,18 +107,14 @@ class Service(ABC):
             self._on_change()
 
     def _repeat(self) -> None:
-        failures = 0
         while not self._finished():
             try:
                 pause = self.run_once()
-                failures = 0
+                self.trouble.over()
             except Error as exc:
                 renew(self._alias)
                 self.lost_database()
-                pause = min(backoff(failures), self.longest_pause)
-                log = logger.warning if failures == 0 else logger.debug
-                log("The service %s lost the database, trying again: %s", self.name, str(exc).strip())
-                failures += 1
+                pause = min(self.trouble.note(exc), self.longest_pause)
             if not self._finished():
                 self._wakeup.wait(pause)
 

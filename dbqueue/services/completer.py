@@ -7,6 +7,7 @@ from typing import Any
 
 from django.db import DataError, Error, IntegrityError
 
+from ..claim import Claim
 from ..connections import renew
 from ..outcome import Outcome
 from ..store import Store, fence
@@ -19,6 +20,10 @@ MOST_AT_ONCE = 500
 
 MOST_CHARACTERS = 16_000_000
 """Characters of return values and tracebacks, after which a statement takes in no further outcome."""
+
+ABOUT_THE_SERVER = ("08", "25", "40", "53", "57")
+"""Classes of SQLSTATE that tell nothing of the values: connection, state of the transaction (as read-only), rollback,
+resources, an operator's intervention."""
 
 IDLE = 60.0
 """Seconds to sleep when nobody puts an outcome; ``put()`` wakes."""
@@ -35,6 +40,7 @@ class Completer(Service):
         self._arrived: SimpleQueue[Outcome] = SimpleQueue()
         self._batch: dict[tuple[int, int], Outcome] = {}
         self._unwritten: dict[tuple[int, int], Outcome] = {}
+        self._in_doubt = False
         self._refusals = 0
         self._refusals_told = 0
 
@@ -48,9 +54,9 @@ class Completer(Service):
         self._arrived.put(outcome)
         self.wake()
 
-    def unwritten(self) -> set[tuple[int, int]]:
-        """(id, lease) of jobs that have ended but still stand as RUNNING."""
-        return set(self._unwritten.copy())
+    def unwritten(self) -> dict[tuple[int, int], Claim]:
+        """Claims whose job has ended but still stands as RUNNING, by (id, lease)."""
+        return {key: outcome.claim for key, outcome in self._unwritten.copy().items()}
 
     def was_refused(self) -> bool:
         """Whether an outcome was refused since this was last asked: what stands as running may not be what runs."""
@@ -62,6 +68,7 @@ class Completer(Service):
         while self._batch:
             self._write(list(self._batch.values()))
             self._gather()
+        self._in_doubt = False
         return IDLE
 
     def _gather(self) -> None:
@@ -77,16 +84,29 @@ class Completer(Service):
 
     def _write(self, outcomes: list[Outcome]) -> None:
         try:
-            refused = self._store.finish(outcomes)
+            refused = self._finish(outcomes)
         except Error as exc:
+            self._in_doubt = True
             if len(outcomes) == 1:
                 self._write_what_is_left_of(outcomes[0], exc)
-            elif self._database_answers():
+            elif _sqlstate(exc)[:2] not in ABOUT_THE_SERVER and self._database_answers():
                 self._write_singly(outcomes)
             else:
                 raise
             return
         self._settle(outcomes, refused)
+
+    def _finish(self, outcomes: list[Outcome]) -> list[Outcome]:
+        """Write them, and return those that are refused for good."""
+        refused = self._store.finish(outcomes)
+        if refused and self._in_doubt:
+            # The commit of an earlier try may have succeeded, and its reply have been lost.
+            written = self._store.written(refused)
+            refused = [outcome for outcome in refused if outcome not in written]
+        if refused and self._store.restore([outcome.claim for outcome in refused]):
+            refused = self._store.finish(refused)
+        self._store.count_lost_leases(refused)
+        return refused
 
     def _write_singly(self, outcomes: list[Outcome]) -> None:
         """One outcome that the database does not take must not keep back the others."""
@@ -104,7 +124,7 @@ class Completer(Service):
         if not _refuses_the_value(exc) or not self._database_answers():
             raise exc
         logger.error("The database refused the outcome of job %s: %s", outcome.claim, str(exc).strip())
-        self._settle([outcome], self._store.finish([outcome.refused(exc)]))
+        self._settle([outcome], self._finish([outcome.refused(exc)]))
 
     def _database_answers(self) -> bool:
         renew(self._alias)
@@ -141,6 +161,10 @@ def _refuses_the_value(exc: Error) -> bool:
 
     SQLSTATE class 54, "program limit exceeded", arrives as an OperationalError, as a lost connection does.
     """
+    return isinstance(exc, DataError | IntegrityError) or _sqlstate(exc).startswith("54")
+
+
+def _sqlstate(exc: Error) -> str:
+    """Five characters, or nothing where the driver or the database has none."""
     cause: Any = exc.__cause__
-    state = str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
-    return isinstance(exc, DataError | IntegrityError) or state.startswith("54")
+    return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")

@@ -1,17 +1,18 @@
 """Makes due jobs ready, and returns the jobs of workers that died."""
 
-import logging
 import time
 from collections.abc import Callable, Collection
 
 from ..conf import Settings
 from ..store import Store
 from .base import BEATS, Service
+from .rescue import rescue_all
 
-logger = logging.getLogger("dbqueue.worker")
-
-RESCUES = 3
+RESCUES = 8
 """Looks for dead workers in one HEARTBEAT_TIMEOUT."""
+
+TIME_TO_BEAT = 0.4
+"""Share of HEARTBEAT_TIMEOUT after which everybody alive has had two beats."""
 
 
 class Maintenance(Service):
@@ -30,6 +31,8 @@ class Maintenance(Service):
         self._store = store
         self._poll_interval = settings.poll_interval
         self._timeout = settings.heartbeat_timeout
+        self._silence = settings.silence
+        self._max_crashes = settings.max_crashes
         self._on_ready = on_ready
         self._rescue_at = 0.0
         self._last_seen = 0.0
@@ -67,8 +70,8 @@ class Maintenance(Service):
         now = self._store.clock()
         if time.time() - asked > self._timeout / BEATS:
             return  # run_once() has seen it too
-        while rescued := self._store.rescue(self._timeout, now=now):
-            logger.warning("Jobs of dead workers rescued: %s", ", ".join(map(str, rescued)))
+        self._store.declare_lost(self._silence, now)
+        rescue_all(self._store, self._max_crashes)
         self._rescue_at = time.monotonic() + self._timeout / RESCUES
 
     def _until_rescue(self) -> float:
@@ -80,4 +83,4 @@ class Maintenance(Service):
 
     def _give_time_to_beat(self) -> None:
         """Judge nobody for a while: after an outage all workers look silent, this one too."""
-        self._rescue_at = time.monotonic() + self._timeout / 2
+        self._rescue_at = time.monotonic() + self._timeout * TIME_TO_BEAT

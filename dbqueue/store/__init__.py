@@ -5,12 +5,12 @@ from functools import cache
 from django.core.signals import setting_changed
 from django.db import connections
 
-from .base import ANY_QUEUE, Listener, Store, fence
+from .base import ANY_QUEUE, Listener, Rescue, Store, fence
 from .mysql import MySQLStore
 from .postgresql import PostgreSQLStore
 from .sqlite import SQLiteStore
 
-__all__ = ["ANY_QUEUE", "Listener", "Store", "fence", "store_for"]
+__all__ = ["ANY_QUEUE", "Listener", "Rescue", "Store", "fence", "store_for"]
 
 _STORES: dict[str, type[Store]] = {"postgresql": PostgreSQLStore, "sqlite": SQLiteStore, "mysql": MySQLStore}
 

@@ -7,16 +7,17 @@ needs the time asks the database for it, unless a caller gives ``now``.
 import datetime
 import json
 import random
+import uuid
 from abc import ABC, abstractmethod
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Value
-from django.db.models.functions import Cast, Coalesce
+from django.db.models.functions import Cast, Coalesce, Greatest
 
 from ..claim import Claim, Selection
 from ..draft import Draft
@@ -39,8 +40,10 @@ CLAIMED_COLUMNS = (
     "backend",
     "run_after",
     "enqueued_at",
+    "crashes",
     "started_at",
 )
+_CRASHES = CLAIMED_COLUMNS.index("crashes")
 
 
 class Listener(Protocol):
@@ -51,6 +54,19 @@ class Listener(Protocol):
 
 
 ANY_QUEUE = ""
+
+
+class Rescue(NamedTuple):
+    """The ids of the jobs that dead workers had claimed, by what became of them."""
+
+    again: list[int]
+    """READY, an attempt further."""
+
+    unbegun: list[int]
+    """READY, as if never claimed: no thread had begun them."""
+
+    failed: list[int]
+    """FAILED: too many workers died of them."""
 
 
 class Store(ABC):
@@ -126,9 +142,17 @@ class Store(ABC):
         return None if first is None else max(0.0, (first - (now or self.clock())).total_seconds())
 
     def claim(
-        self, worker_id: int, limit: int, selection: Selection = Selection(), now: datetime.datetime | None = None
+        self,
+        worker_id: int,
+        limit: int,
+        selection: Selection = Selection(),
+        now: datetime.datetime | None = None,
+        free: int | None = None,
     ) -> list[Claim]:
         """Take up to ``limit`` READY jobs for a worker: RUNNING, one lease and one attempt further.
+
+        The first ``free`` of them (None: all) are for threads that wait for work; the others are marked ``ahead``.
+        Those of which a worker may have died come first.
 
         Hand nothing out before this has returned: then the claim is committed. Raises WorkerLost if the worker was
         declared lost: what it took would be rescued from it at once, and run twice.
@@ -139,9 +163,12 @@ class Store(ABC):
                 raise WorkerLost(f"Worker {worker_id} was declared lost.")
             now = now or claimed_at
             rows = self._lock_ready(selection, limit)
-            if rows:
-                self._mark_running([row[0] for row in rows], worker_id, now)
-        return [_claim(row, worker_id, now) for row in rows]
+            rows.sort(key=lambda row: row[_CRASHES] == 0)
+            ids = [row[0] for row in rows]
+            at_once = set(ids if free is None else ids[:free])
+            if ids:
+                self._mark_running(ids, at_once, worker_id, now)
+        return [_claim(row, worker_id, now, ahead=row[0] not in at_once) for row in rows]
 
     def _begin_claim(self, worker_id: int) -> tuple[datetime.datetime, bool]:
         """The time, and whether this worker is alive."""
@@ -174,7 +201,7 @@ class Store(ABC):
         else:
             yield self.jobs.ready()
 
-    def _mark_running(self, ids: list[int], worker_id: int, now: datetime.datetime) -> None:
+    def _mark_running(self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime) -> None:
         self.jobs.leaving({JobStatus.READY}, ids).update(
             status=JobStatus.RUNNING,
             worker_id=worker_id,
@@ -182,7 +209,33 @@ class Store(ABC):
             attempt=F("attempt") + 1,
             started_at=Coalesce("started_at", Value(now)),
             last_attempted_at=now,
+            ahead=models.Case(models.When(pk__in=at_once, then=False), default=True),
         )
+
+    def begun(self, claims: Iterable[Claim]) -> None:
+        """Remember that threads have begun these claims, which were taken ahead."""
+        for claim in claims:
+            self._held(claim).update(ahead=False)
+
+    def restore(self, claims: Collection[Claim]) -> int:
+        """Take again what a crash of the server took back: READY, one lease before, as if never claimed.
+
+        Nobody else can have claimed it since, as that would have drawn the same lease. Returns how many were restored.
+        """
+        restored = 0
+        with self.atomic():
+            for claim in sorted(claims):
+                taken_back = self.jobs.leaving({JobStatus.READY}, [claim.job_id]).filter(lease=claim.lease - 1)
+                restored += taken_back.update(
+                    status=JobStatus.RUNNING,
+                    worker_id=claim.worker_id,
+                    lease=claim.lease,
+                    attempt=claim.attempt,
+                    started_at=claim.started_at,
+                    last_attempted_at=claim.claimed_at,
+                    ahead=False,
+                )
+        return restored
 
     def finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None = None) -> list[Outcome]:
         """Write the outcomes of attempts, all in one transaction.
@@ -195,13 +248,20 @@ class Store(ABC):
             self._record_failures((outcome for outcome in outcomes if fence(outcome) in applied), now)
         return [outcome for outcome in outcomes if fence(outcome) not in applied]
 
+    def written(self, outcomes: Collection[Outcome]) -> list[Outcome]:
+        """Which of these stand in their jobs' rows: a commit may have succeeded although its reply was lost."""
+        rows = self.jobs.filter(pk__in=[outcome.claim.job_id for outcome in outcomes])
+        stand = set(rows.values_list("pk", "lease", "status"))
+        return [outcome for outcome in outcomes if (*fence(outcome), outcome.status) in stand]
+
+    def _held(self, claim: Claim) -> JobQuerySet:
+        return self.jobs.held(job_id=claim.job_id, lease=claim.lease, worker_id=claim.worker_id)
+
     def _apply(self, outcomes: Sequence[Outcome], now: datetime.datetime) -> set[tuple[int, int]]:
         """Write what the job rows keep. Returns (id, lease) of those whose fence let the write through."""
         applied = set()
         for outcome in sorted(outcomes, key=lambda outcome: outcome.claim.job_id):
-            claim = outcome.claim
-            held = self.jobs.held(job_id=claim.job_id, lease=claim.lease, worker_id=claim.worker_id)
-            if held.update(**_columns(outcome, now)):
+            if self._held(outcome.claim).update(**_columns(outcome, now)):
                 applied.add(fence(outcome))
         return applied
 
@@ -229,27 +289,40 @@ class Store(ABC):
         with self.atomic():
             for (worker_id, lease, attempt), group in groups.items():
                 held = self.jobs.leaving({JobStatus.RUNNING}, [claim.job_id for claim in group])
-                back: dict[str, Any] = {"status": JobStatus.READY, "worker": None, "attempt": attempt - 1}
-                if attempt == 1:
-                    back["started_at"] = back["last_attempted_at"] = None
-                released += held.filter(lease=lease, worker_id=worker_id).update(**back)
+                released += held.filter(lease=lease, worker_id=worker_id).update(**_unclaimed(attempt))
         self.call_workers({claim.queue_name for claim in claims})
         return released
 
     def held_by(self, worker_id: int) -> list[Claim]:
         """The jobs that the database thinks this worker runs."""
         rows = self.jobs.filter(status=JobStatus.RUNNING, worker_id=worker_id)
-        return [Claim._make((*row[:3], worker_id, *row[3:], row[-1])) for row in rows.values_list(*CLAIMED_COLUMNS)]
+        found = rows.values_list(*CLAIMED_COLUMNS)
+        return [Claim._make((*row[:3], worker_id, *row[3:], row[-1], False)) for row in found]
 
     # Workers
 
     def register(
-        self, *, name: str, hostname: str, pid: int, queues: str, threads: int, now: datetime.datetime | None = None
+        self,
+        *,
+        name: str,
+        hostname: str,
+        pid: int,
+        queues: str,
+        threads: int,
+        token: uuid.UUID | None = None,
+        now: datetime.datetime | None = None,
     ) -> int:
         """Enter a worker process. Returns its id, which is never used again."""
         now = now or self.clock()
         worker = Worker(
-            name=name, hostname=hostname, pid=pid, queues=queues, threads=threads, started_at=now, heartbeat_at=now
+            name=name,
+            hostname=hostname,
+            pid=pid,
+            queues=queues,
+            threads=threads,
+            token=token or uuid.uuid4(),
+            started_at=now,
+            heartbeat_at=now,
         )
         worker.save(using=self.alias, force_insert=True)
         return worker.pk
@@ -259,28 +332,54 @@ class Store(ABC):
         alive = self._workers().alive().filter(pk=worker_id)
         return bool(alive.update(heartbeat_at=now or self.clock()))
 
+    def count_lost_leases(self, outcomes: Iterable[Outcome]) -> None:
+        """Note with each worker how many of these outcomes it could not write."""
+        for worker_id, number in Counter(outcome.claim.worker_id for outcome in outcomes).items():
+            self._workers().filter(pk=worker_id).update(leases_lost=F("leases_lost") + number)
+
     def unregister(self, worker_id: int, now: datetime.datetime | None = None) -> None:
         self._workers().alive().filter(pk=worker_id).update(stopped_at=now or self.clock())
 
-    def rescue(self, timeout: float, limit: int = BATCH, now: datetime.datetime | None = None) -> list[int]:
-        """Declare workers lost that were silent for ``timeout`` seconds, and make READY what dead workers ran.
+    def declare_lost(self, timeout: float, now: datetime.datetime | None = None) -> int:
+        """End the workers that were silent for ``timeout`` seconds. Returns how many."""
+        now = now or self.clock()
+        silent = self._workers().silent_since(now - datetime.timedelta(seconds=timeout))
+        return silent.update(stopped_at=now, lost=True)  # type: ignore[no-any-return]
 
-        The attempt counts, and its error is WorkerLost. Returns the ids of the jobs.
+    def lose(self, token: uuid.UUID, now: datetime.datetime | None = None) -> int:
+        """End the worker with this token, whose process somebody saw die. Returns how many rows it had."""
+        alive = self._workers().alive().filter(token=token)
+        return alive.update(stopped_at=now or self.clock(), lost=True)  # type: ignore[no-any-return]
+
+    def rescue(self, max_crashes: int, limit: int = BATCH, now: datetime.datetime | None = None) -> Rescue:
+        """Return up to ``limit`` jobs that dead workers had claimed.
+
+        What a thread had begun is an attempt that ended with WorkerLost, and a crash: READY again, or FAILED at the
+        ``max_crashes``th. What had been taken ahead was no attempt; it is READY, and not taken ahead again, because
+        nobody knows that it had not just begun.
         """
         now = now or self.clock()
         with self.atomic():
-            silent = self._workers().silent_since(now - datetime.timedelta(seconds=timeout))
-            silent.update(stopped_at=now, lost=True)
             stalled = list(
                 self.jobs.stalled().order_by("id").select_for_update(skip_locked=True, of=self._of())[:limit]
             )
-            if stalled:
-                self._record_lost(stalled, now)
-                self.jobs.leaving({JobStatus.RUNNING}, [job.pk for job in stalled]).update(
-                    status=JobStatus.READY, worker=None
-                )
-        self.call_workers({job.queue_name for job in stalled})
-        return [job.pk for job in stalled]
+            unbegun = [job.pk for job in stalled if job.ahead]
+            begun = [job for job in stalled if not job.ahead]
+            failed = [job.pk for job in begun if job.crashes + 1 >= max_crashes]
+            again = [job.pk for job in begun if job.crashes + 1 < max_crashes]
+            self._record_lost(begun, max_crashes, now)
+            crashed = F("crashes") + 1
+            self._leave_running(again, status=JobStatus.READY, worker=None, crashes=crashed)
+            self._leave_running(failed, status=JobStatus.FAILED, finished_at=now, crashes=crashed)
+            for attempt in {job.attempt for job in stalled if job.ahead}:
+                ids = [job.pk for job in stalled if job.ahead and job.attempt == attempt]
+                self._leave_running(ids, **_unclaimed(attempt), crashes=Greatest("crashes", Value(1)))
+        self.call_workers({job.queue_name for job in stalled if job.pk not in failed})
+        return Rescue(again, unbegun, failed)
+
+    def _leave_running(self, ids: list[int], **columns: Any) -> None:
+        if ids:
+            self.jobs.leaving({JobStatus.RUNNING}, ids).update(**columns)
 
     def has_abandoned(self, timeout: float) -> bool:
         """Whether jobs run for workers that are dead, or silent for ``timeout`` seconds: whether to rescue."""
@@ -291,8 +390,7 @@ class Store(ABC):
     def _of(self) -> tuple[str, ...]:
         return ("self",) if self.connection.features.has_select_for_update_of else ()
 
-    def _record_lost(self, jobs: Iterable[Job], now: datetime.datetime) -> None:
-        error = Failure.of(WorkerLost("The worker process that ran this attempt died, or went silent for too long."))
+    def _record_lost(self, jobs: Iterable[Job], max_crashes: int, now: datetime.datetime) -> None:
         self._attempts().bulk_create(
             Attempt(
                 job_id=job.pk,
@@ -300,8 +398,8 @@ class Store(ABC):
                 worker_id=job.worker_id or 0,
                 started_at=job.last_attempted_at or now,
                 ended_at=now,
-                exception_class_path=error.exception_class_path,
-                traceback=error.traceback,
+                exception_class_path=f"{WorkerLost.__module__}.{WorkerLost.__qualname__}",
+                traceback=Failure.of(_lost(job, max_crashes)).traceback,
             )
             for job in jobs
         )
@@ -317,7 +415,7 @@ class Store(ABC):
 
         They are READY, or SCHEDULED again where the time that they were to wait for has not come.
         """
-        anew: dict[str, Any] = {"finished_at": None, "worker": None}
+        anew: dict[str, Any] = {"finished_at": None, "worker": None, "crashes": 0}
         with self.atomic():
             rows = self.jobs.leaving(RETRYABLE, ids)
             queues = set(rows.values_list("queue_name", flat=True).distinct())
@@ -344,9 +442,24 @@ class Store(ABC):
         return Worker.objects.using(self.alias)
 
 
-def _claim(row: tuple[Any, ...], worker_id: int, now: datetime.datetime) -> Claim:
+def _claim(row: tuple[Any, ...], worker_id: int, now: datetime.datetime, ahead: bool) -> Claim:
     pk, lease, attempt, *middle, started_at = row
-    return Claim._make((pk, lease + 1, attempt + 1, worker_id, *middle, started_at or now, now))
+    return Claim._make((pk, lease + 1, attempt + 1, worker_id, *middle, started_at or now, now, ahead))
+
+
+def _lost(job: Job, max_crashes: int) -> WorkerLost:
+    said = "worker lost: the process that ran this attempt died, or went silent for too long."
+    if job.crashes + 1 < max_crashes:
+        return WorkerLost(said)
+    return WorkerLost(f"{said} That was crash {job.crashes + 1}, and DBQUEUE['MAX_CRASHES'] is {max_crashes}.")
+
+
+def _unclaimed(attempt: int) -> dict[str, Any]:
+    """What makes a row as it was before it was claimed for this attempt, but for its lease."""
+    columns: dict[str, Any] = {"status": JobStatus.READY, "worker": None, "attempt": attempt - 1}
+    if attempt == 1:
+        columns["started_at"] = columns["last_attempted_at"] = None
+    return columns
 
 
 def fence(outcome: Outcome) -> tuple[int, int]:

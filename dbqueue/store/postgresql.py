@@ -54,7 +54,7 @@ _BEGIN_CLAIM = f"""
 _MARK_RUNNING = f"""
     UPDATE {_JOB}
     SET status = 'RUNNING', worker_id = %s, lease = lease + 1, attempt = attempt + 1,
-        started_at = coalesce(started_at, %s), last_attempted_at = %s
+        started_at = coalesce(started_at, %s), last_attempted_at = %s, ahead = NOT id = ANY(%s::bigint[])
     WHERE id = ANY(%s::bigint[]) AND status = 'READY'
 """
 
@@ -119,9 +119,9 @@ class PostgreSQLStore(Store):
     def _locked(self, jobs: JobQuerySet) -> JobQuerySet:
         return jobs.select_for_update(skip_locked=True, no_key=True)
 
-    def _mark_running(self, ids: list[int], worker_id: int, now: datetime.datetime) -> None:
+    def _mark_running(self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime) -> None:
         with self.connection.cursor() as cursor:
-            cursor.execute(_MARK_RUNNING, [worker_id, now, now, ids])
+            cursor.execute(_MARK_RUNNING, [worker_id, now, now, list(at_once), ids])
 
     def finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None = None) -> list[Outcome]:
         if any(outcome.failure for outcome in outcomes):

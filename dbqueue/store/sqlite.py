@@ -63,12 +63,17 @@ class SQLiteStore(Store):
             connection.transaction_mode = before
 
     def claim(
-        self, worker_id: int, limit: int, selection: Selection = Selection(), now: datetime.datetime | None = None
+        self,
+        worker_id: int,
+        limit: int,
+        selection: Selection = Selection(),
+        now: datetime.datetime | None = None,
+        free: int | None = None,
     ) -> list[Claim]:
         # A look takes no lock; only who sees work asks for the writer's place.
         if not any(lane.exists() for lane in self._lanes(selection)):
             return []
-        return super().claim(worker_id, limit, selection, now)
+        return super().claim(worker_id, limit, selection, now, free)
 
     def listen(self) -> Listener:
         return _ChangeWatch(self.connection)

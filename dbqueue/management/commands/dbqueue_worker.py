@@ -7,6 +7,7 @@ import os
 import signal
 import sys
 import threading
+import uuid
 from argparse import ArgumentTypeError
 from contextlib import suppress
 from importlib.util import find_spec
@@ -49,8 +50,9 @@ class Command(BaseCommand):
         parser.add_argument("--name", default="", help="The worker's name (default: host and process id).")
         parser.add_argument("--grace", type=float, help="Seconds that running jobs get at the end (DBQUEUE['GRACE']).")
         parser.add_argument("--reload", action="store_true", help="Start anew when the code changes. For development.")
-        # A supervisor tells its children its process id.
+        # A supervisor tells each child its process id, and by what name it will look for the child's row.
         parser.add_argument("--supervised-by", type=int, help=argparse.SUPPRESS)
+        parser.add_argument("--token", type=uuid.UUID, help=argparse.SUPPRESS)
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         token = checks.worker_settings.set(_changed(conf.read()[0], options))
@@ -78,13 +80,14 @@ class Command(BaseCommand):
         selection = Selection(options["queues"], options["exclude_queues"])
         _refuse(options, settings, selection)
         if options["supervised_by"] is None and (options["processes"] > 1 or options["reload"]):
-            sys.exit(_run(Supervisor(options["processes"], options["name"], reload=options["reload"])))
+            sys.exit(_run(Supervisor(settings, options["processes"], options["name"], reload=options["reload"])))
         mode = Mode(
             selection=selection,
             name=options["name"],
             burst=options["burst"],
             max_jobs=options["max_jobs"],
             supervisor=options["supervised_by"],
+            token=options["token"],
         )
         close_all()  # system checks, or an app's ready(), may have opened what nobody here would ever close
         try:

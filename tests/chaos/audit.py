@@ -18,7 +18,10 @@ _TRIGGER = """
         RETURN NULL;
     END $$;
     CREATE TRIGGER chaos_audit AFTER UPDATE ON dbqueue_job FOR EACH ROW
-        WHEN ((OLD.status, OLD.lease, OLD.worker_id) IS DISTINCT FROM (NEW.status, NEW.lease, NEW.worker_id))
+        WHEN (
+            (OLD.status, OLD.lease, OLD.worker_id, OLD.finished_at, OLD.return_value) IS DISTINCT FROM
+            (NEW.status, NEW.lease, NEW.worker_id, NEW.finished_at, NEW.return_value)
+        )
         EXECUTE FUNCTION chaos_audit();
 """
 

@@ -159,6 +159,15 @@ class Faults:
         self._remember_outage("server crashed" if mode == "immediate" else "server restarted", began)
         return began, back
 
+    def fail_over(self) -> float:
+        """SIGKILL the primary and promote its standby. Returns when that began."""
+        assert self._stage.server is not None and self._stage.standby is not None
+        began = time.time()
+        self._stage.server.kill()
+        self._stage.standby.promote()
+        self._remember_outage("failover", began)
+        return began
+
     def kill_bouncer(self) -> None:
         assert self._stage.bouncer is not None
         began = time.time()

@@ -4,7 +4,7 @@ import itertools
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from random import Random
@@ -39,8 +39,8 @@ class Kind:
 
 
 KINDS: Mapping[str, Kind] = {
-    "short": Kind(620),
-    "slow": Kind(120, seconds=(0.1, 2.0)),
+    "short": Kind(520),
+    "slow": Kind(200, seconds=(0.1, 2.0)),
     "long": Kind(4, seconds=(4.0, 6.0)),  # longer than the grace
     "later": Kind(60, wait=2.0),
     "transaction": Kind(80),
@@ -53,6 +53,9 @@ KINDS: Mapping[str, Kind] = {
     "leak broken": Kind(6),
     "leak closed inside": Kind(6),
     "leak autocommit": Kind(6),
+    "leak closed": Kind(4),
+    "leak closed beneath": Kind(4),
+    "leak aborted": Kind(4, ends=JobStatus.FAILED, error="no_such_column"),
     "deletes itself": Kind(8, ends=None),
     "killer": Kind(2),  # kills its process, once
     "poison": Kind(1, ends=JobStatus.FAILED, error="WorkerLost"),  # kills every process that takes it
@@ -109,9 +112,10 @@ class Load:
         for thread in self._threads:
             thread.join()
 
-    def is_done(self) -> bool:
-        """Whether all jobs of a limited load have been enqueued."""
-        return not any(thread.is_alive() for thread in self._threads)
+    def await_jobs(self, number: int) -> None:
+        """Wait until so many have been enqueued."""
+        while len(self._ledger.acknowledged) < number and any(thread.is_alive() for thread in self._threads):
+            time.sleep(0.02)
 
     def _work(self, random: Random) -> None:
         cards = shuffled([name for name, kind in self._kinds.items() for _ in range(kind.weight)], random)
@@ -159,6 +163,14 @@ class Load:
         kind = self._kinds[name]
         task = toil.using(run_after=timedelta(seconds=random.uniform(0.0, kind.wait))) if kind.wait else toil
         return task.s(number, name, round(random.uniform(*kind.seconds), 3))
+
+
+def enqueue_all(ledger: Ledger, names: Iterable[str]) -> None:
+    """Enqueue one job of each of these kinds, in this order, in one transaction. None of them waits or works."""
+    batch = dict(enumerate(names, start=1))
+    results = enqueue_many(toil.s(number, name, 0.0) for number, name in batch.items())
+    ledger.kinds |= batch
+    ledger.acknowledged |= {number: int(result.id) for number, result in zip(batch, results, strict=True)}
 
 
 def _insert(signatures: list[Signature[str]], take_back: bool) -> list[JobResult[str]]:

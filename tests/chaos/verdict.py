@@ -1,5 +1,6 @@
 """What became of every job that was enqueued, and whether faults explain what ran twice."""
 
+import math
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from itertools import pairwise
@@ -139,6 +140,22 @@ class Account:
         """Seconds of the longest stretch in which no job ended."""
         ends = sorted(job.finished_at.timestamp() for job in self.jobs.values() if job.finished_at)
         return max((after - before for before, after in pairwise(ends)), default=0.0)
+
+    def seconds_to_run_again(self, moment: float, pids: Iterable[int]) -> float:
+        """The longest time from this moment until a job that ran in one of these processes then ran again."""
+        hit = frozenset(pids)
+        waits = (
+            after.began - moment
+            for runs in self.runs.values()
+            for run, after in pairwise(runs)
+            if run.pid in hit and run.began <= moment <= after.began
+        )
+        return max(waits, default=0.0)
+
+    def seconds_to_next_end(self, moment: float) -> float:
+        """How long it took from this moment until a job ended."""
+        ends = (job.finished_at.timestamp() - moment for job in self.jobs.values() if job.finished_at)
+        return min((seconds for seconds in ends if seconds > 0), default=math.inf)
 
     def arrived(self) -> int:
         """Jobs whose enqueue raised, and that are there."""

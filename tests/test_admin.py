@@ -626,6 +626,21 @@ def test_a_worker_has_a_page(operator: Client) -> None:
     assert "Queues: all " in text
 
 
+def test_a_job_whose_workers_died_says_so_and_can_be_retried(operator: Client) -> None:
+    job, fine = a_job(JobStatus.RUNNING), a_job(JobStatus.SUCCESSFUL)
+    Worker.objects.update(stopped_at=timezone.now())
+    assert store_for("default").rescue(1).failed == [job.pk]
+
+    text = text_of(page(operator, detail(job)))
+
+    assert "Failed" in text and "Crashes: 1 " in text and "WorkerLost: worker lost" in text
+    assert "Crashes" not in text_of(page(operator, detail(fine)))
+    assert text_of(page(operator, f"{WORKERS}{job.worker_id}/change/")).count("Leases lost: 0") == 1
+    operator.post(f"{JOBS}{job.pk}/retry/")
+    job.refresh_from_db()
+    assert (job.status, job.crashes) == (JobStatus.READY, 0)
+
+
 # Other sites, other databases
 
 

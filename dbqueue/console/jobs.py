@@ -188,8 +188,9 @@ class JobAdmin(QueueAdmin[Job]):
             arguments = list(self.get_form(request).arguments)
             options = (_("Options"), {"fields": ("queue_name", "priority", "run_after")})
             return [(_("Arguments"), {"fields": arguments}), options] if arguments else [options]
+        crashes = ("crashes",) if obj.crashes else ()
         return [
-            (None, {"fields": ("state", "task_name", "queue", "priority", "attempts", "worker_name")}),
+            (None, {"fields": ("state", "task_name", "queue", "priority", "attempts", *crashes, "worker_name")}),
             (_("Call"), {"fields": ("positional_arguments", "keyword_arguments", "result")}),
             (_("Times"), {"fields": ("enqueued", "due", "started", "finished", "waited", "ran")}),
         ]

@@ -58,7 +58,7 @@ class LifeFilter(admin.SimpleListFilter):
 class WorkerAdmin(QueueAdmin[Worker]):
     list_display = ("name", "state", "heard", "hostname", "pid", "served", "threads", "started")
     list_filter = (LifeFilter,)
-    fieldsets = ((None, {"fields": (*list_display, "stopped")}),)
+    fieldsets = ((None, {"fields": (*list_display, "stopped", "leases_lost")}),)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Worker]:
         # The time by the clock that wrote the heartbeats, once for all rows.

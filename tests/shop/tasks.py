@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 import time
@@ -43,6 +44,13 @@ def mark_slowly(label: str, seconds: float) -> None:
 @task
 def fail(message: str) -> None:
     raise ValueError(message)
+
+
+@task
+def die(seconds: float) -> None:
+    """Take the whole process along."""
+    time.sleep(seconds)
+    os.kill(os.getpid(), signal.SIGKILL)
 
 
 @task

@@ -42,6 +42,12 @@ def mark_slowly(label: str, seconds: float) -> None:
 
 
 @task
+def nap(seconds: float) -> None:
+    """Take its time, and never use the database."""
+    time.sleep(seconds)
+
+
+@task
 def fail(message: str) -> None:
     raise ValueError(message)
 

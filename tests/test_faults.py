@@ -4,7 +4,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -13,6 +13,7 @@ import pytest
 from django.core.management import call_command
 from django.db import DEFAULT_DB_ALIAS, InternalError, connection, connections
 
+from dbqueue import JobResult
 from dbqueue.models import Job, JobStatus, Worker
 from tests.settings import env
 
@@ -69,7 +70,7 @@ def await_worker() -> None:
     eventually(lambda: Worker.objects.alive().exists())
 
 
-def assert_unharmed(results: list[Any], process: WorkerProcess) -> None:
+def assert_unharmed(results: Sequence[JobResult[Any]], process: WorkerProcess) -> None:
     """Every job ended well, in one attempt, and so does the worker."""
     for result in results:
         result.wait(timeout=30)
@@ -93,7 +94,7 @@ def test_a_restart_of_the_server_harms_no_job(database: PostgresServer, mode: Mo
 def test_each_session_of_a_worker_may_be_terminated(database: PostgresServer) -> None:
     with worker("--threads", "4", **settings(database.url)) as process:
         await_worker()
-        results = [nap.enqueue(0.2) for _ in range(60)]
+        results: list[JobResult[Any]] = [nap.enqueue(0.2) for _ in range(60)]
         for pid in sessions():
             terminate([pid])
             results.append(add.enqueue(1, 2))
@@ -105,7 +106,7 @@ def test_each_session_of_a_worker_may_be_terminated(database: PostgresServer) ->
 
 
 def test_a_worker_goes_on_after_the_server_was_full(database: PostgresServer) -> None:
-    hogs = []
+    hogs: list[Any] = []
     with worker(**settings(database.url)) as process:
         await_worker()
         running = nap.enqueue(1)

@@ -120,18 +120,3 @@ def send(pid: int, number: signal.Signals) -> None:
     """Send a signal to a process that may have ended already."""
     with suppress(ProcessLookupError):
         os.kill(pid, number)
-
-
-def await_end(pids: list[int], timeout: float) -> None:
-    """Wait until these processes are gone, at most ``timeout`` seconds."""
-    end = time.monotonic() + timeout
-    while time.monotonic() < end and any(map(_lives, pids)):
-        time.sleep(0.02)
-
-
-def _lives(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True

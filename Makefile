@@ -8,6 +8,7 @@ PYTEST := $(BIN)/python -m pytest
 ON_POSTGRES := $(BIN)/python -m tests.with_postgres
 # Without DATABASE_URL every setting here means SQLite.
 ON_SQLITE := env -u DATABASE_URL
+PGBOUNCER := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v pgbouncer)
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
@@ -32,6 +33,9 @@ serve: $(VENV)/.run ## the example's admin on http://127.0.0.1:8000/admin/, and 
 test: $(VENV)/.dev ## all tests, on SQLite and on a real PostgreSQL (DATABASE_URL's, or one started for it)
 	$(ON_SQLITE) $(PYTEST) -m "not browser"
 	$(ON_POSTGRES) $(PYTEST) -m "not browser"
+ifndef PGBOUNCER
+	@echo "The tests behind PgBouncer were LEFT OUT: there is no pgbouncer here."
+endif
 ifdef CHROMIUM
 	$(ON_SQLITE) $(PYTEST) -m browser
 else

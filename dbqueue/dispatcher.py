@@ -7,12 +7,12 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from dataclasses import dataclass
 
 from django.core.cache import caches
-from django.db import Error
+from django.db import Error, OperationalError
 
 from .claim import Claim, Selection
 from .conf import Settings
@@ -58,8 +58,9 @@ class Mode:
 class Dispatcher:
     """The claim loop of a process, and the threads around it."""
 
-    def __init__(self, settings: Settings, mode: Mode) -> None:
+    def __init__(self, settings: Settings, mode: Mode, on_start: Callable[[], None] = lambda: None) -> None:
         self.settings = settings
+        self._on_start = on_start
         self.mode = mode
         self.name = mode.name or f"{socket.gethostname()}-{os.getpid()}"
         self.store = store_for(settings.database)
@@ -76,7 +77,7 @@ class Dispatcher:
         self.worker_id = 0
         self._stops = 0
         self._claimed = 0
-        self._trouble = Trouble("Claiming")
+        self._trouble = Trouble("The database")
         self._in_doubt = False
         self._finished = False
         self._failed = False
@@ -85,9 +86,12 @@ class Dispatcher:
         """Work until told to stop.
 
         Returns the exit code: 0, or 1 where a part of the worker died, the database could not be used for
-        DATABASE_GRACE, or the last outcomes could not be written.
+        DATABASE_GRACE, or the last outcomes could not be written. Raises django.db.Error where it can't even start.
         """
         with owned_connection(self.settings.database):
+            self._await_database()
+            if self._stops:
+                return 0
             self._start()
             try:
                 while not self.stopping:
@@ -158,18 +162,34 @@ class Dispatcher:
         return claims
 
     def _take(self) -> list[Claim]:
-        room, free = self._room(), self.pool.free
-        if not room:
+        if not (room := self._room()):
             return []
-        claims = self.store.claim(self.worker_id, room, self.mode.selection, free=free)
+        claims = self.store.claim(
+            self.worker_id, room, self.mode.selection, free=self.pool.free, below_crashes=self._bearable_crashes()
+        )
         # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.
         known = self._known_here()
         claims = [claim for claim in claims if (claim.job_id, claim.lease) not in known]
-        if suspects := [claim for claim in claims if claim.ahead and claim.crashes]:
-            # Should the worker die again, it must be known which of them had begun.
+        if suspects := self._unbearable(claims):
             self.pool.be_careful()
             self.store.release(suspects)
-        return [claim for claim in claims if not (claim.ahead and claim.crashes)]
+        return [claim for claim in claims if claim not in suspects]
+
+    @property
+    def _last_chance(self) -> int:
+        """Crashes of a job that one more crash would end."""
+        return max(1, self.settings.max_crashes - 1)
+
+    def _bearable_crashes(self) -> int | None:
+        """While a job that has its last chance is here, no other such job may be: one would die for the other."""
+        here = any(claim.crashes >= self._last_chance for claim in self.pool.held().values())
+        return self._last_chance if here else None
+
+    def _unbearable(self, claims: list[Claim]) -> list[Claim]:
+        """What can't be run beside the rest, so that, should this worker die again, it is known of what."""
+        ahead = [claim for claim in claims if claim.ahead and claim.crashes]
+        on_last_chance = [claim for claim in claims if not claim.ahead and claim.crashes >= self._last_chance]
+        return ahead + on_last_chance[1:]
 
     def _tell_begun(self) -> None:
         """Should this worker die, these were attempts; what was only taken ahead was none."""
@@ -259,8 +279,20 @@ class Dispatcher:
         )
         self.heartbeat.beat_for(self.worker_id)
 
+    def _await_database(self) -> None:
+        """Let a server that starts at the same time as this worker come up."""
+        while not self._stops:
+            try:
+                self.store.clock()
+                return
+            except OperationalError as exc:
+                if self.mode.burst or self._trouble.seconds > self.settings.database_grace:
+                    raise
+                self._lost_database(exc)
+
     def _start(self) -> None:
         self._register()
+        self._on_start()
         for service in self.services:
             service.start()
         self.pool.start()

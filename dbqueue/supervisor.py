@@ -6,6 +6,7 @@ import signal
 import subprocess
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 
 from django.utils.autoreload import StatReloader, get_child_arguments
@@ -22,11 +23,14 @@ LOOK = 0.25
 """Seconds between two looks at the children."""
 
 LONG_ENOUGH = 5.0
-"""Seconds after which a child counts as one that could start."""
+"""Seconds of life after which a child is replaced at once. One that dies sooner is replaced later and later."""
 
 START_AGAIN = 10.0
 """Seconds after which --reload starts a child anew that ended early, although no code has changed: it may have been the
 database that was not there yet."""
+
+READY = b"."
+"""What a child writes when it is among the workers."""
 
 MOST_FAILED_STARTS = 5
 """Starts in a row that may fail before the supervisor gives up."""
@@ -43,6 +47,9 @@ class Child:
         self.done = False
         self.failed_starts = 0
         self.failing_since = 0.0
+        self._short_lives = 0
+        self._ready: int | None = None
+        self._has_started = False
         self.token = uuid.uuid4()
         self.waits_for_code = False
         self._arguments = arguments
@@ -68,21 +75,37 @@ class Child:
         if time.monotonic() < self._start_at:
             return
         self.token = uuid.uuid4()
+        self._ready, told = os.pipe()
+        os.set_blocking(self._ready, False)
+        own = ["--token", str(self.token), "--ready-to", str(told)]
         # A group of its own: Ctrl-C reaches the supervisor alone, which tells each child once.
-        self._process = subprocess.Popen([*self._arguments, "--token", str(self.token)], process_group=0)
+        self._process = subprocess.Popen([*self._arguments, *own], process_group=0, pass_fds=[told])
+        os.close(told)
         self._started = time.monotonic()
+        self._has_started = False
 
     @property
     def lived_long(self) -> bool:
         return time.monotonic() - self._started > LONG_ENOUGH
 
+    @property
+    def has_started(self) -> bool:
+        """Whether it has said that it is among the workers. What it dies of after that is no failed start."""
+        if not self._has_started and self._ready is not None:
+            with suppress(BlockingIOError):
+                self._has_started = os.read(self._ready, 1) == READY
+        return self._has_started
+
     def bury(self) -> None:
         """Make the place free for another start: at once after a long life, later and later after short ones."""
-        self.failed_starts = 0 if self.lived_long or self.code == 0 else self.failed_starts + 1
+        self.failed_starts = 0 if self.has_started else self.failed_starts + 1
         if self.failed_starts <= 1:
             self.failing_since = time.monotonic()
-        self._start_at = time.monotonic() + (backoff(self.failed_starts) if self.failed_starts else 0.0)
-        self._process = None
+        self._short_lives = 0 if self.lived_long or self.code == 0 else self._short_lives + 1
+        self._start_at = time.monotonic() + (backoff(self._short_lives) if self._short_lives else 0.0)
+        if self._ready is not None:
+            os.close(self._ready)
+        self._ready = self._process = None
 
     def tell(self, number: signal.Signals) -> None:
         if self._process is not None and self.alive:
@@ -160,7 +183,7 @@ class Supervisor:
     def _others_work(self, child: Child) -> bool:
         """Whether its siblings do well: then it is tried for longer, as stopping would stop them too."""
         failing = time.monotonic() - child.failing_since
-        others = any(other.alive and other.lived_long for other in self._children if other is not child)
+        others = any(other.alive and other.has_started for other in self._children if other is not child)
         return others and failing < self._settings.database_grace
 
     def _bury(self, child: Child, code: int) -> None:

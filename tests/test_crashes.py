@@ -12,6 +12,7 @@ from dbqueue import JobResult
 from dbqueue.models import Attempt, Job, JobStatus, Worker
 
 from .proxy import proxy
+from .servers import PostgresServer
 from .shop.models import Mark
 from .shop.tasks import add, die, fail, mark, mark_slowly
 from .workers import eventually, spawn, worker
@@ -68,6 +69,20 @@ def test_a_job_that_kills_its_workers_is_put_aside_and_hurts_nobody() -> None:
         assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 1)
 
 
+def test_several_deadly_jobs_neither_end_the_supervisor_nor_fail_their_neighbours() -> None:
+    poison = [die.enqueue(0) for _ in range(3)]
+    neighbours = [mark_slowly.enqueue(str(number), 0.5) for number in range(40)]
+    with worker("--processes", "2", "--threads", "8", DBQUEUE_HEARTBEAT_TIMEOUT="3600") as supervisor:
+        eventually(lambda: ended() == 43, timeout=90)
+        assert supervisor.poll() is None
+    for result in poison:
+        result.refresh()
+        assert result.status == JobStatus.FAILED
+    for result in neighbours:
+        result.refresh()
+        assert result.status == JobStatus.SUCCESSFUL, result.errors[-1].traceback
+
+
 def test_what_a_killed_worker_had_not_begun_was_no_attempt() -> None:
     # So many short ones that it takes some ahead, and then one that keeps its only thread.
     for number in range(400):
@@ -121,6 +136,7 @@ def test_a_worker_that_can_not_work_for_too_long_ends_with_the_reason() -> None:
         with connection.cursor() as cursor:
             cursor.execute("ALTER TABLE dbqueue_worker_away RENAME TO dbqueue_worker")
         process.kill()
+        process.wait()
     assert "no use of its database for 2 s" in process.output
     assert "dbqueue_worker" in process.output.rpartition("no use of its database")[2]
     assert "Traceback" not in process.output
@@ -141,6 +157,24 @@ def test_a_worker_with_outcomes_in_its_hands_does_not_give_up() -> None:
         result.wait(timeout=30)
     assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 1)
     assert started("x") == 1
+
+
+@postgresql_only
+def test_a_worker_waits_for_a_server_that_is_not_up_yet() -> None:
+    with PostgresServer() as server:
+        server.stop()
+        process = spawn(DATABASE_URL=server.url, TEST_DATABASE_NAME="postgres")
+        try:
+            eventually(lambda: "The database failed, trying again" in process.output)
+            assert process.poll() is None
+            server.start()
+            assert process.wait(30) == 1
+        finally:
+            process.kill()
+            process.wait()
+    # It got as far as to see that nobody has made its tables there.
+    assert "Have you run manage.py migrate?" in process.output
+    assert "Traceback" not in process.output
 
 
 @postgresql_only

@@ -15,7 +15,7 @@ NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
 def claim(number: int) -> Claim:
-    return Claim(number, 1, 1, 1, "task", "[]", "{}", "default", 0, "", None, NOW, NOW, NOW)
+    return Claim(number, 1, 1, 1, "task", "[]", "{}", "default", 0, "", None, NOW, 0, NOW, NOW)
 
 
 class Gate:
@@ -51,7 +51,7 @@ def test_what_no_thread_has_started_can_be_taken_back(gate: Gate) -> None:
 
     assert [taken.job_id for taken in pool.take_back()] == [2, 3, 4]
 
-    assert {held.job_id for held in pool.held()} == {0, 1}
+    assert {job_id for job_id, _ in pool.held()} == {0, 1}
     assert pool.room == 0
     gate.open.set()
     eventually(lambda: pool.idle)

@@ -1,5 +1,6 @@
 """Listens for work and wakes those who look for it."""
 
+import logging
 from collections.abc import Callable, Collection
 
 from django.db import Error
@@ -7,11 +8,13 @@ from django.db import Error
 from ..store import ANY_QUEUE, Listener, Store
 from .base import Service
 
+logger = logging.getLogger("dbqueue.worker")
+
 MOST_DEAF = 0.25
 """Seconds of one wait, so that the service can be stopped."""
 
 NOTHING_TO_HEAR = 3600.0
-"""Seconds to sleep on a database that has no way to call."""
+"""Seconds to sleep on a database that has no way to call, or none that reaches this connection."""
 
 
 class Notifier(Service):
@@ -24,6 +27,7 @@ class Notifier(Service):
         self._store = store
         self._on_call = on_call
         self._listener: Listener | None = None
+        self._told_deaf = False
 
     def run_once(self) -> float:
         try:
@@ -39,4 +43,21 @@ class Notifier(Service):
             raise
         if queues:
             self._on_call(queues)
-        return 0.0
+        return self._give_up(self._listener) if self._listener.is_deaf() else 0.0
+
+    def _give_up(self, listener: Listener) -> float:
+        """Leave a connection on which nothing is heard. Returns how many seconds to wait before the next attempt."""
+        self._listener = None
+        listener.close()
+        if listener.proven:
+            return 0.0  # it did hear, so another connection may hear again
+        if not self._told_deaf:
+            self._told_deaf = True
+            logger.warning(
+                "LISTEN has no effect here: this worker called itself through the database %r and heard nothing. Most "
+                "likely a connection pooler in transaction mode, such as PgBouncer, stands between them. The worker "
+                "goes on without being woken and looks for work every POLL_INTERVAL seconds. Give it a direct "
+                'connection, or set DBQUEUE["LISTEN"] = False to keep it from trying and from saying this.',
+                self._store.alias,
+            )
+        return NOTHING_TO_HEAR

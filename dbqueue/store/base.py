@@ -12,7 +12,7 @@ from abc import ABC, abstractmethod
 from collections import Counter, defaultdict
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -46,11 +46,22 @@ CLAIMED_COLUMNS = (
 _CRASHES = CLAIMED_COLUMNS.index("crashes")
 
 
-class Listener(Protocol):
+class Listener(ABC):
     """Hears, on the connection of the thread that made it, that there is work. Polling stays the guarantee."""
 
+    proven = True
+    """Whether it has ever heard a call that it made to itself. Where that is out of question: True."""
+
+    @abstractmethod
     def wait(self, timeout: float) -> Collection[str]:
         """Wait up to ``timeout`` seconds. Returns the queues that got work; ANY_QUEUE among them means "look anew"."""
+
+    def is_deaf(self) -> bool:
+        """Whether a call that it made to itself has not come in time. ``wait()`` is what makes these calls."""
+        return False
+
+    def close(self) -> None:
+        """Stop listening, and close the connection."""
 
 
 ANY_QUEUE = ""
@@ -148,11 +159,12 @@ class Store(ABC):
         selection: Selection = Selection(),
         now: datetime.datetime | None = None,
         free: int | None = None,
+        below_crashes: int | None = None,
     ) -> list[Claim]:
         """Take up to ``limit`` READY jobs for a worker: RUNNING, one lease and one attempt further.
 
         The first ``free`` of them (None: all) are for threads that wait for work; the others are marked ``ahead``.
-        Those of which a worker may have died come first.
+        Those of which a worker may have died come first; those with ``below_crashes`` crashes or more are left.
 
         Hand nothing out before this has returned: then the claim is committed. Raises WorkerLost if the worker was
         declared lost: what it took would be rescued from it at once, and run twice.
@@ -162,7 +174,7 @@ class Store(ABC):
             if not alive:
                 raise WorkerLost(f"Worker {worker_id} was declared lost.")
             now = now or claimed_at
-            rows = self._lock_ready(selection, limit)
+            rows = self._lock_ready(selection, limit, below_crashes)
             rows.sort(key=lambda row: row[_CRASHES] == 0)
             ids = [row[0] for row in rows]
             at_once = set(ids if free is None else ids[:free])
@@ -174,9 +186,11 @@ class Store(ABC):
         """The time, and whether this worker is alive."""
         return self.clock(), self._workers().alive().filter(pk=worker_id).exists()
 
-    def _lock_ready(self, selection: Selection, limit: int) -> list[tuple[Any, ...]]:
+    def _lock_ready(self, selection: Selection, limit: int, below_crashes: int | None) -> list[tuple[Any, ...]]:
         rows: dict[int, tuple[Any, ...]] = {}
         for lane in self._lanes(selection):
+            if below_crashes is not None:
+                lane = lane.filter(crashes__lt=below_crashes)
             if len(rows) < limit:
                 # By id: two names may be one queue to a database that doesn't tell capitals apart.
                 found = self._locked(lane).values_list(*CLAIMED_COLUMNS)[: limit - len(rows)]

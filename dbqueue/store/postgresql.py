@@ -6,12 +6,14 @@ States stand in the SQL as literals, so that a generic plan can use the partial 
 import datetime
 import selectors
 import time
+import uuid
 from collections.abc import Collection, Sequence
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
+from ..connections import owned_connection
 from ..draft import Draft
 from ..models import Job, JobQuerySet, JobStatus, Worker
 from ..outcome import Outcome
@@ -19,8 +21,14 @@ from .base import ANY_QUEUE, Listener, Store, fence
 
 CHANNEL = "dbqueue"
 
-PROBE_EVERY = 10.0
-"""Seconds between two statements on a listening connection."""
+PROBE = "probe"
+"""What ends the word of a listener that calls itself. Before it stands a comma, which no queue's name contains."""
+
+ANSWER_WITHIN = 2.0
+"""Seconds in which a listener must hear its own call."""
+
+PROBE_AFTER = 10.0
+"""Seconds of silence on a listening connection after which it calls itself."""
 
 _JOB = f'"{Job._meta.db_table}"'
 
@@ -170,33 +178,72 @@ def _channel_word(draft: Draft) -> str:
     return ANY_QUEUE if draft.run_after else draft.queue_name
 
 
-class _NotifyListener:
-    """LISTEN on this thread's connection, in autocommit: inside a transaction nothing would arrive."""
+class _NotifyListener(Listener):
+    """LISTEN on this thread's connection, in autocommit: inside a transaction nothing would arrive.
+
+    LISTEN succeeds also where nothing will ever arrive: behind a pooler that gives the session to somebody else after
+    each transaction. So a listener calls itself, with a word that is no queue's name, and is deaf if that doesn't come.
+    """
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        self.proven = False
+        self._connection = connection
+        self._word = f"{uuid.uuid4().hex},{PROBE}"
+        self._heard: set[str] = set()
+        self._answer_by: float | None = None
+        self._silent_from = 0.0
         with connection.cursor() as cursor:
             cursor.execute(f"LISTEN {CHANNEL}")
-        self._connection = connection
-        self._probe_at = time.monotonic() + PROBE_EVERY
+        if is_psycopg3:
+            # For what comes along with the answer to a statement.
+            self._raw.add_notify_handler(lambda call: self._heard.add(call.payload))
+        # Over another connection: a pooler may bring back with a statement what would not come by itself.
+        with owned_connection(connection.alias) as other:
+            self._call_over(other)
 
     def wait(self, timeout: float) -> Collection[str]:
-        raw: Any = self._connection.connection
         with self._connection.wrap_database_errors, selectors.DefaultSelector() as selector:
-            selector.register(raw, selectors.EVENT_READ)
+            selector.register(self._raw, selectors.EVENT_READ)
             selector.select(timeout)
-        if time.monotonic() > self._probe_at:
+        if self._answer_by is None and time.monotonic() > self._silent_from:
             # A half-open socket never becomes readable; only a statement finds it out.
-            self._probe_at = time.monotonic() + PROBE_EVERY
-            with self._connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
+            self._call_over(self._connection)
         with self._connection.wrap_database_errors:
-            return _received(raw)
+            words = self._received()
+        if words:
+            self._silent_from = time.monotonic() + PROBE_AFTER
+        if self._word in words:
+            self.proven = True
+            self._answer_by = None
+        return {word for word in words if not word.endswith(f",{PROBE}")}
 
+    def is_deaf(self) -> bool:
+        return self._answer_by is not None and time.monotonic() > self._answer_by
 
-def _received(raw: Any) -> set[str]:
-    if is_psycopg3:
-        return {notification.payload for notification in raw.notifies(timeout=0)}
-    raw.poll()
-    words = {notification.payload for notification in raw.notifies}
-    raw.notifies.clear()
-    return words
+    def close(self) -> None:
+        # A pooler may give this statement to another session than the one that listens; there is no way to choose.
+        with self._connection.cursor() as cursor:
+            cursor.execute(f"UNLISTEN {CHANNEL}")
+        self._connection.close()
+
+    def _call_over(self, connection: BaseDatabaseWrapper) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute(_NOTIFY, [[self._word]])
+        self._answer_by = time.monotonic() + ANSWER_WITHIN
+        self._silent_from = time.monotonic() + PROBE_AFTER
+
+    @property
+    def _raw(self) -> Any:
+        return self._connection.connection
+
+    def _received(self) -> set[str]:
+        if is_psycopg3:
+            self._raw.pgconn.consume_input()
+            while call := self._raw.pgconn.notifies():
+                self._heard.add(call.extra.decode())
+        else:
+            self._raw.poll()
+            self._heard.update(call.payload for call in self._raw.notifies)
+            self._raw.notifies.clear()
+        words, self._heard = self._heard, set()
+        return words

@@ -69,11 +69,12 @@ class SQLiteStore(Store):
         selection: Selection = Selection(),
         now: datetime.datetime | None = None,
         free: int | None = None,
+        below_crashes: int | None = None,
     ) -> list[Claim]:
         # A look takes no lock; only who sees work asks for the writer's place.
         if not any(lane.exists() for lane in self._lanes(selection)):
             return []
-        return super().claim(worker_id, limit, selection, now, free)
+        return super().claim(worker_id, limit, selection, now, free, below_crashes)
 
     def listen(self) -> Listener:
         return _ChangeWatch(self.connection)
@@ -101,7 +102,7 @@ class SQLiteStore(Store):
         return str(self.connection.ops.adapt_datetimefield_value(moment))
 
 
-class _ChangeWatch:
+class _ChangeWatch(Listener):
     """Sees that another connection, of any process, has committed."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:

@@ -25,7 +25,7 @@ from ...connections import close_all
 from ...dispatcher import Dispatcher, Mode
 from ...exceptions import InvalidSettings
 from ...models import NAME_LENGTH, Worker
-from ...supervisor import Supervisor
+from ...supervisor import READY, Supervisor
 
 LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
 
@@ -50,9 +50,11 @@ class Command(BaseCommand):
         parser.add_argument("--name", default="", help="The worker's name (default: host and process id).")
         parser.add_argument("--grace", type=float, help="Seconds that running jobs get at the end (DBQUEUE['GRACE']).")
         parser.add_argument("--reload", action="store_true", help="Start anew when the code changes. For development.")
-        # A supervisor tells each child its process id, and by what name it will look for the child's row.
+        # A supervisor tells each child its process id, by what name it will look for the child's row, and the file
+        # descriptor on which it waits to hear that the child has started.
         parser.add_argument("--supervised-by", type=int, help=argparse.SUPPRESS)
         parser.add_argument("--token", type=uuid.UUID, help=argparse.SUPPRESS)
+        parser.add_argument("--ready-to", type=int, help=argparse.SUPPRESS)
 
     def execute(self, *args: Any, **options: Any) -> str | None:
         token = checks.worker_settings.set(_changed(conf.read()[0], options))
@@ -91,7 +93,7 @@ class Command(BaseCommand):
         )
         close_all()  # system checks, or an app's ready(), may have opened what nobody here would ever close
         try:
-            code = _run(Dispatcher(settings, mode))
+            code = _run(Dispatcher(settings, mode, lambda: _tell_ready(options["ready_to"])))
         except (OperationalError, ProgrammingError) as exc:
             said = f"The worker can't start on the database {settings.database!r}: {str(exc).strip()}"
             raise CommandError(said + _advice(settings.database)) from exc
@@ -106,6 +108,13 @@ def _run(worker: Any) -> int:
         signal.signal(number, lambda number, frame: worker.stop())
     code: int = worker.run()
     return code
+
+
+def _tell_ready(descriptor: int | None) -> None:
+    if descriptor is not None:
+        with suppress(OSError):  # the supervisor has gone
+            os.write(descriptor, READY)
+        os.close(descriptor)
 
 
 def _leave(code: int) -> None:

@@ -12,7 +12,7 @@ PGBOUNCER := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v pgbounce
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-postgres serve test test-browser matrix lint clean
+.PHONY: help demo demo-postgres serve test chaos test-browser matrix lint clean
 # A recipe that fails leaves no stamp behind.
 .DELETE_ON_ERROR:
 
@@ -41,6 +41,11 @@ ifdef CHROMIUM
 else
 	@echo "The tests in a browser were LEFT OUT: there is no chromium here."
 endif
+
+# SEED=n repeats the order of the faults; DATABASE=sqlite and PGBOUNCER=1 change where they strike.
+chaos: $(VENV)/.dev ## real workers under load while faults strike at random, and a verdict (SECONDS=120 SEED=n)
+	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) --database $(or $(DATABASE),postgresql) \
+		$(if $(SEED),--seed $(SEED)) $(if $(PGBOUNCER),--pgbouncer)
 
 test-browser: $(VENV)/.dev ## the tests in a real browser (needs chromium)
 	$(ON_SQLITE) $(PYTEST) -m browser

@@ -115,7 +115,7 @@ class PostgresServer:
         self._process.wait()
         # The next start refuses while one of them holds the shared memory.
         end = time.monotonic() + PATIENCE
-        while any(map(_exists, children)) and time.monotonic() < end:
+        while _any_lives(children) and time.monotonic() < end:
             time.sleep(0.01)
 
     def execute(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
@@ -263,12 +263,11 @@ def children_of(pid: int) -> list[int]:
     return [child for child, parent in pairs if parent == pid]
 
 
-def _exists(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    return True
+def _any_lives(pids: list[int]) -> bool:
+    """Whether one of these processes is there, and more than an entry that nobody has waited for."""
+    listed = subprocess.run(["ps", "-A", "-o", "pid=,stat="], check=True, capture_output=True, text=True).stdout
+    states = dict(line.split() for line in listed.splitlines())
+    return any(not states.get(str(pid), "Z").startswith("Z") for pid in pids)
 
 
 def _folder() -> Path:

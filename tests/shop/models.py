@@ -12,3 +12,23 @@ class Mark(models.Model):
 
     def __str__(self) -> str:
         return self.label
+
+
+class Run(models.Model):
+    """One run of a job of ``tests.chaos``: the effect that is counted, and under which claim it was made.
+
+    Moments are seconds since the epoch by this host's clock. ``ended`` is missing where the run did not get so far.
+    """
+
+    job_id = models.BigIntegerField(db_index=True)
+    kind = models.CharField(max_length=20)
+    lease = models.PositiveIntegerField()
+    worker_id = models.BigIntegerField()
+    attempt = models.PositiveIntegerField()
+    pid = models.PositiveIntegerField()
+    token = models.CharField(max_length=32)
+    began = models.FloatField()
+    ended = models.FloatField(null=True)
+
+    def __str__(self) -> str:
+        return f"lease {self.lease} by worker {self.worker_id}, pid {self.pid}, {self.began:.3f} to {self.ended}"

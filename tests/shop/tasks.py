@@ -15,6 +15,7 @@ from dbqueue import Context, task
 
 from . import (
     admin_tasks,  # noqa: F401  those of the admin's tests are found through this module
+    chaos_tasks,  # noqa: F401  those of tests.chaos are found through this module
     django_tasks,  # noqa: F401  those of django.tasks are found through this module
 )
 from .models import Mark
@@ -38,6 +39,12 @@ def mark_slowly(label: str, seconds: float) -> None:
     Mark.objects.create(label=f"{label} started")
     time.sleep(seconds)
     Mark.objects.create(label=f"{label} ended")
+
+
+@task
+def nap(seconds: float) -> None:
+    """Take its time, and never use the database."""
+    time.sleep(seconds)
 
 
 @task

@@ -38,9 +38,13 @@ class Fault:
     ended: float
     pids: frozenset[int] | None = None
 
-    def hits(self, pid: int | None, began: float, ended: float) -> bool:
-        """Whether it may have hit something of this process (None: of any) that lasted from ``began`` to ``ended``."""
-        return (self.pids is None or pid in self.pids) and began <= self.ended and self.began <= ended
+    def touches(self, began: float, ended: float) -> bool:
+        """Whether it was, or had consequences, at some time from ``began`` to ``ended``."""
+        return began <= self.ended and self.began <= ended
+
+    def hits(self, pid: int, began: float, ended: float) -> bool:
+        """Whether it may have hit something that this process did from ``began`` to ``ended``."""
+        return (self.pids is None or pid in self.pids) and self.touches(began, ended)
 
 
 class Faults:
@@ -159,14 +163,13 @@ class Faults:
         self._remember_outage("server crashed" if mode == "immediate" else "server restarted", began)
         return began, back
 
-    def fail_over(self) -> float:
-        """SIGKILL the primary and promote its standby. Returns when that began."""
+    def fail_over(self) -> None:
+        """SIGKILL the primary and promote its standby."""
         assert self._stage.server is not None and self._stage.standby is not None
         began = time.time()
         self._stage.server.kill()
         self._stage.standby.promote()
         self._remember_outage("failover", began)
-        return began
 
     def kill_bouncer(self) -> None:
         assert self._stage.bouncer is not None

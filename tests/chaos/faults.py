@@ -138,17 +138,17 @@ class Faults:
         self._remember("child frozen", began, time.time() + AFTER, [pid] if self._stage.server else None)
 
     def rolling_restart(self) -> None:
-        """Tree by tree: the new one is started, the old one is asked to stop and waited for."""
+        """Tree by tree: the new one is started, then the old one is asked to stop and waited for."""
         for tree in list(self._crew.trees):
             if tree.ended():
                 continue
+            self._crew.await_ready(self._crew.replace(tree))
             pids = tree.children()
             began = time.time()
-            self._crew.replace(tree)
             tree.tell_to_stop()
             tree.process.wait(60)
-            # Only what outlives the grace runs again.
-            self._remember("asked to stop, past its grace", began + GRACE - 0.2, time.time() + AFTER, pids)
+            if time.time() > began + GRACE:  # only what outlives the grace runs again
+                self._remember("asked to stop, past its grace", began + GRACE - 0.2, pids=pids)
 
     # The database
 

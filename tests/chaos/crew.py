@@ -6,6 +6,9 @@ import time
 from contextlib import suppress
 from typing import Self
 
+from django.db import Error
+
+from dbqueue.connections import close_all
 from dbqueue.models import Worker
 
 from ..servers import children_of
@@ -84,6 +87,17 @@ class Crew:
         place = self.trees.index(tree)
         self.trees[place] = self._start()
         return self.trees[place]
+
+    def await_ready(self, tree: Tree, timeout: float = 20.0) -> None:
+        """Wait until all of a tree's workers have registered, at most so long."""
+        end = time.monotonic() + timeout
+        while time.monotonic() < end and not tree.ended():
+            try:
+                if Worker.objects.alive().filter(name__startswith=f"{tree.name}.").count() == PROCESSES:
+                    return
+            except Error:
+                close_all()
+            time.sleep(0.1)
 
     def look_after(self) -> None:
         """Replace those that ended without being told."""

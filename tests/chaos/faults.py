@@ -38,9 +38,13 @@ class Fault:
     ended: float
     pids: frozenset[int] | None = None
 
-    def hits(self, pid: int | None, began: float, ended: float) -> bool:
-        """Whether it may have hit something of this process (None: of any) that lasted from ``began`` to ``ended``."""
-        return (self.pids is None or pid in self.pids) and began <= self.ended and self.began <= ended
+    def touches(self, began: float, ended: float) -> bool:
+        """Whether it was, or had consequences, at some time from ``began`` to ``ended``."""
+        return began <= self.ended and self.began <= ended
+
+    def hits(self, pid: int, began: float, ended: float) -> bool:
+        """Whether it may have hit something that this process did from ``began`` to ``ended``."""
+        return (self.pids is None or pid in self.pids) and self.touches(began, ended)
 
 
 class Faults:
@@ -134,17 +138,17 @@ class Faults:
         self._remember("child frozen", began, time.time() + AFTER, [pid] if self._stage.server else None)
 
     def rolling_restart(self) -> None:
-        """Tree by tree: the new one is started, the old one is asked to stop and waited for."""
+        """Tree by tree: the new one is started, then the old one is asked to stop and waited for."""
         for tree in list(self._crew.trees):
             if tree.ended():
                 continue
+            self._crew.await_ready(self._crew.replace(tree))
             pids = tree.children()
             began = time.time()
-            self._crew.replace(tree)
             tree.tell_to_stop()
             tree.process.wait(60)
-            # Only what outlives the grace runs again.
-            self._remember("asked to stop, past its grace", began + GRACE - 0.2, time.time() + AFTER, pids)
+            if time.time() > began + GRACE:  # only what outlives the grace runs again
+                self._remember("asked to stop, past its grace", began + GRACE - 0.2, pids=pids)
 
     # The database
 
@@ -159,14 +163,13 @@ class Faults:
         self._remember_outage("server crashed" if mode == "immediate" else "server restarted", began)
         return began, back
 
-    def fail_over(self) -> float:
-        """SIGKILL the primary and promote its standby. Returns when that began."""
+    def fail_over(self) -> None:
+        """SIGKILL the primary and promote its standby."""
         assert self._stage.server is not None and self._stage.standby is not None
         began = time.time()
         self._stage.server.kill()
         self._stage.standby.promote()
         self._remember_outage("failover", began)
-        return began
 
     def kill_bouncer(self) -> None:
         assert self._stage.bouncer is not None

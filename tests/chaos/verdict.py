@@ -124,22 +124,22 @@ class Account:
     def _why(self, run: Run) -> str:
         """The faults that hit this run, or its process or the database while its outcome may have waited."""
         until = run.ended + TO_WRITE if run.ended else self._next_begin(run)
-        kinds = {fault.kind for fault in self.faults if fault.hits(run.pid, run.began, until)}
-        return ", ".join(sorted(kinds))
+        return _listed(fault.kind for fault in self.faults if fault.hits(run.pid, run.began, until))
 
     def _next_begin(self, run: Run) -> float:
         return min((other.began for other in self.runs[run.job_id] if other.began > run.began), default=float("inf"))
 
     def _outage(self, attempt: Attempt) -> bool:
         began, ended = attempt.started_at.timestamp(), attempt.ended_at.timestamp()
-        return any(fault.hits(None, began, ended) for fault in self.faults)
+        return any(fault.pids is None and fault.touches(began, ended) for fault in self.faults)
 
     # Figures
 
-    def longest_pause(self) -> float:
-        """Seconds of the longest stretch in which no job ended."""
+    def longest_pause(self) -> tuple[float, str]:
+        """Seconds of the longest stretch in which no job ended, and the kinds of the faults of that time."""
         ends = sorted(job.finished_at.timestamp() for job in self.jobs.values() if job.finished_at)
-        return max((after - before for before, after in pairwise(ends)), default=0.0)
+        before, after = max(pairwise(ends), key=lambda pair: pair[1] - pair[0], default=(0.0, 0.0))
+        return after - before, _listed(fault.kind for fault in self.faults if fault.touches(before, after))
 
     def seconds_to_run_again(self, moment: float, pids: Iterable[int]) -> float:
         """The longest time from this moment until a job that ran in one of these processes then ran again."""
@@ -176,6 +176,10 @@ class Account:
         return "\n".join(lines)
 
 
+def _listed(kinds: Iterable[str]) -> str:
+    return ", ".join(sorted(set(kinds)))
+
+
 def _error(job: Job) -> str:
     """The last error of a job; empty if there is none."""
     last = _last(job)
@@ -204,6 +208,7 @@ def judge(account: Account, deserters: list[str]) -> int:
         "repeats that no fault explains": account.unexplained_repeats(),
     }
     repeats = account.repeats()
+    pause, during = account.longest_pause()
     print_table("Jobs enqueued", account.ledger.counts())
     print_table("Runs that were repeated, by the faults that hit them", Counter(why or "NOTHING" for _, why in repeats))
     print_table("Failed by a fault", account.excused())
@@ -211,7 +216,7 @@ def judge(account: Account, deserters: list[str]) -> int:
         "jobs acknowledged": len(account.ledger.acknowledged),
         "enqueues that raised": len(account.ledger.unknown),
         "of these, jobs that are there": account.arrived(),
-        "seconds without a finished job": round(account.longest_pause(), 2),
+        f"seconds without a finished job ({during or 'no fault then'})": round(pause, 2),
         "runs repeated": len(repeats),
     }
     print_table("Known", known)

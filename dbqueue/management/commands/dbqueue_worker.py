@@ -86,13 +86,15 @@ class Command(BaseCommand):
             max_jobs=options["max_jobs"],
             supervisor=options["supervised_by"],
         )
+        if is_process := getattr(self, "_called_from_command_line", False):
+            _keep_streams_open()
         close_all()  # system checks, or an app's ready(), may have opened what nobody here would ever close
         try:
             code = _run(Dispatcher(settings, mode))
         except (OperationalError, ProgrammingError) as exc:
             said = f"The worker can't start on the database {settings.database!r}: {str(exc).strip()}"
             raise CommandError(said + _advice(settings.database)) from exc
-        if getattr(self, "_called_from_command_line", False):
+        if is_process:
             _leave(code)
         sys.exit(code)
 
@@ -103,6 +105,13 @@ def _run(worker: Any) -> int:
         signal.signal(number, lambda number, frame: worker.stop())
     code: int = worker.run()
     return code
+
+
+def _keep_streams_open() -> None:
+    """A job that closes a stream would take it from the other jobs, and from the log, whose lines would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # there is none, or it is of a kind that can't be changed
+            stream.close = stream.flush  # type: ignore[method-assign]
 
 
 def _leave(code: int) -> None:
@@ -116,7 +125,7 @@ def _leave(code: int) -> None:
     last_words.start()
     last_words.join(LAST_WORDS)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads it any more
+        with suppress(Exception):  # nobody reads it any more, or a job has put something else in its place
             stream.flush()
     os._exit(code)
 

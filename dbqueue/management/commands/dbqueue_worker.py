@@ -73,6 +73,8 @@ class Command(BaseCommand):
             super().check(*args, **{**kwargs, "databases": None})
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if getattr(self, "_called_from_command_line", False):
+            _keep_streams_open()
         _log_to_console(options["verbosity"])
         settings = _settings(options)
         selection = Selection(options["queues"], options["exclude_queues"])
@@ -86,15 +88,13 @@ class Command(BaseCommand):
             max_jobs=options["max_jobs"],
             supervisor=options["supervised_by"],
         )
-        if is_process := getattr(self, "_called_from_command_line", False):
-            _keep_streams_open()
         close_all()  # system checks, or an app's ready(), may have opened what nobody here would ever close
         try:
             code = _run(Dispatcher(settings, mode))
         except (OperationalError, ProgrammingError) as exc:
             said = f"The worker can't start on the database {settings.database!r}: {str(exc).strip()}"
             raise CommandError(said + _advice(settings.database)) from exc
-        if is_process:
+        if getattr(self, "_called_from_command_line", False):
             _leave(code)
         sys.exit(code)
 

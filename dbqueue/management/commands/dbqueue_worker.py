@@ -107,13 +107,6 @@ def _run(worker: Any) -> int:
     return code
 
 
-def _keep_streams_open() -> None:
-    """A job that closes a stream would take it from the other jobs, and from the log, whose lines would fail."""
-    for stream in (sys.stdout, sys.stderr):
-        with suppress(AttributeError):  # there is none, or it is of a kind that can't be changed
-            stream.close = stream.flush  # type: ignore[method-assign]
-
-
 def _leave(code: int) -> None:
     """End this process, whatever its threads do.
 
@@ -128,6 +121,13 @@ def _leave(code: int) -> None:
         with suppress(Exception):  # nobody reads it any more, or a job has put something else in its place
             stream.flush()
     os._exit(code)
+
+
+def _keep_streams_open() -> None:
+    """A job that closes a stream would take it from the other jobs, and from the log, whose lines would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # there is none, or it is of a kind that can't be changed
+            stream.close = stream.flush  # type: ignore[method-assign]
 
 
 def _settings(options: dict[str, Any]) -> Settings:

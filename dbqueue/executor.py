@@ -1,6 +1,10 @@
 """Run one claimed job and say how it ended. No SQL here."""
 
 import logging
+import os
+import sys
+import traceback
+from contextlib import suppress
 
 from . import registry
 from .claim import Claim
@@ -8,7 +12,7 @@ from .conf import Settings
 from .definition import Task
 from .encoding import encode
 from .exceptions import NotStorable, UnknownTask
-from .outcome import Outcome
+from .outcome import Outcome, headline
 
 logger = logging.getLogger("dbqueue.job")
 
@@ -37,13 +41,13 @@ class Executor:
 
     def _succeed(self, task: Task[..., object], claim: Claim) -> Outcome:
         task.started(claim, self._settings.database)
-        value = task.run(claim, self._settings.database)
+        value = _called(task, claim, self._settings.database)
         return Outcome.succeeded(claim, self._encoded(value))
 
     def _fail(self, task: Task[..., object], claim: Claim, exc: BaseException) -> Outcome:
         outcome = Outcome.failed(claim, exc)
         task.ended(claim, self._settings.database, outcome)
-        logger.error("Job %s failed: %s", claim, outcome.failure.last_line if outcome.failure else "", exc_info=exc)
+        logger.error("Job %s failed: %s", claim, headline(exc), exc_info=exc)
         return outcome
 
     def _encoded(self, value: object) -> str | None:
@@ -64,3 +68,32 @@ class Executor:
             return Outcome.postponed(claim, UNKNOWN_TASK_PAUSE)
         logger.error("Job %s failed: %s", claim, exc)
         return Outcome.failed(claim, exc)
+
+
+def _called(task: Task[..., object], claim: Claim, database: str) -> object:
+    """Call the task.
+
+    If it forks, and the child comes back here, the child ends. It would go on as a second worker, on the same
+    connections, whose threads and locks stayed behind in the parent.
+    """
+    pid = os.getpid()
+    try:
+        value = task.run(claim, database)
+    except BaseException as exc:
+        if os.getpid() != pid:
+            _end_child(exc)
+        raise
+    if os.getpid() != pid:
+        _end_child(SystemExit())
+    return value
+
+
+def _end_child(exc: BaseException) -> None:
+    """End this process as Python would after ``exc``, but for what the parent has registered for its own end."""
+    code = exc.code if isinstance(exc, SystemExit) else 1
+    with suppress(Exception):
+        if not isinstance(exc, SystemExit):
+            traceback.print_exception(exc)
+        sys.stdout.flush()
+        sys.stderr.flush()
+    os._exit(code if isinstance(code, int) else int(code is not None))

@@ -8,7 +8,14 @@ from .encoding import storable_text
 from .models import NAME_LENGTH, JobStatus
 
 TRACEBACK_LENGTH = 100_000
-"""Characters of a traceback that are kept: its end, where the error stands."""
+"""Characters of a traceback that are kept. Of a longer one the middle is left out: where it happened stands at the
+beginning, and the error at the end."""
+
+HEAD_LENGTH = 20_000
+"""Those of the beginning."""
+
+HEADLINE_LENGTH = 300
+"""Characters of an error in a log line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,30 +25,48 @@ class Failure:
     exception_class_path: str
     traceback: str
 
-    @property
-    def last_line(self) -> str:
-        """The exception's own line."""
-        return self.traceback.rstrip().rpartition("\n")[2]
-
     def in_ascii(self) -> "Failure":
         """The same for a database whose encoding can't hold every character."""
         path, text = (
             part.encode("ascii", "backslashreplace").decode() for part in (self.exception_class_path, self.traceback)
         )
-        return Failure(path[:NAME_LENGTH], text[-TRACEBACK_LENGTH:])
+        return Failure(path[:NAME_LENGTH], _shortened(text))
 
     @classmethod
     def of(cls, exc: BaseException) -> "Failure":
-        kind = type(exc)
+        path = _class_path(exc)
         try:
             text = "".join(traceback.format_exception(exc))
-        except BaseException as broken:  # noqa: BLE001  an exception's own __str__ may raise anything
-            why = f"its traceback could not be printed: {type(broken).__name__}"
-            text = f"{kind.__module__}.{kind.__qualname__} ({why})\n"
-        return cls(
-            storable_text(f"{kind.__module__}.{kind.__qualname__}")[:NAME_LENGTH],
-            storable_text(text)[-TRACEBACK_LENGTH:],
-        )
+        except BaseException:  # noqa: BLE001  an exception's own __str__ may raise anything
+            text = f"{path} (its traceback could not be printed)\n"
+        return cls(storable_text(path)[:NAME_LENGTH], _shortened(storable_text(text)))
+
+
+def headline(exc: BaseException) -> str:
+    """An exception in one line, for a log: its class and the first line of its message, as far as it can be printed."""
+    path = _class_path(exc).removeprefix("builtins.")
+    try:
+        message = str(exc)
+    except BaseException:  # noqa: BLE001  as above
+        message = "(can't be printed)"
+    first, *more = message[: HEADLINE_LENGTH + 1].splitlines() or [""]
+    line = storable_text(f"{path}: {first}" if first else path)
+    return f"{line[:HEADLINE_LENGTH]}…" if more or len(line) > HEADLINE_LENGTH else line
+
+
+def _class_path(exc: BaseException) -> str:
+    try:
+        return f"{type(exc).__module__}.{type(exc).__qualname__}"
+    except BaseException:  # noqa: BLE001  a metaclass may refuse to tell
+        return "an exception whose class has no name"
+
+
+def _shortened(text: str) -> str:
+    if len(text) <= TRACEBACK_LENGTH:
+        return text
+    left_out = f"\n… {len(text) - TRACEBACK_LENGTH} and some characters left out …\n"
+    tail_length = TRACEBACK_LENGTH - HEAD_LENGTH - len(left_out)
+    return text[:HEAD_LENGTH] + left_out + text[-tail_length:]
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,10 +20,11 @@ FIRST = (2.0, 10.0)
 EVERY = (2700.0, 4500.0)
 """Seconds from one sweep to the next, at least and at most: about an hour."""
 
-REST = 4
+REST = 2
 """How many times as long as a batch took a worker rests after it, so that jobs have the database for themselves.
 
-A batch that is slower than a beat makes Maintenance judge nobody for half a timeout; the rest after it is longer.
+A batch of more than a quarter of HEARTBEAT_TIMEOUT makes Maintenance judge nobody for less than half of it. The rest is
+longer than that, so dead workers are found also while batches are slow.
 """
 
 

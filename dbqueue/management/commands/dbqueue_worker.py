@@ -77,6 +77,8 @@ class Command(BaseCommand):
             super().check(*args, **{**kwargs, "databases": None})
 
     def handle(self, *args: Any, **options: Any) -> None:
+        if getattr(self, "_called_from_command_line", False):
+            _keep_streams_open()
         _log_to_console(options["verbosity"])
         settings = _settings(options)
         selection = Selection(options["queues"], options["exclude_queues"])
@@ -128,9 +130,16 @@ def _leave(code: int) -> None:
     last_words.start()
     last_words.join(LAST_WORDS)
     for stream in (sys.stdout, sys.stderr):
-        with suppress(OSError, ValueError):  # nobody reads it any more
+        with suppress(Exception):  # nobody reads it any more, or a job has put something else in its place
             stream.flush()
     os._exit(code)
+
+
+def _keep_streams_open() -> None:
+    """A job that closes a stream would take it from the other jobs, and from the log, whose lines would fail."""
+    for stream in (sys.stdout, sys.stderr):
+        with suppress(AttributeError):  # there is none, or it is of a kind that can't be changed
+            stream.close = stream.flush  # type: ignore[method-assign]
 
 
 def _settings(options: dict[str, Any]) -> Settings:

@@ -141,9 +141,9 @@ class Pool:
                 if 2 * self._queue.qsize() <= self._ahead:
                     self._on_room()
         except BaseException as exc:
-            logger.exception("A thread of the pool died")
             self.crashed = exc
             self._on_room()
+            logger.exception("A thread of the pool died")
 
     def _learn(self, duration: float) -> None:
         # Threads may overwrite each other's step here: a mean loses nothing by it.

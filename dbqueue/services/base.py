@@ -102,9 +102,9 @@ class Service(ABC):
             with owned_connection(self._alias):
                 self._repeat()
         except BaseException as exc:
-            logger.exception("The service %s died", self.name)
             self.crashed = exc
             self._on_change()
+            logger.exception("The service %s died", self.name)
 
     def _repeat(self) -> None:
         while not self._finished():

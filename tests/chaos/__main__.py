@@ -36,7 +36,7 @@ def run(stage: Stage, seconds: float, seed: int) -> int:
         crew.dismiss()
     print(f"{seconds:g} s of chaos on {stage}, seed {seed}; then drained in {drained:.1f} s")
     print_table("Faults made", faults.strikes)
-    problems = judge(Account(ledger, faults.made), crew.deserters)
+    problems = judge(Account(ledger, faults.made), crew)
     print(f"\n{'FAILED' if problems else 'PASSED'}, seed {seed}")
     return 1 if problems else 0
 

@@ -115,6 +115,10 @@ class Crew:
             time.sleep(0.1)
         return time.monotonic() - began
 
+    def cries(self) -> list[str]:
+        """What workers have logged as critical, as that a part of them died."""
+        return [line for process in self.outputs for line in process.output.splitlines() if " CRITICAL " in line]
+
     def dismiss(self, timeout: float = 30.0) -> None:
         """Tell all to stop, and wait. Raises TimeoutExpired for one that does not."""
         self.look_after()

@@ -89,7 +89,7 @@ def leaks(stage: Stage, options: Namespace) -> int:
     normal_ones = [job for job in account.jobs.values() if job.args[1] == "short"]
     failed = sum(job.status != JobStatus.SUCCESSFUL for job in normal_ones)
     print_table("Figures", {"bystanders": len(normal_ones), "failures of bystanders (must be 0)": failed})
-    return judge(account, crew.deserters) + failed
+    return judge(account, crew) + failed
 
 
 def _under_load(
@@ -113,7 +113,7 @@ def _under_load(
         crew.drain(TO_DRAIN)
         crew.dismiss()
     account = Account(ledger, faults.made, kinds)
-    return account, made, judge(account, crew.deserters)
+    return account, made, judge(account, crew)
 
 
 MEASURES: Mapping[str, Callable[[Stage, Namespace], int]] = {

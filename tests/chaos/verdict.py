@@ -11,6 +11,7 @@ from dbqueue.models import Attempt, Job, JobStatus
 
 from ..shop.models import Run
 from . import audit
+from .crew import Crew
 from .faults import AFTER, Fault
 from .load import FATAL, KINDS, Kind, Ledger
 
@@ -196,7 +197,7 @@ def _told(job: Job) -> str:
     return str(job.return_value) if job.status == JobStatus.SUCCESSFUL else _error(job)
 
 
-def judge(account: Account, deserters: list[str]) -> int:
+def judge(account: Account, crew: Crew) -> int:
     """Print the verdict. Returns how many things are that must not be."""
     sorts: dict[str, Offenders] = {
         "lost": account.lost(),
@@ -220,12 +221,17 @@ def judge(account: Account, deserters: list[str]) -> int:
         "runs repeated": len(repeats),
     }
     print_table("Known", known)
-    verdict = {name: len(found) for name, found in sorts.items()} | {"trees that ended by themselves": len(deserters)}
+    cries = crew.cries()
+    verdict = {
+        **{name: len(found) for name, found in sorts.items()},
+        "trees that ended by themselves": len(crew.deserters),
+        "workers of which a part died": len(cries),
+    }
     print_table("VERDICT (each must be 0)", verdict)
     for name, found in sorts.items():
         for pk, what in list(found.items())[:SHOWN]:
             print(f"\n{name}: {what}\n{account.tell(pk)}")
-    for words in deserters:
+    for words in (*crew.deserters, *cries):
         print(f"\n{words}")
     return sum(verdict.values())
 

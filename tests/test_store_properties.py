@@ -559,7 +559,7 @@ class StoreMachine(RuleBasedStateMachine):
                 self._beat(_latest(self.workers, number), self.world.now)
             case "silence":  # as if it had not been heard of for an hour
                 self._beat(_latest(self.workers, number), self.world.now - datetime.timedelta(hours=1))
-            case "register" if len(self.workers) < 6:
+            case "register" if len(self.workers) < 4:
                 self._register()
             case "time passes":
                 self.world = replace(self.world, now=self.world.now + datetime.timedelta(seconds=1 + 9 * number))
@@ -571,6 +571,15 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(actor=actor_numbers, plan=plans(*ENDINGS))
     def end(self, actor: int, plan: Plan) -> None:
         self._step(actor, plan)
+
+    @rule(actor=actor_numbers, number=st.integers(0, 5))
+    def claim_again(self, actor: int, number: int) -> None:
+        """The same worker gives a job back and takes it anew: only the lease tells its two claims apart."""
+        standing = [claim for claim in self.claims if self._holds(claim)]
+        if standing:
+            claim = _latest(standing, number)
+            self._do(actor, Release(claim))
+            self._do(actor, ClaimSome(claim.worker_id, 10, None, Selection()))
 
     @rule(actor=actor_numbers, plan=plans(*CARE))
     def care(self, actor: int, plan: Plan) -> None:
@@ -623,8 +632,10 @@ class StoreMachine(RuleBasedStateMachine):
 
     def _step(self, actor: int, plan: Plan) -> None:
         operation = self._operation(plan)
-        if operation is None:
-            return
+        if operation is not None:
+            self._do(actor, operation)
+
+    def _do(self, actor: int, operation: Operation) -> None:
         note(f"{operation}")
         before, foretold = self.world, operation.foretell(self.world)
 
@@ -684,9 +695,7 @@ class StoreMachine(RuleBasedStateMachine):
                 return Operate(kinds[kind], _latest(self.jobs, one)) if self.jobs else None
         if not self.claims:
             return None
-        # Those that hold their job, where there are any, and every third time one that may be stale.
-        standing = [claim for claim in self.claims if self._holds(claim)]
-        claims = standing if standing and one % 3 else self.claims
+        claims = self._claims_to_end(stale=one % 3 == 0)
         chosen = _latest(claims, two)
         some = list({claim[:2]: claim for claim in (chosen, _latest(claims, one + two))}.values())
         match kind:
@@ -698,9 +707,18 @@ class StoreMachine(RuleBasedStateMachine):
                 return Release(chosen)
         return Restore(chosen)
 
+    def _claims_to_end(self, stale: bool) -> list[Claim]:
+        """Those that hold their job, or those whose job runs for somebody else or under another lease; else all."""
+        running = [claim for claim in self.claims if self._status(claim) == JobStatus.RUNNING]
+        return [claim for claim in running if self._holds(claim) != stale] or self.claims
+
     def _holds(self, claim: Claim) -> bool:
         row = self.world.jobs.get(claim.job_id)
         return row is not None and row.is_held_by(hold_of(claim))
+
+    def _status(self, claim: Claim) -> str:
+        row = self.world.jobs.get(claim.job_id)
+        return "deleted" if row is None else row.status
 
     def _keep(self, operation: Operation) -> None:
         if isinstance(operation, ClaimSome):

@@ -6,13 +6,15 @@ BIN := $(VENV)/bin
 MANAGE := $(BIN)/python example_project/manage.py
 PYTEST := $(BIN)/python -m pytest
 ON_POSTGRES := $(BIN)/python -m tests.with_postgres
+ON_MARIADB := $(BIN)/python -m tests.with_mariadb
+STORE_TESTS := tests/test_store.py tests/test_store_properties.py
 # Without DATABASE_URL every setting here means SQLite.
 ON_SQLITE := env -u DATABASE_URL
 PGBOUNCER := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v pgbouncer)
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-postgres serve test chaos test-browser matrix lint clean
+.PHONY: help demo demo-postgres serve test chaos test-browser test-mariadb matrix lint clean
 # A recipe that fails leaves no stamp behind.
 .DELETE_ON_ERROR:
 
@@ -30,9 +32,14 @@ demo-postgres: $(VENV)/.postgres ## the same on a PostgreSQL that is started for
 serve: $(VENV)/.run ## the example's admin on http://127.0.0.1:8000/admin/, and a worker; Ctrl-C ends both
 	@$(MANAGE) serve
 
-test: $(VENV)/.dev ## all tests, on SQLite and on a real PostgreSQL (DATABASE_URL's, or one started for it)
+test: $(VENV)/.dev $(if $(MYSQL_URL),$(VENV)/.mysql) ## all tests, on SQLite and on a real PostgreSQL (DATABASE_URL's, or one started for it)
 	$(ON_SQLITE) $(PYTEST) -m "not browser"
 	$(ON_POSTGRES) $(PYTEST) -m "not browser"
+ifdef MYSQL_URL
+	DATABASE_URL="$(MYSQL_URL)" $(PYTEST) $(STORE_TESTS)
+else
+	@echo "The store's tests on MySQL or MariaDB were LEFT OUT: MYSQL_URL names no server (see also make test-mariadb)."
+endif
 ifndef PGBOUNCER
 	@echo "The tests behind PgBouncer were LEFT OUT: there is no pgbouncer here."
 endif
@@ -49,6 +56,9 @@ chaos: $(VENV)/.dev ## real workers under load while faults strike at random, an
 
 test-browser: $(VENV)/.dev ## the tests in a real browser (needs chromium)
 	$(ON_SQLITE) $(PYTEST) -m browser
+
+test-mariadb: $(VENV)/.mysql ## the store's tests on a MariaDB that is started for them (Debian: mariadb-server, libmariadb-dev)
+	$(ON_MARIADB) $(PYTEST) $(STORE_TESTS)
 
 matrix: ## all tests with each supported pair of Python and Django whose Python is found
 	$(PYTHON) tests/matrix.py
@@ -79,4 +89,8 @@ $(VENV)/.postgres: $(VENV)/.run
 
 $(VENV)/.dev: $(VENV)/.postgres
 	$(BIN)/python -m pip install --quiet --group dev
+	@touch $@
+
+$(VENV)/.mysql: $(VENV)/.dev
+	$(BIN)/python -m pip install --quiet --group mysql
 	@touch $@

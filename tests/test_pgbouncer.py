@@ -99,6 +99,18 @@ def test_it_is_said_once_however_often_it_is_tried(bouncer: PgBouncer, caplog: p
     assert [record.levelname for record in caplog.records if SENTENCE in record.getMessage()] == ["WARNING"]
 
 
+def test_no_session_of_the_pool_is_left_listening(server: PostgresServer, bouncer: PgBouncer) -> None:
+    with connected_to(bouncer.url):
+        notifier = Notifier(store_for("default"), lambda queues: None, lambda: None)
+        assert notifier.run_once() == 0.0
+        while notifier.run_once() == 0.0:
+            pass
+    told = bouncer.log.count("when not linked")  # what PgBouncer says of a notification that nobody asked for
+    server.execute("NOTIFY dbqueue, 'mail'")
+    time.sleep(0.5)
+    assert bouncer.log.count("when not linked") == told
+
+
 def test_a_worker_with_listen_off_says_nothing(bouncer: PgBouncer) -> None:
     silent = {"DATABASE_URL": bouncer.url, "DBQUEUE_POLL_INTERVAL": "0.1", "DBQUEUE_LISTEN": "False"}
     with connected_to(bouncer.url), worker(**silent) as process:

@@ -441,14 +441,19 @@ class Store(ABC):
 
         They are READY, or SCHEDULED again where the time that they were to wait for has not come.
         """
+        now = now or self.clock()
         anew: dict[str, Any] = {"finished_at": None, "worker": None, "crashes": 0}
         with self.atomic():
-            rows = self.jobs.leaving(RETRYABLE, ids)
-            queues = set(rows.values_list("queue_name", flat=True).distinct())
-            later = rows.filter(run_after__gt=now or self.clock()).update(status=JobStatus.SCHEDULED, **anew)
-            ready = rows.update(status=JobStatus.READY, run_after=None, **anew)
+            # Locked first: of what is cancelled meanwhile, one of two statements might take what the other left.
+            locked = self.jobs.leaving(RETRYABLE, ids).order_by("id").select_for_update()
+            found = list(locked.values_list("id", "queue_name", "run_after"))
+            later = [pk for pk, _, run_after in found if run_after is not None and run_after > now]
+            ready = [pk for pk, _, run_after in found if run_after is None or run_after <= now]
+            self.jobs.leaving(RETRYABLE, later).update(status=JobStatus.SCHEDULED, **anew)
+            self.jobs.leaving(RETRYABLE, ready).update(status=JobStatus.READY, run_after=None, **anew)
+            queues = {queue for _, queue, _ in found}
             self.call_workers(queues | {ANY_QUEUE} if later else queues)
-        return ready + later
+        return len(found)
 
     def delete(self, ids: Collection[int]) -> int:
         """Delete jobs that have ended, with their history. Returns how many; what may still run is left alone."""

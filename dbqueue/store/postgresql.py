@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Collection, Sequence
 from typing import Any
 
+from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
@@ -29,6 +30,9 @@ ANSWER_WITHIN = 2.0
 
 PROBE_AFTER = 10.0
 """Seconds of silence on a listening connection after which it calls itself."""
+
+UNLISTEN_TRIES = 20
+"""Statements with which a deaf listener looks for the session that it left listening behind a pooler."""
 
 _JOB = f'"{Job._meta.db_table}"'
 
@@ -179,7 +183,7 @@ def _channel_word(draft: Draft) -> str:
 
 
 class _NotifyListener(Listener):
-    """LISTEN on this thread's connection, in autocommit: inside a transaction nothing would arrive.
+    """LISTEN on this thread's connection, otherwise in autocommit: inside a transaction nothing would arrive.
 
     LISTEN succeeds also where nothing will ever arrive: behind a pooler that gives the session to somebody else after
     each transaction. So a listener calls itself, with a word that is no queue's name, and is deaf if that doesn't come.
@@ -192,8 +196,7 @@ class _NotifyListener(Listener):
         self._heard: set[str] = set()
         self._answer_by: float | None = None
         self._silent_from = 0.0
-        with connection.cursor() as cursor:
-            cursor.execute(f"LISTEN {CHANNEL}")
+        self._session = self._in_one_session(f"LISTEN {CHANNEL}")
         if is_psycopg3:
             # For what comes along with the answer to a statement.
             self._raw.add_notify_handler(lambda call: self._heard.add(call.payload))
@@ -221,10 +224,18 @@ class _NotifyListener(Listener):
         return self._answer_by is not None and time.monotonic() > self._answer_by
 
     def close(self) -> None:
-        # A pooler may give this statement to another session than the one that listens; there is no way to choose.
-        with self._connection.cursor() as cursor:
-            cursor.execute(f"UNLISTEN {CHANNEL}")
+        # A pooler gives each statement to a session of its choice, mostly to the one that was used last.
+        for _ in range(UNLISTEN_TRIES):
+            if self._in_one_session(f"UNLISTEN {CHANNEL}") == self._session:
+                break
         self._connection.close()
+
+    def _in_one_session(self, statement: str) -> int:
+        """Returns the process id of the server's session in which it was executed."""
+        with transaction.atomic(using=self._connection.alias), self._connection.cursor() as cursor:
+            cursor.execute(statement)
+            cursor.execute("SELECT pg_backend_pid()")
+            return cursor.fetchone()[0]  # type: ignore[no-any-return]
 
     def _call_over(self, connection: BaseDatabaseWrapper) -> None:
         with connection.cursor() as cursor:

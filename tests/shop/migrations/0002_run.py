@@ -4,25 +4,24 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('shop', '0001_initial'),
+        ("shop", "0001_initial"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Run',
+            name="Run",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('job_id', models.BigIntegerField(db_index=True)),
-                ('kind', models.CharField(max_length=20)),
-                ('lease', models.PositiveIntegerField()),
-                ('worker_id', models.BigIntegerField()),
-                ('attempt', models.PositiveIntegerField()),
-                ('pid', models.PositiveIntegerField()),
-                ('token', models.CharField(max_length=32)),
-                ('began', models.FloatField()),
-                ('ended', models.FloatField(null=True)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                ("job_id", models.BigIntegerField(db_index=True)),
+                ("kind", models.CharField(max_length=20)),
+                ("lease", models.PositiveIntegerField()),
+                ("worker_id", models.BigIntegerField()),
+                ("attempt", models.PositiveIntegerField()),
+                ("pid", models.PositiveIntegerField()),
+                ("token", models.CharField(max_length=32)),
+                ("began", models.FloatField()),
+                ("ended", models.FloatField(null=True)),
             ],
         ),
     ]

@@ -181,15 +181,22 @@ class Dispatcher:
         return max(1, self.settings.max_crashes - 1)
 
     def _bearable_crashes(self) -> int | None:
-        """While a job that has its last chance is here, no other such job may be: one would die for the other."""
-        here = any(claim.crashes >= self._last_chance for claim in self.pool.held().values())
-        return self._last_chance if here else None
+        """Below how many crashes a job must be to run beside what is here: else one may die for the other.
+
+        Beside a job on its last chance, only those that nobody suspects; beside suspects, none on its last chance.
+        """
+        most = max((claim.crashes for claim in self.pool.held().values()), default=0)
+        if most == 0:
+            return None
+        return 1 if most >= self._last_chance else self._last_chance
 
     def _unbearable(self, claims: list[Claim]) -> list[Claim]:
         """What can't be run beside the rest, so that, should this worker die again, it is known of what."""
-        ahead = [claim for claim in claims if claim.ahead and claim.crashes]
-        on_last_chance = [claim for claim in claims if not claim.ahead and claim.crashes >= self._last_chance]
-        return ahead + on_last_chance[1:]
+        suspects = [claim for claim in claims if claim.crashes]
+        on_last_chance = [claim for claim in suspects if claim.crashes >= self._last_chance]
+        if len(suspects) > len(on_last_chance):
+            return [claim for claim in suspects if claim.ahead or claim in on_last_chance]
+        return [claim for place, claim in enumerate(on_last_chance) if place > 0 or claim.ahead]
 
     def _tell_begun(self) -> None:
         """Should this worker die, these were attempts; what was only taken ahead was none."""

@@ -324,7 +324,7 @@ class Dispatcher:
 
     def _hopeless(self) -> Error | None:
         """The error that has kept a part of this worker from its work for DATABASE_GRACE."""
-        troubles = (self._trouble, *(service.trouble for service in self.services))
+        troubles = (self._trouble, *(service.trouble for service in self.services if service.essential))
         return next((trouble.error for trouble in troubles if trouble.seconds > self.settings.database_grace), None)
 
     def _gives_up(self) -> bool:

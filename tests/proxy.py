@@ -21,16 +21,17 @@ class Proxy:
         self.folder = folder
         self.cuts = 0
         self._server = server
-        self._pattern: bytes | None = None
+        self._pattern = b""
+        self._cuts_left = 0
         self._lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX)
         self._listener.bind(str(folder / SOCKET))
         self._listener.listen()
         threading.Thread(target=self._accept, daemon=True).start()
 
-    def lose_the_reply_to(self, pattern: bytes) -> None:
-        """The next message of a client that holds ``pattern`` reaches the server; its reply reaches nobody."""
-        self._pattern = pattern
+    def lose_the_reply_to(self, pattern: bytes, times: int = 1) -> None:
+        """The next messages of clients that hold ``pattern`` reach the server; their replies reach nobody."""
+        self._pattern, self._cuts_left = pattern, times
 
     def close(self) -> None:
         self._listener.shutdown(socket.SHUT_RDWR)
@@ -64,9 +65,9 @@ class Proxy:
 
     def _is_to_be_cut(self, data: bytes) -> bool:
         with self._lock:
-            if self._pattern is None or self._pattern not in data:
+            if not self._cuts_left or self._pattern not in data:
                 return False
-            self._pattern = None
+            self._cuts_left -= 1
             self.cuts += 1
             return True
 

@@ -177,6 +177,22 @@ def test_a_worker_waits_for_a_server_that_is_not_up_yet() -> None:
     assert "Traceback" not in process.output
 
 
+def _server_folder() -> Path:
+    return Path(connection.settings_dict["HOST"] or connection.settings_dict["OPTIONS"]["host"])
+
+
+@postgresql_only
+def test_a_worker_that_can_not_listen_goes_on() -> None:
+    with proxy(_server_folder()) as wire:
+        wire.lose_the_reply_to(b"LISTEN dbqueue", times=1_000_000)
+        url = f"postgres://postgres@/postgres?host={wire.folder}"
+        with worker(DATABASE_URL=url, DBQUEUE_DATABASE_GRACE="1") as process:
+            eventually(lambda: wire.cuts > 4)
+            time.sleep(2)
+            assert add.enqueue(1, 2).get(timeout=15) == 3
+            assert process.poll() is None
+
+
 @postgresql_only
 @pytest.mark.parametrize(
     ("statement", "succeeds"),
@@ -188,7 +204,7 @@ def test_a_worker_waits_for_a_server_that_is_not_up_yet() -> None:
 )
 def test_a_commit_whose_reply_was_lost_neither_loses_nor_doubles(statement: bytes, succeeds: bool) -> None:
     task = mark if succeeds else fail
-    with proxy(Path(connection.settings_dict["HOST"] or connection.settings_dict["OPTIONS"]["host"])) as wire:
+    with proxy(_server_folder()) as wire:
         url = f"postgres://postgres@/postgres?host={wire.folder}"
         with worker("--threads", "2", DATABASE_URL=url, DBQUEUE_HEARTBEAT_TIMEOUT="3600") as process:
             eventually(lambda: Worker.objects.alive().count() == 1)

@@ -65,6 +65,9 @@ class Service(ABC):
     name: str
     longest_pause = LAST_PAUSE
 
+    essential = True
+    """Whether a worker that has to do without it for DATABASE_GRACE can't do its work."""
+
     def __init__(self, alias: str, on_change: Callable[[], None]) -> None:
         self.crashed: BaseException | None = None
         self.trouble = Trouble(f"The service {self.name}")

@@ -21,6 +21,7 @@ class Notifier(Service):
     """Shortens the wait for work; the dispatcher polls all the same."""
 
     name = "notifier"
+    essential = False
 
     def __init__(self, store: Store, on_call: Callable[[Collection[str]], None], on_change: Callable[[], None]) -> None:
         super().__init__(store.alias, on_change)

@@ -10,7 +10,7 @@ ON_MARIADB := $(BIN)/python -m tests.with_mariadb
 STORE_TESTS := tests/test_store.py tests/test_store_properties.py
 # Without DATABASE_URL every setting here means SQLite.
 ON_SQLITE := env -u DATABASE_URL
-PGBOUNCER := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v pgbouncer)
+HAS_PGBOUNCER := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v pgbouncer)
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
@@ -40,7 +40,7 @@ ifdef MYSQL_URL
 else
 	@echo "The store's tests on MySQL or MariaDB were LEFT OUT: MYSQL_URL names no server (see also make test-mariadb)."
 endif
-ifndef PGBOUNCER
+ifndef HAS_PGBOUNCER
 	@echo "The tests behind PgBouncer were LEFT OUT: there is no pgbouncer here."
 endif
 ifdef CHROMIUM

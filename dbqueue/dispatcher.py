@@ -27,6 +27,7 @@ from .services.heartbeat import Heartbeat
 from .services.maintenance import Maintenance
 from .services.notifier import Notifier
 from .store import ANY_QUEUE, store_for
+from .suspects import Suspects
 from .wakeup import Wakeup
 
 logger = logging.getLogger("dbqueue.worker")
@@ -65,6 +66,7 @@ class Dispatcher:
         self.name = mode.name or f"{socket.gethostname()}-{os.getpid()}"
         self.store = store_for(settings.database)
         self.executor = Executor(settings)
+        self.suspects = Suspects(settings.max_crashes)
         self.wakeup = Wakeup()
         self.pool = Pool(settings.threads, self.run_job, self.wakeup.set)
         self.completer = Completer(self.store, self.wakeup.set)
@@ -164,39 +166,15 @@ class Dispatcher:
     def _take(self) -> list[Claim]:
         if not (room := self._room()):
             return []
-        claims = self.store.claim(
-            self.worker_id, room, self.mode.selection, free=self.pool.free, below_crashes=self._bearable_crashes()
-        )
+        below = self.suspects.bearable(self.pool.held().values())
+        claims = self.store.claim(self.worker_id, room, self.mode.selection, free=self.pool.free, below_crashes=below)
         # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.
         known = self._known_here()
         claims = [claim for claim in claims if (claim.job_id, claim.lease) not in known]
-        if suspects := self._unbearable(claims):
+        if apart := self.suspects.not_together(claims):
             self.pool.be_careful()
-            self.store.release(suspects)
-        return [claim for claim in claims if claim not in suspects]
-
-    @property
-    def _last_chance(self) -> int:
-        """Crashes of a job that one more crash would end."""
-        return max(1, self.settings.max_crashes - 1)
-
-    def _bearable_crashes(self) -> int | None:
-        """Below how many crashes a job must be to run beside what is here: else one may die for the other.
-
-        Beside a job on its last chance, only those that nobody suspects; beside suspects, none on its last chance.
-        """
-        most = max((claim.crashes for claim in self.pool.held().values()), default=0)
-        if most == 0:
-            return None
-        return 1 if most >= self._last_chance else self._last_chance
-
-    def _unbearable(self, claims: list[Claim]) -> list[Claim]:
-        """What can't be run beside the rest, so that, should this worker die again, it is known of what."""
-        suspects = [claim for claim in claims if claim.crashes]
-        on_last_chance = [claim for claim in suspects if claim.crashes >= self._last_chance]
-        if len(suspects) > len(on_last_chance):
-            return [claim for claim in suspects if claim.ahead or claim in on_last_chance]
-        return [claim for place, claim in enumerate(on_last_chance) if place > 0 or claim.ahead]
+            self.store.release(apart)
+        return [claim for claim in claims if claim not in apart]
 
     def _tell_begun(self) -> None:
         """Should this worker die, these were attempts; what was only taken ahead was none."""

@@ -3,6 +3,9 @@
 import os
 import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -222,3 +225,45 @@ def test_a_commit_whose_reply_was_lost_neither_loses_nor_doubles(statement: byte
     assert Mark.objects.count() == (len(results) if succeeds else 0)
     assert "Lease lost" not in output
     assert not Worker.objects.exclude(leases_lost=0).exists()
+
+
+@contextmanager
+def clock_of_the_server_ahead_by(interval: str) -> Iterator[None]:
+    """The server tells a wrong time to all who connect from now on. Its own functions are looked for second."""
+    name = connection.settings_dict["NAME"]
+    with connection.cursor() as cursor:
+        cursor.execute("CREATE SCHEMA skewed")
+        cursor.execute(
+            "CREATE FUNCTION skewed.statement_timestamp() RETURNS timestamptz LANGUAGE sql STABLE "
+            f"AS $$ SELECT pg_catalog.statement_timestamp() + interval '{interval}' $$"
+        )
+        cursor.execute(f'ALTER DATABASE "{name}" SET search_path = skewed, pg_catalog, public')
+    connection.close()
+    try:
+        yield
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute(f'ALTER DATABASE "{name}" RESET search_path')
+            cursor.execute("DROP SCHEMA skewed CASCADE")
+        connection.close()
+
+
+@postgresql_only
+@pytest.mark.parametrize("interval", ["1 hour", "-1 hour"])
+def test_only_the_servers_clock_counts(interval: str) -> None:
+    with clock_of_the_server_ahead_by(interval):
+        first = spawn("--threads", "2", DBQUEUE_HEARTBEAT_TIMEOUT="2")
+        eventually(lambda: Worker.objects.alive().count() == 1)
+        with worker(DBQUEUE_HEARTBEAT_TIMEOUT="2"):
+            later = add.using(run_after=timedelta(seconds=2)).enqueue(1, 2)
+            assert later.status == JobStatus.SCHEDULED
+            long = mark_slowly.enqueue("x", 4)
+            assert later.get(timeout=15) == 3
+            assert later.started_at is not None and later.run_after is not None
+            assert later.started_at >= later.run_after
+            long.wait(timeout=15)
+            assert (long.status, long.attempts) == (JobStatus.SUCCESSFUL, 1)
+            assert not Worker.objects.filter(lost=True).exists()
+            first.kill()
+            first.wait()
+            eventually(lambda: Worker.objects.filter(lost=True).count() == 1)

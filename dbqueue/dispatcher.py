@@ -27,7 +27,7 @@ from .services.heartbeat import Heartbeat
 from .services.maintenance import Maintenance
 from .services.notifier import Notifier
 from .store import ANY_QUEUE, store_for
-from .suspects import Suspects
+from .suspects import Isolation
 from .wakeup import Wakeup
 
 logger = logging.getLogger("dbqueue.worker")
@@ -38,6 +38,10 @@ MOST_UNWRITTEN = 2000
 BURST_LOOK = 0.01
 PATIENT_LOOK = 0.1
 """Seconds of one wait: while a burst comes to its end, and while jobs wait here for a thread."""
+
+
+LAST_TRIES = 5.0
+"""Seconds in which a worker that ends tries to give back what it holds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +70,7 @@ class Dispatcher:
         self.name = mode.name or f"{socket.gethostname()}-{os.getpid()}"
         self.store = store_for(settings.database)
         self.executor = Executor(settings)
-        self.suspects = Suspects(settings.max_crashes)
+        self.isolation = Isolation(settings.max_crashes)
         self.wakeup = Wakeup()
         self.pool = Pool(settings.threads, self.run_job, self.wakeup.set)
         self.completer = Completer(self.store, self.wakeup.set)
@@ -115,11 +119,13 @@ class Dispatcher:
     def turn(self) -> None:
         """Look for work once, hand it out, and wait if there was nothing to do."""
         self.wakeup.clear()
-        was_idle = self.pool.idle and not self.completer.pending
+        was_idle = self._idle
         claims = self._claim()
-        for claim in claims or ():
+        if claims is None:
+            return  # it has waited already, and what woke it meanwhile must not be slept over
+        for claim in claims:
             self.pool.submit(claim)
-        if claims == [] and was_idle and self._nothing_will_come():
+        if not claims and was_idle and self._nothing_will_come():
             self._finished = True
         elif not claims or not self._room():
             self._rest()
@@ -164,17 +170,27 @@ class Dispatcher:
         return claims
 
     def _take(self) -> list[Claim]:
+        if claim := self.isolation.next(idle=self._idle):
+            self.store.begun([claim])
+            self.isolation.let_go()
+            return [claim]
         if not (room := self._room()):
             return []
-        below = self.suspects.bearable(self.pool.held().values())
-        claims = self.store.claim(self.worker_id, room, self.mode.selection, free=self.pool.free, below_crashes=below)
+        claims = self.store.claim(
+            self.worker_id,
+            room,
+            self.mode.selection,
+            free=self.pool.free,
+            last_chance=self.isolation.last_chance,
+        )
         # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.
         known = self._known_here()
         claims = [claim for claim in claims if (claim.job_id, claim.lease) not in known]
-        if apart := self.suspects.not_together(claims):
+        claims, back = self.isolation.admit(claims)
+        if back:
             self.pool.be_careful()
-            self.store.release(apart)
-        return [claim for claim in claims if claim not in apart]
+            self.store.release(back)
+        return claims
 
     def _tell_begun(self) -> None:
         """Should this worker die, these were attempts; what was only taken ahead was none."""
@@ -184,10 +200,15 @@ class Dispatcher:
 
     def _known_here(self) -> dict[tuple[int, int], Claim]:
         """What runs or waits here, and what has ended and is not written, by (id, lease)."""
-        return self.pool.held() | self.completer.unwritten()
+        return self.pool.held() | self.isolation.waiting | self.completer.unwritten()
+
+    @property
+    def _idle(self) -> bool:
+        """Whether nothing would be lost if this process died now: no running job, no outcome that is not written."""
+        return self.pool.idle and not self.completer.pending
 
     def _room(self) -> int:
-        if self._hopeless():
+        if self._hopeless() or self.isolation.is_taken(self._known_here()):
             return 0
         left = self.pool.room if self.mode.max_jobs is None else min(self.pool.room, self.mode.max_jobs - self._claimed)
         return max(0, min(left, MOST_UNWRITTEN - self.completer.pending))
@@ -195,7 +216,7 @@ class Dispatcher:
     def _rest(self) -> None:
         if self.mode.burst or self.mode.max_jobs is not None:
             self.wakeup.wait(BURST_LOOK)
-        elif self.pool.waits or self.pool.has_untold:
+        elif self.pool.waits or self.pool.has_untold or self.isolation.waiting:
             self.wakeup.wait(PATIENT_LOOK)
         else:
             self.wakeup.wait(self.settings.poll_interval * random.uniform(0.75, 1.25))
@@ -209,7 +230,7 @@ class Dispatcher:
 
         A worker that lives for a moment would never come to rescue anybody: it waits until there is nobody to rescue.
         """
-        if not self.mode.burst and self._claimed != self.mode.max_jobs:
+        if self.isolation.waiting or (not self.mode.burst and self._claimed != self.mode.max_jobs):
             return False
         try:
             return not self.store.has_abandoned(self.settings.heartbeat_timeout)
@@ -238,6 +259,7 @@ class Dispatcher:
     def _come_back(self) -> None:
         """Enter anew after this worker was declared lost: its jobs are others' now, and its outcomes are refused."""
         dropped = self.pool.take_back()
+        self.isolation.let_go()
         self._claimed -= len(dropped)
         logger.error(
             "Worker %s (id %d) was silent for too long and was declared lost; %d claims dropped, coming back anew",
@@ -247,11 +269,23 @@ class Dispatcher:
         )
         self._register()
 
-    def _give_back(self, claims: Collection[Claim]) -> None:
+    def _give_back(self, claims: Collection[Claim]) -> bool:
+        """Returns whether the database has taken them."""
         try:
             self.store.release(claims)
         except Error as exc:
             self._lost_database(exc)
+            return False
+        return True
+
+    def _give_back_at_last(self, claims: Collection[Claim]) -> None:
+        """Nobody else will: what stays with a worker that has ended counts as its crash."""
+        end = time.monotonic() + LAST_TRIES
+        while claims and not self._give_back(claims):
+            if time.monotonic() > end:
+                logger.error("Worker %s could not give back %d jobs", self.name, len(claims))
+                self._failed = True
+                return
 
     def _register(self) -> None:
         self.worker_id = self.store.register(
@@ -269,6 +303,7 @@ class Dispatcher:
         while not self._stops:
             try:
                 self.store.clock()
+                self._trouble.over()
                 return
             except OperationalError as exc:
                 if self.mode.burst or self._trouble.seconds > self.settings.database_grace:
@@ -307,7 +342,7 @@ class Dispatcher:
 
     def _gives_up(self) -> bool:
         """Whether it is hopeless, and nothing would be lost: neither a running job nor an outcome not yet written."""
-        return bool(self._hopeless() and self.pool.idle and not self.completer.pending)
+        return bool(self._hopeless() and self._idle)
 
     def _shut_down(self) -> None:
         if reason := self._crashed():
@@ -316,11 +351,11 @@ class Dispatcher:
             grace = self.settings.database_grace
             logger.critical("Worker %s ends: no use of its database for %g s: %s", self.name, grace, reason)
         self._failed = reason is not None
-        self._give_back(self.pool.take_back())
+        self._give_back_at_last([*self.pool.take_back(), *self.isolation.waiting.values()])
         self._await_running()
         if still_running := self.pool.held():
             logger.warning("Worker %s gives back what still runs, jobs: %d", self.name, len(still_running))
-            self._give_back(still_running.values())
+            self._give_back_at_last(still_running.values())
         self._flush()
         for service in self.services:
             service.stop()

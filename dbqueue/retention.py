@@ -20,11 +20,11 @@ FIRST = (2.0, 10.0)
 EVERY = (2700.0, 4500.0)
 """Seconds from one sweep to the next, at least and at most: about an hour."""
 
-REST = 2
+REST = 3
 """How many times as long as a batch took a worker rests after it, so that jobs have the database for themselves.
 
-A batch of more than a quarter of HEARTBEAT_TIMEOUT makes Maintenance judge nobody for less than half of it. The rest is
-longer than that, so dead workers are found also while batches are slow.
+A batch of more than a sixth of HEARTBEAT_TIMEOUT makes Maintenance judge nobody for 0.4 of it (TIME_TO_BEAT). The rest
+is longer than that, three sixths at least, so dead workers are found also while batches are slow.
 """
 
 

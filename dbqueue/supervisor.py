@@ -68,8 +68,12 @@ class Child:
         return time.monotonic() - self._started
 
     @property
+    def has_process(self) -> bool:
+        return self._process is not None
+
+    @property
     def alive(self) -> bool:
-        return self._process is not None and self.code is None
+        return self.has_process and self.code is None
 
     def start(self) -> None:
         if time.monotonic() < self._start_at:
@@ -86,7 +90,7 @@ class Child:
 
     @property
     def lived_long(self) -> bool:
-        return time.monotonic() - self._started > LONG_ENOUGH
+        return self.age > LONG_ENOUGH
 
     @property
     def has_started(self) -> bool:
@@ -96,7 +100,7 @@ class Child:
                 self._has_started = os.read(self._ready, 1) == READY
         return self._has_started
 
-    def bury(self) -> None:
+    def vacate(self) -> None:
         """Make the place free for another start: at once after a long life, later and later after short ones."""
         self.failed_starts = 0 if self.has_started else self.failed_starts + 1
         if self.failed_starts <= 1:
@@ -151,7 +155,7 @@ class Supervisor:
 
     def _look_after(self, child: Child) -> None:
         code = child.code
-        if child.done or child.alive:
+        if child.done or (child.has_process and code is None):
             return
         if code is not None:
             self._take_note(child, code)
@@ -160,13 +164,13 @@ class Supervisor:
 
     def _take_note(self, child: Child, code: int) -> None:
         """A child has ended. One that ended well, as after --burst, is not replaced."""
-        self._bury(child, code)
+        self._tell_undertaker(child, code)
         if code == 0 and self._files is None:
             child.done = True
             return
         # It ended by itself and early: broken code fails again until somebody mends it.
         child.waits_for_code = self._files is not None and code > 0 and not child.lived_long
-        child.bury()
+        child.vacate()
         if child.waits_for_code:
             child.failed_starts = 0
             logger.error(
@@ -186,7 +190,7 @@ class Supervisor:
         others = any(other.alive and other.has_started for other in self._children if other is not child)
         return others and failing < self._settings.database_grace
 
-    def _bury(self, child: Child, code: int) -> None:
+    def _tell_undertaker(self, child: Child, code: int) -> None:
         """Free the jobs of a child that could not give them back itself."""
         if code:
             self._undertaker.bury(child.token)
@@ -201,8 +205,9 @@ class Supervisor:
             self._wakeup.wait(LOOK)
         for child in self._children:
             if code := child.code:
-                self._bury(child, code)
-                self._code = 1
+                self._tell_undertaker(child, code)
+                # One that had no handler for the signal yet ends by it, and that is a good end, too.
+                self._code = self._code if code == -signal.SIGTERM else 1
         self._undertaker.stop()
         self._undertaker.join(LAST_BURIAL)
 

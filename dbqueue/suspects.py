@@ -1,37 +1,63 @@
-"""Which jobs may run beside which, so that the death of a worker tells of what it died.
+"""A job of which workers may have died, and that one more crash would end, runs alone.
 
-All that had begun in a worker that dies has one crash more, and is suspected. Claimed together again, the killer and
-its neighbours would die together until all of them are FAILED.
+All that had begun in a worker that dies has one crash more, the killer and its neighbours. Claimed together again, they
+would die together until all of them are FAILED. So on its last chance each shows by itself which it is.
 """
 
-from collections.abc import Iterable
+import time
+from collections.abc import Container
 
 from .claim import Claim
 
+PATIENCE = 60.0
+"""Seconds that such a job waits for the others here to end. After that it runs beside what is left of them."""
 
-class Suspects:
-    """The rule, for jobs of which ``max_crashes`` crashes are too many."""
+
+class Isolation:
+    """A worker's place for one job on its last chance. While it is taken, the worker claims nothing."""
 
     def __init__(self, max_crashes: int) -> None:
-        self._last_chance = max(1, max_crashes - 1)
+        self.last_chance = max(1, max_crashes - 1)
+        self._waiting: Claim | None = None
+        self._since = 0.0
+        self._running = (0, 0)
 
-    def bearable(self, held: Iterable[Claim]) -> int | None:
-        """Below how many crashes a job must be to run beside what is held; None: any number.
+    def is_taken(self, held: Container[tuple[int, int]]) -> bool:
+        """Whether a job waits here to be alone, or is among what is ``held``, by (id, lease), until it is written."""
+        return self._waiting is not None or self._running in held
 
-        Beside a job that one more crash would end, only what nobody suspects; beside other suspects, none of those.
+    @property
+    def waiting(self) -> dict[tuple[int, int], Claim]:
+        """What waits here, by (id, lease): one claim at most."""
+        return {} if self._waiting is None else {_key(self._waiting): self._waiting}
+
+    def admit(self, claims: list[Claim]) -> tuple[list[Claim], list[Claim]]:
+        """Part a batch in what may run, and what must go back; the first on its last chance stays here.
+
+        A suspect goes back also where it would have to wait for a thread: should this worker die meanwhile, nobody
+        could tell that it had not begun.
         """
-        most = max((claim.crashes for claim in held), default=0)
-        if most == 0:
-            return None
-        return 1 if most >= self._last_chance else self._last_chance
+        run, back = [], []
+        for claim in claims:
+            if claim.crashes >= self.last_chance and self._waiting is None:
+                self._waiting, self._since = claim, time.monotonic()
+            elif claim.crashes and claim.ahead:
+                back.append(claim)
+            else:
+                run.append(claim)
+        return run, back
 
-    def not_together(self, claims: list[Claim]) -> list[Claim]:
-        """Those of a batch that can't be run beside the others of it, or that would have to wait for a thread.
+    def next(self, *, idle: bool) -> Claim | None:
+        """The job that waits, if it is its turn."""
+        return self._waiting if idle or time.monotonic() - self._since > PATIENCE else None
 
-        Of the suspects on their last chance one is left, and only where there are no others.
-        """
-        suspects = [claim for claim in claims if claim.crashes]
-        on_last_chance = [claim for claim in suspects if claim.crashes >= self._last_chance]
-        if len(suspects) > len(on_last_chance):
-            return [claim for claim in suspects if claim.ahead or claim in on_last_chance]
-        return [claim for place, claim in enumerate(on_last_chance) if place > 0 or claim.ahead]
+    def let_go(self) -> Claim | None:
+        """Give up the place: the job that waited here, which now runs or goes back."""
+        claim, self._waiting = self._waiting, None
+        if claim is not None:
+            self._running = _key(claim)
+        return claim
+
+
+def _key(claim: Claim) -> tuple[int, int]:
+    return claim.job_id, claim.lease

@@ -73,10 +73,13 @@ def test_a_job_that_kills_its_workers_is_put_aside_and_hurts_nobody() -> None:
 
 
 def test_several_deadly_jobs_neither_end_the_supervisor_nor_fail_their_neighbours() -> None:
-    poison = [die.enqueue(0) for _ in range(3)]
-    neighbours = [mark_slowly.enqueue(str(number), 0.5) for number in range(40)]
+    poison, neighbours = [], []
+    for number in range(40):
+        if number % 8 == 0:
+            poison.append(die.enqueue(0))
+        neighbours.append(mark_slowly.enqueue(str(number), 0.5))
     with worker("--processes", "2", "--threads", "8", DBQUEUE_HEARTBEAT_TIMEOUT="3600") as supervisor:
-        eventually(lambda: ended() == 43, timeout=90)
+        eventually(lambda: ended() == 45, timeout=120)
         assert supervisor.poll() is None
     for result in poison:
         result.refresh()

@@ -322,7 +322,7 @@ def test_a_worker_prunes_by_itself(store: Store) -> None:
     assert int(failed.id) not in kept()
 
 
-def test_an_error_ends_the_sweep_and_not_the_worker(store: Store) -> None:
+def test_an_error_of_a_receiver_does_not_end_the_worker(store: Store) -> None:
     jobs(store, 3, JobStatus.SUCCESSFUL, 8)
     retention = Retention(store, Settings())
     retention._next_at = 0.0
@@ -336,10 +336,25 @@ def test_an_error_ends_the_sweep_and_not_the_worker(store: Store) -> None:
     finally:
         pre_delete.disconnect(refuse, sender=Job)
     assert Job.objects.count() == 3
-    assert retention.pause > 60
-    retention._next_at = 0.0
-    retention.step()
-    assert Job.objects.count() == 0
+
+
+def test_one_job_that_a_receiver_refuses_to_let_go_keeps_no_others(store: Store) -> None:
+    jobs(store, 2000, JobStatus.SUCCESSFUL, 8)
+    precious = Job.objects.order_by("id")[700].pk
+
+    def refuse(instance: Job, **kwargs: Any) -> None:
+        if instance.pk == precious:
+            raise RuntimeError("not this one")
+
+    pre_delete.connect(refuse, sender=Job)
+    try:
+        sweep = Sweep(store, Settings())
+        while sweep.step():
+            pass
+    finally:
+        pre_delete.disconnect(refuse, sender=Job)
+    assert list(Job.objects.values_list("pk", flat=True)) == [precious]
+    assert sweep.refused == 1
 
 
 def test_after_a_batch_comes_a_rest_and_after_a_sweep_a_long_one(store: Store) -> None:

@@ -476,7 +476,7 @@ def test_a_job_whose_workers_die_ends_failed(store: Store) -> None:
     assert store.rescue(3) == ([], [], [pk])
 
     job = Job.objects.get()
-    assert (job.status, job.attempt, job.crashes, job.worker_id) == (JobStatus.FAILED, 3, 3, worker)
+    assert (job.status, job.attempt, job.crashes, job.worker_id) == (JobStatus.FAILED, 3, 3, None)
     assert job.finished_at is not None
     last = Attempt.objects.order_by("number").last()
     assert last is not None
@@ -506,6 +506,14 @@ def test_a_worker_that_was_seen_to_die_is_lost_at_once(store: Store) -> None:
     assert list(Worker.objects.alive().values_list("pk", flat=True)) == [other]
     assert Worker.objects.get(pk=dead).lost
     assert store.lose(token) == 0
+
+
+def test_on_its_last_chance_a_job_waits_until_it_can_run_alone(store: Store) -> None:
+    for _ in range(2):
+        enqueue(store)
+    Job.objects.filter(pk=enqueue(store)).update(crashes=2)
+    claims = store.claim(register(store), 3, free=3, last_chance=2)
+    assert [(claim.crashes, claim.ahead) for claim in claims] == [(2, True), (0, False), (0, False)]
 
 
 def take_back(claim: Claim) -> None:
@@ -559,6 +567,17 @@ def test_what_was_written_although_its_reply_was_lost_is_known(store: Store) -> 
     store.release([other])
     assert store.finish([done, failed]) == [done, failed]
     assert store.written([done, failed]) == [done]
+
+
+def test_what_somebody_else_wrote_is_not_taken_for_ones_own(store: Store) -> None:
+    claim = claimed(store)
+    outcome = Outcome.failed(claim, Boom())
+    store.unregister(claim.worker_id)
+    assert store.rescue(1).failed == [claim.job_id]
+    assert store.written([outcome]) == []
+    stranger = claimed(store)
+    store.finish([Outcome.succeeded(stranger, "1")])
+    assert store.written([Outcome.succeeded(stranger._replace(worker_id=claim.worker_id), "1")]) == []
 
 
 def test_lost_leases_are_counted_with_their_worker(store: Store) -> None:

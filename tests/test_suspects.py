@@ -1,52 +1,57 @@
-"""Which jobs may run beside which."""
+"""A job on its last chance runs alone."""
 
 import pytest
 
-from dbqueue.suspects import Suspects
+from dbqueue.claim import Claim
+from dbqueue.suspects import Isolation
 
 from .test_pool import claim
 
 
-@pytest.mark.parametrize(
-    ("held", "max_crashes", "below"),
-    [
-        ([], 3, None),
-        ([0, 0], 3, None),
-        ([0, 1], 3, 2),
-        ([0, 2], 3, 1),
-        ([2, 1], 3, 1),
-        ([1], 2, 1),
-        ([1], 1, 1),
-        ([1, 3], 5, 4),
-    ],
-)
-def test_what_may_be_claimed_beside_what_is_held(held: list[int], max_crashes: int, below: int | None) -> None:
-    claims = [claim(number)._replace(crashes=crashes) for number, crashes in enumerate(held)]
-    assert Suspects(max_crashes).bearable(claims) == below
+def batch(*crashes: int, ahead: bool = False) -> list[Claim]:
+    return [claim(number)._replace(crashes=count, ahead=ahead) for number, count in enumerate(crashes)]
+
+
+def ids(claims: list[Claim]) -> list[int]:
+    return [claim.job_id for claim in claims]
 
 
 @pytest.mark.parametrize(
-    ("batch", "back"),
+    ("max_crashes", "crashes", "run", "waits"),
     [
-        ([0, 0, 0], []),
-        ([1, 1, 0], []),
-        ([2, 0, 0], []),
-        ([2, 2, 0], [1]),
-        ([1, 2, 0], [1]),
-        ([2, 1, 2, 1], [0, 2]),
+        (3, (0, 0), [0, 1], []),
+        (3, (1, 1, 0), [0, 1, 2], []),
+        (3, (1, 2, 0), [0, 2], [1]),
+        (2, (1, 0), [1], [0]),
+        (1, (1, 0), [1], [0]),
+        (5, (3, 4), [0], [1]),
     ],
 )
-def test_what_of_a_batch_goes_back(batch: list[int], back: list[int]) -> None:
-    claims = [claim(number)._replace(crashes=crashes) for number, crashes in enumerate(batch)]
-    assert [given.job_id for given in Suspects(3).not_together(claims)] == back
+def test_the_first_on_its_last_chance_waits(
+    max_crashes: int, crashes: tuple[int, ...], run: list[int], waits: list[int]
+) -> None:
+    isolation = Isolation(max_crashes)
+    admitted, back = isolation.admit(batch(*crashes))
+    assert (ids(admitted), back) == (run, [])
+    assert ids(list(isolation.waiting.values())) == waits
+    assert isolation.is_taken({}) == bool(waits)
 
 
-def test_a_suspect_does_not_wait_for_a_thread() -> None:
-    at_once, waits, last, fresh = (
-        claim(1)._replace(crashes=1),
-        claim(2)._replace(crashes=1, ahead=True),
-        claim(3)._replace(crashes=2, ahead=True),
-        claim(4)._replace(ahead=True),
-    )
-    assert Suspects(3).not_together([at_once, waits, fresh]) == [waits]
-    assert Suspects(3).not_together([last, fresh]) == [last]
+def test_suspects_go_back_where_they_would_wait_for_a_thread() -> None:
+    isolation = Isolation(3)
+    admitted, back = isolation.admit(batch(2, 2, 1, 0, ahead=True))
+    assert (ids(admitted), ids(back), ids(list(isolation.waiting.values()))) == ([3], [1, 2], [0])
+
+
+def test_it_runs_when_nothing_else_does_and_keeps_its_place_until_it_has_ended() -> None:
+    isolation = Isolation(3)
+    [alone] = batch(2)
+    isolation.admit([alone])
+    assert isolation.next(idle=False) is None
+    assert isolation.next(idle=True) == alone
+
+    isolation.let_go()
+
+    assert isolation.next(idle=True) is None
+    assert isolation.is_taken({(alone.job_id, alone.lease)})
+    assert not isolation.is_taken({})

@@ -1,1 +1,1 @@
-"""The threads beside those that run jobs: each does one thing, on a connection of its own."""
+"""The threads beside those that run jobs: each does one thing, on a connection of its own. And what they share."""

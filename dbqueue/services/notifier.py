@@ -6,7 +6,7 @@ from collections.abc import Callable, Collection
 from django.db import Error
 
 from ..store import ANY_QUEUE, Listener, Store
-from .base import Service
+from .base import Service, backoff
 
 logger = logging.getLogger("dbqueue.worker")
 
@@ -15,6 +15,13 @@ MOST_DEAF = 0.25
 
 NOTHING_TO_HEAR = 3600.0
 """Seconds to sleep on a database that has no way to call, or none that reaches this connection."""
+
+
+TRIES = 3
+"""Calls to itself without an answer, each on a connection of its own, before a worker takes itself for deaf."""
+
+TRY_AGAIN = 60.0
+"""Seconds to sleep where it could be heard once."""
 
 
 class Notifier(Service):
@@ -28,7 +35,8 @@ class Notifier(Service):
         self._store = store
         self._on_call = on_call
         self._listener: Listener | None = None
-        self._told_deaf = False
+        self._proven = False
+        self._failures = 0
 
     def run_once(self) -> float:
         try:
@@ -39,6 +47,8 @@ class Notifier(Service):
             if self._listener is None:
                 return NOTHING_TO_HEAR
             queues = self._listener.wait(MOST_DEAF)
+            if self._listener.proven:
+                self._proven, self._failures = True, 0
         except Error:
             self._listener = None
             raise
@@ -52,8 +62,10 @@ class Notifier(Service):
         listener.close()
         if listener.proven:
             return 0.0  # it did hear, so another connection may hear again
-        if not self._told_deaf:
-            self._told_deaf = True
+        self._failures += 1
+        if self._failures < TRIES:
+            return backoff(self._failures)  # a slow moment is not a pooler
+        if self._failures == TRIES:
             logger.warning(
                 "LISTEN has no effect here: this worker called itself through the database %r and heard nothing. Most "
                 "likely a connection pooler in transaction mode, such as PgBouncer, stands between them. The worker "
@@ -61,4 +73,4 @@ class Notifier(Service):
                 'connection, or set DBQUEUE["LISTEN"] = False to keep it from trying and from saying this.',
                 self._store.alias,
             )
-        return NOTHING_TO_HEAR
+        return TRY_AGAIN if self._proven else NOTHING_TO_HEAR

@@ -14,7 +14,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, NamedTuple
 
-from django.db import IntegrityError, connections, models, transaction
+from django.db import Error, IntegrityError, connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Q, Value
 from django.db.models.functions import Cast, Coalesce, Greatest
@@ -171,12 +171,13 @@ class Store(ABC):
         selection: Selection = Selection(),
         now: datetime.datetime | None = None,
         free: int | None = None,
-        below_crashes: int | None = None,
+        last_chance: int | None = None,
     ) -> list[Claim]:
         """Take up to ``limit`` READY jobs for a worker: RUNNING, one lease and one attempt further.
 
         The first ``free`` of them (None: all) are for threads that wait for work; the others are marked ``ahead``.
-        Those of which a worker may have died come first; those with ``below_crashes`` crashes or more are left.
+        Those of which a worker may have died come first. With ``last_chance`` crashes or more they are ``ahead`` too,
+        as they will wait until they can run alone.
 
         Hand nothing out before this has returned: then the claim is committed. Raises WorkerLost if the worker was
         declared lost: what it took would be rescued from it at once, and run twice.
@@ -186,10 +187,10 @@ class Store(ABC):
             if not alive:
                 raise WorkerLost(f"Worker {worker_id} was declared lost.")
             now = now or claimed_at
-            rows = self._lock_ready(selection, limit, below_crashes)
+            rows = self._lock_ready(selection, limit)
             rows.sort(key=lambda row: row[_CRASHES] == 0)
             ids = [row[0] for row in rows]
-            at_once = set(ids if free is None else ids[:free])
+            at_once = {row[0] for row in rows[:free] if last_chance is None or row[_CRASHES] < last_chance}
             if ids:
                 self._mark_running(ids, at_once, worker_id, now)
         return [_claim(row, worker_id, now, ahead=row[0] not in at_once) for row in rows]
@@ -198,11 +199,9 @@ class Store(ABC):
         """The time, and whether this worker is alive."""
         return self.clock(), self._workers().alive().filter(pk=worker_id).exists()
 
-    def _lock_ready(self, selection: Selection, limit: int, below_crashes: int | None) -> list[tuple[Any, ...]]:
+    def _lock_ready(self, selection: Selection, limit: int) -> list[tuple[Any, ...]]:
         rows: dict[int, tuple[Any, ...]] = {}
         for lane in self._lanes(selection):
-            if below_crashes is not None:
-                lane = lane.filter(crashes__lt=below_crashes)
             if len(rows) < limit:
                 # By id: two names may be one queue to a database that doesn't tell capitals apart.
                 found = self._locked(lane).values_list(*CLAIMED_COLUMNS)[: limit - len(rows)]
@@ -240,8 +239,9 @@ class Store(ABC):
 
     def begun(self, claims: Iterable[Claim]) -> None:
         """Remember that threads have begun these claims, which were taken ahead."""
-        for claim in claims:
-            self._held(claim).update(ahead=False)
+        with self.atomic():
+            for claim in sorted(claims):
+                self._held(claim).update(ahead=False)
 
     def restore(self, claims: Collection[Claim]) -> int:
         """Take again what a crash of the server took back: READY, one lease before, as if never claimed.
@@ -277,8 +277,8 @@ class Store(ABC):
     def written(self, outcomes: Collection[Outcome]) -> list[Outcome]:
         """Which of these stand in their jobs' rows: a commit may have succeeded although its reply was lost."""
         rows = self.jobs.filter(pk__in=[outcome.claim.job_id for outcome in outcomes])
-        stand = set(rows.values_list("pk", "lease", "status"))
-        return [outcome for outcome in outcomes if (*fence(outcome), outcome.status) in stand]
+        stand = set(rows.values_list("pk", "lease", "status", "worker_id"))
+        return [outcome for outcome in outcomes if (*fence(outcome), outcome.status, _worker_after(outcome)) in stand]
 
     def _held(self, claim: Claim) -> JobQuerySet:
         return self.jobs.held(job_id=claim.job_id, lease=claim.lease, worker_id=claim.worker_id)
@@ -396,7 +396,7 @@ class Store(ABC):
             self._record_lost(begun, max_crashes, now)
             crashed = F("crashes") + 1
             self._leave_running(again, status=JobStatus.READY, worker=None, crashes=crashed)
-            self._leave_running(failed, status=JobStatus.FAILED, finished_at=now, crashes=crashed)
+            self._leave_running(failed, status=JobStatus.FAILED, worker=None, finished_at=now, crashes=crashed)
             for attempt in {job.attempt for job in stalled if job.ahead}:
                 ids = [job.pk for job in stalled if job.ahead and job.attempt == attempt]
                 self._leave_running(ids, **_unclaimed(attempt), crashes=Greatest("crashes", Value(1)))
@@ -491,7 +491,7 @@ class Store(ABC):
         return Pruned(deleted, refused, None if over else batch[-1][0])
 
     def _delete_ended(self, ids: list[int], cutoffs: Mapping[JobStatus, datetime.datetime]) -> tuple[Counter[str], int]:
-        """Returns how many were deleted, by state, and how many can't be, because another table refers to them."""
+        """Returns how many were deleted, by state, and how many can't be, because somebody else refuses it."""
         ended = Q(*(Q(status=state, finished_at__lt=cutoff) for state, cutoff in cutoffs.items()), _connector=Q.OR)
         try:
             with self.atomic():
@@ -499,7 +499,10 @@ class Store(ABC):
                 rows = self.jobs.filter(ended, pk__in=ids).order_by("id").select_for_update(skip_locked=True)
                 locked = dict(rows.values_list("id", "status"))
                 self._delete_locked(locked)
-        except IntegrityError:
+        except Exception as exc:
+            # What another table refers to, or what a receiver of pre_delete or post_delete, anybody's, refuses.
+            if isinstance(exc, Error) and not isinstance(exc, IntegrityError):
+                raise
             if len(ids) == 1:
                 return Counter(), 1
             # One row that can't go must not keep the others.
@@ -552,6 +555,11 @@ def _unclaimed(attempt: int) -> dict[str, Any]:
 def fence(outcome: Outcome) -> tuple[int, int]:
     """(id, lease): a lease is never given twice, so this names one claim for ever."""
     return outcome.claim.job_id, outcome.claim.lease
+
+
+def _worker_after(outcome: Outcome) -> int | None:
+    """The worker that a row names when this outcome was written: nobody's, if it waits for another attempt."""
+    return None if outcome.status is JobStatus.SCHEDULED else outcome.claim.worker_id
 
 
 def _columns(outcome: Outcome, now: datetime.datetime) -> dict[str, Any]:

@@ -69,12 +69,12 @@ class SQLiteStore(Store):
         selection: Selection = Selection(),
         now: datetime.datetime | None = None,
         free: int | None = None,
-        below_crashes: int | None = None,
+        last_chance: int | None = None,
     ) -> list[Claim]:
         # A look takes no lock; only who sees work asks for the writer's place.
         if not any(lane.exists() for lane in self._lanes(selection)):
             return []
-        return super().claim(worker_id, limit, selection, now, free, below_crashes)
+        return super().claim(worker_id, limit, selection, now, free, last_chance)
 
     def listen(self) -> Listener:
         return _ChangeWatch(self.connection)

@@ -112,7 +112,8 @@ def read() -> tuple[Settings, tuple[str, ...]]:
         try:
             value, source = _given(name, setting, configured)
         except ValueError:
-            problems.append(_not_allowed(PREFIX + name.upper(), os.environ[PREFIX + name.upper()], setting))
+            variable = PREFIX + name.upper()
+            problems.append(_not_allowed(f"{variable} (environment)", os.environ[variable], setting))
             continue
         if setting.metadata["accept"](value):
             given[name] = tuple(value) if isinstance(value, list) else value
@@ -132,7 +133,7 @@ def _given(name: str, setting: "dataclasses.Field[Any]", configured: Mapping[str
     """The value of one setting and where it stands: the environment before the dict before the default."""
     variable = PREFIX + name.upper()
     if variable in os.environ:
-        cast = _truth if setting.metadata["env"] == "bool" else getattr(environ.Env(), setting.metadata["env"])
+        cast = _CASTS.get(setting.metadata["env"]) or getattr(environ.Env(), setting.metadata["env"])
         return cast(variable), f"{variable} (environment)"
     return configured.get(name.upper(), setting.default), f"DBQUEUE[{name.upper()!r}]"
 
@@ -143,6 +144,14 @@ def _truth(variable: str) -> bool:
     if word not in (*environ.Env.BOOLEAN_TRUE_STRINGS, "false", "off", "n", "no", "0"):
         raise ValueError(word)
     return environ.Env().bool(variable)  # type: ignore[no-any-return]
+
+
+_CASTS: dict[str, Callable[[str], Any]] = {
+    "bool": _truth,
+    # Env's own casts drop what is no digit: "12h" would be 12, and "1e3" would be 13.
+    "int": lambda variable: int(os.environ[variable]),
+    "float": lambda variable: float(os.environ[variable]),
+}
 
 
 @cache

@@ -12,6 +12,7 @@ import os
 import re
 import sys
 import threading
+import warnings
 from collections.abc import Sequence
 from queue import Empty, SimpleQueue
 from typing import Any, NoReturn
@@ -54,6 +55,8 @@ def main(arguments: Sequence[str]) -> int:
         os.environ["DJANGO_SETTINGS_MODULE"] = options.settings
     if options.pythonpath:
         sys.path.insert(0, options.pythonpath)
+    # Django has not been set up, on purpose.
+    warnings.filterwarnings("ignore", message="Accessing the database during app initialization")
     answer = check(worker=options.worker, max_age=options.max_age, database=options.database)
     print(json.dumps(answer))
     return 0 if answer["healthy"] else 1

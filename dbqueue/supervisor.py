@@ -68,6 +68,11 @@ class Child:
         return time.monotonic() - self._started
 
     @property
+    def pid(self) -> int:
+        """Of its process; 0 where it has none."""
+        return 0 if self._process is None else self._process.pid
+
+    @property
     def has_process(self) -> bool:
         return self._process is not None
 
@@ -170,6 +175,7 @@ class Supervisor:
             return
         # It ended by itself and early: broken code fails again until somebody mends it.
         child.waits_for_code = self._files is not None and code > 0 and not child.lived_long
+        pid = child.pid
         child.vacate()
         if child.waits_for_code:
             child.failed_starts = 0
@@ -177,7 +183,7 @@ class Supervisor:
                 "Worker process %d ended early: it is started again when the code changes, or later", child.number
             )
         elif code != 0:
-            logger.error("Worker process %d ended with %d and is replaced", child.number, code)
+            logger.error("Worker process %d (pid %d) ended with %d", child.number, pid, code)
         if child.failed_starts >= MOST_FAILED_STARTS and not self._others_work(child):
             logger.critical("Worker process %d can't start: it failed %d times", child.number, child.failed_starts)
             child.done = True
@@ -219,7 +225,9 @@ class Supervisor:
         if self._files is None:
             return False
         seen = dict(self._files.snapshot_files())
-        changed, self._seen = self._seen not in ({}, seen), seen
+        # Only what was known before: this process, too, imports a module late.
+        changed = any(seen.get(path) != moment for path, moment in self._seen.items())
+        self._seen = seen
         return changed
 
 

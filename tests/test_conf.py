@@ -75,9 +75,15 @@ def test_the_environment_comes_before_the_dict(settings: SettingsWrapper, monkey
 @pytest.mark.parametrize(
     ("variable", "value", "message"),
     [
-        ("DBQUEUE_THREADS", "many", "DBQUEUE_THREADS is 'many'; it must be a whole number from 1 to 1000."),
+        (
+            "DBQUEUE_THREADS",
+            "many",
+            "DBQUEUE_THREADS (environment) is 'many'; it must be a whole number from 1 to 1000.",
+        ),
         ("DBQUEUE_THREADS", "0", "DBQUEUE_THREADS (environment) is 0"),
-        ("DBQUEUE_LISTEN", "perhaps", "DBQUEUE_LISTEN is 'perhaps'; it must be True or False."),
+        ("DBQUEUE_KEEP_FAILED_DAYS", "12h", "DBQUEUE_KEEP_FAILED_DAYS (environment) is '12h'"),
+        ("DBQUEUE_THREADS", "1e3", "DBQUEUE_THREADS (environment) is '1e3'"),
+        ("DBQUEUE_LISTEN", "perhaps", "DBQUEUE_LISTEN (environment) is 'perhaps'; it must be True or False."),
     ],
 )
 def test_a_bad_variable_is_a_check_error(

@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from ..store import Store
 
 logger = logging.getLogger("dbqueue.worker")
+job_logger = logging.getLogger("dbqueue.job")
 
 
 def rescue_all(store: Store, max_crashes: int) -> None:
@@ -13,8 +14,10 @@ def rescue_all(store: Store, max_crashes: int) -> None:
     while any(rescue := store.rescue(max_crashes)):
         if rescue.again or rescue.unbegun:
             logger.warning("Jobs of dead workers rescued: %s", _listed([*rescue.again, *rescue.unbegun]))
-        if rescue.failed:
-            logger.error("Jobs FAILED, as their workers died %d times: %s", max_crashes, _listed(rescue.failed))
+        for pk, task in store.jobs.filter(pk__in=rescue.failed).values_list("pk", "task"):
+            job_logger.error(
+                "Job id=%d task=%s failed: worker lost, DBQUEUE['MAX_CRASHES'] is %d", pk, task, max_crashes
+            )
 
 
 def _listed(ids: Iterable[int]) -> str:

@@ -28,7 +28,7 @@ def run(stage: Stage, seconds: float, seed: int) -> int:
     ledger = Ledger()
     with Crew(TREES) as crew:
         faults = Faults(stage, crew, Random(seed))
-        # The faults themselves take about a second each.
+        # The faults themselves take a second or more.
         pause = min(LONGEST_PAUSE, max(0.2, seconds / len(faults.kinds) - 1.5))
         with Load(ledger, seed):
             faults.strike_for(seconds, pause)
@@ -43,11 +43,15 @@ def run(stage: Stage, seconds: float, seed: int) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.chaos", description=__doc__)
-    parser.add_argument("--seconds", type=float, default=120.0, help="how long faults are made (default: 120)")
+    parser.add_argument(
+        "--seconds", type=float, default=120.0, help="how long faults are made, each kind at least once (default: 120)"
+    )
     parser.add_argument("--seed", type=int, default=None, help="of the faults' order; by default another each time")
     parser.add_argument("--database", choices=DATABASES, default="postgresql")
     parser.add_argument("--pgbouncer", action="store_true", help="reach PostgreSQL through PgBouncer")
     options = parser.parse_args()
+    if not options.seconds > 0:
+        parser.error(f"--seconds is {options.seconds:g}; it must be a number above 0")
     if options.pgbouncer and options.database != "postgresql":
         parser.error("--pgbouncer needs --database postgresql")
     seed = int(time.time()) % 100_000 if options.seed is None else options.seed

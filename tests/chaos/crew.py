@@ -88,8 +88,8 @@ class Crew:
         self.trees[place] = self._start()
         return self.trees[place]
 
-    def await_ready(self, tree: Tree, timeout: float = 20.0) -> None:
-        """Wait until all of a tree's workers have registered, at most so long."""
+    def await_ready(self, tree: Tree, timeout: float = 60.0) -> None:
+        """Wait until all of a tree's workers have registered. Raises TimeoutError after so many seconds."""
         end = time.monotonic() + timeout
         while time.monotonic() < end and not tree.ended():
             try:
@@ -98,6 +98,8 @@ class Crew:
             except Error:
                 close_all()
             time.sleep(0.1)
+        if not tree.ended():
+            raise TimeoutError(f"the workers of {tree.name} are not there after {timeout:g} s:\n{tree.process.output}")
 
     def look_after(self) -> None:
         """Replace those that ended without being told."""

@@ -77,12 +77,12 @@ class Faults:
             self.kinds["bouncer killed"] = self.kill_bouncer
 
     def strike_for(self, seconds: float, pause: float) -> None:
-        """Make faults for so long, each kind in its turn, with about ``pause`` seconds in between."""
+        """Make faults for so long, and until each kind has struck, with about ``pause`` seconds in between."""
         end = time.monotonic() + seconds
-        for kind in shuffled(list(self.kinds), self._random):
+        for number, kind in enumerate(shuffled(list(self.kinds), self._random)):
             self._crew.look_after()
             time.sleep(pause * self._random.uniform(0.5, 1.5))
-            if time.monotonic() > end:
+            if number >= len(self.kinds) and time.monotonic() > end:
                 break
             self.strike(kind)
         self.settle()

@@ -18,6 +18,9 @@ from .load import FATAL, KINDS, Kind, Ledger
 SHOWN = 5
 """Offenders of one sort that are shown with all that is known of them."""
 
+MAX_CRASHES = 3
+"""The default: as many crashes as a job must have had to end FAILED for them."""
+
 TO_WRITE = 0.5
 """Seconds for which the outcome of a run may wait to be written when nothing is wrong."""
 
@@ -112,11 +115,18 @@ class Account:
         """Why a fault made this job fail; empty if none did."""
         last = _last(job)
         name = last.exception_class_path.rpartition(".")[2] if last else ""
-        if name == "WorkerLost" and all(map(self._why, self.runs[job.pk])):
-            return "its workers died of others, MAX_CRASHES times"
+        if name == "WorkerLost" and self._was_killed_too_often(job):
+            return "its workers were killed, MAX_CRASHES times"
         if last and name in OF_THE_DATABASE and self._outage(last):
             return "the database failed under it"
         return ""
+
+    def _was_killed_too_often(self, job: Job) -> bool:
+        """Whether faults explain each of its crashes, and the last of them was no neighbour: then it ran alone."""
+        runs = self.runs[job.pk]
+        if job.crashes < MAX_CRASHES or len(runs) < MAX_CRASHES or not all(map(self._why, runs)):
+            return False
+        return any(not kind.startswith("beside") for kind in self._why(runs[-1]).split(", "))
 
     def repeats(self) -> list[tuple[Run, str]]:
         """Every run that was followed by another of its job, with the kinds of the faults that explain it."""

@@ -3,6 +3,7 @@
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError, CommandParser
+from django.db import OperationalError, ProgrammingError
 
 from ...conf import Settings
 from ...exceptions import InvalidSettings
@@ -38,8 +39,12 @@ class Command(BaseCommand):
             settings = Settings.load().replace(**given)
         except InvalidSettings as exc:
             raise CommandError(str(exc)) from exc
-        sweep = Sweep(store_for(settings.database), settings, dry_run=options["dry_run"])
-        while sweep.step():
-            pass
+        try:
+            sweep = Sweep(store_for(settings.database), settings, dry_run=options["dry_run"])
+            while sweep.step():
+                pass
+        except (OperationalError, ProgrammingError) as exc:
+            said = f"Can't prune the database {settings.database!r}: {str(exc).strip()}"
+            raise CommandError(f"{said}\nIs it up, and have you run manage.py migrate?") from exc
         said = "Would delete" if options["dry_run"] else "Deleted"
         self.stdout.write(f"{said} from the database {settings.database!r}: {sweep}")

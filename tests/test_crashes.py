@@ -270,3 +270,35 @@ def test_only_the_servers_clock_counts(interval: str) -> None:
             first.kill()
             first.wait()
             eventually(lambda: Worker.objects.filter(lost=True).count() == 1)
+
+
+def terminate_all_other_sessions() -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity "
+            "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
+
+
+@postgresql_only
+def test_what_is_interrupted_is_no_attempt_even_if_the_sessions_are_cut_meanwhile() -> None:
+    result = mark_slowly.enqueue("x", 60)
+    process = spawn("--grace", "2")
+    eventually(lambda: started("x") == 1)
+    process.send_signal(signal.SIGTERM)
+    eventually(lambda: "stops: jobs still running" in process.output)
+    terminate_all_other_sessions()
+    assert process.wait(30) == 0
+    result.refresh()
+    assert (result.status, result.attempts, result.errors) == (JobStatus.READY, 0, [])
+    assert Job.objects.get().crashes == 0
+
+
+@postgresql_only
+def test_a_call_that_comes_while_the_database_fails_is_not_slept_over() -> None:
+    with worker(DBQUEUE_POLL_INTERVAL="3600", DBQUEUE_HEARTBEAT_TIMEOUT="3600") as process:
+        eventually(lambda: "started" in process.output)
+        assert add.enqueue(1, 1).get(timeout=20) == 2
+        for number in range(5):
+            terminate_all_other_sessions()
+            assert add.enqueue(number, 1).get(timeout=20) == number + 1

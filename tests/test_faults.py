@@ -22,7 +22,10 @@ from .servers import Mode, PgBouncer, PostgresServer
 from .shop.tasks import add, nap
 from .workers import ROOT, WorkerProcess, eventually, worker
 
-pytestmark = pytest.mark.skipif("connection.vendor != 'postgresql'", reason="the faults made here are a server's")
+pytestmark = [
+    pytest.mark.skipif("connection.vendor != 'postgresql'", reason="the faults made here are a server's"),
+    pytest.mark.long,
+]
 
 
 @pytest.fixture(scope="module")

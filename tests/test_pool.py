@@ -86,3 +86,24 @@ def test_a_run_that_raises_is_told() -> None:
     pool.submit(claim(1))
     assert told.wait(10)
     assert isinstance(pool.crashed, SystemExit)
+
+
+def test_what_was_taken_ahead_and_runs_is_told_once(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbqueue.pool.TELL_AFTER", 0.0)
+    pool = Pool(2, gate.run, lambda: None)
+    pool.start()
+    assert pool.free == 2
+    pool.submit(claim(1))
+    pool.submit(claim(2)._replace(ahead=True))
+    pool.submit(claim(3)._replace(ahead=True))
+    eventually(lambda: len(gate.started) == 2)
+    assert pool.free == 0
+    [begun] = eventually(pool.begun)
+    assert begun.job_id == 2  # the first was no guess, and the third has not begun
+    assert pool.has_untold
+    pool.told([begun])
+    assert not pool.has_untold
+    gate.open.set()
+    eventually(lambda: pool.idle)
+    assert not pool.has_untold
+    pool.stop()

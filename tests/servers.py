@@ -7,6 +7,7 @@ Unix sockets alone, in temporary folders that go with them. Started by root, the
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import tempfile
 import time
@@ -223,7 +224,7 @@ class PgBouncer:
                 [program, configuration], **_as_user(), stdout=log, stderr=log, start_new_session=True
             )
         end = time.monotonic() + PATIENCE
-        while not (self.folder / ".s.PGSQL.5432").exists():
+        while not self._accepts():
             if self._process.poll() is not None or time.monotonic() > end:
                 raise RuntimeError(f"PgBouncer did not start:\n{self.log}")
             time.sleep(0.02)
@@ -239,6 +240,11 @@ class PgBouncer:
         if self._process is not None and self._process.poll() is None:
             self.kill()
         shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _accepts(self) -> bool:
+        """Its socket is there a moment before anybody listens on it."""
+        with socket.socket(socket.AF_UNIX) as client:
+            return client.connect_ex(str(self.folder / ".s.PGSQL.5432")) == 0
 
     def _configuration(self) -> str:
         return f"""

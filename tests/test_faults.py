@@ -66,7 +66,7 @@ def sessions() -> list[int]:
 
 def terminate(pids: list[int]) -> None:
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s) AS pid", [pids])
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM unnest(%s::int[]) AS pid", [pids])
 
 
 def await_worker() -> None:

@@ -39,7 +39,6 @@ BURST_LOOK = 0.01
 PATIENT_LOOK = 0.1
 """Seconds of one wait: while a burst comes to its end, and while jobs wait here for a thread."""
 
-
 LAST_TRIES = 5.0
 """Seconds in which a worker that ends tries to give back what it holds."""
 
@@ -85,6 +84,7 @@ class Dispatcher:
         self._claimed = 0
         self._trouble = Trouble("The database")
         self._in_doubt = False
+        self._nobody_to_rescue = False
         self._finished = False
         self._failed = False
 
@@ -125,6 +125,8 @@ class Dispatcher:
             return  # it has waited already, and what woke it meanwhile must not be slept over
         for claim in claims:
             self.pool.submit(claim)
+        if claims:
+            self._nobody_to_rescue = False
         if not claims and was_idle and self._nothing_will_come():
             self._finished = True
         elif not claims or not self._room():
@@ -228,15 +230,18 @@ class Dispatcher:
     def _nothing_will_come(self) -> bool:
         """Whether an idle worker that found nothing is done.
 
-        A worker that lives for a moment would never come to rescue anybody: it waits until there is nobody to rescue.
+        A worker that lives for a moment would never come to rescue anybody: it waits until there is nobody to rescue,
+        and then looks once more, for what was rescued after it had looked.
         """
         if self.isolation.waiting or (not self.mode.burst and self._claimed != self.mode.max_jobs):
             return False
+        if self._nobody_to_rescue:
+            return True
         try:
-            return not self.store.has_abandoned(self.settings.heartbeat_timeout)
+            self._nobody_to_rescue = not self.store.has_abandoned(self.settings.heartbeat_timeout)
         except Error as exc:
             self._lost_database(exc)
-            return False
+        return False
 
     def _lost_database(self, exc: Error) -> None:
         """The claim's commit may have succeeded although its reply was lost."""

@@ -14,6 +14,7 @@ from django.test import override_settings
 
 from dbqueue.conf import Settings
 from dbqueue.connections import owned_connection
+from dbqueue.dispatcher import Dispatcher, Mode
 from dbqueue.models import Attempt, Job, JobStatus, Worker
 from dbqueue.services.heartbeat import Heartbeat
 from dbqueue.services.maintenance import Maintenance
@@ -232,6 +233,37 @@ def test_a_burst_rescues_what_a_dead_worker_left() -> None:
     assert len(store.claim(dead, 1)) == 1
 
     burst(DBQUEUE_HEARTBEAT_TIMEOUT="1")
+
+    result.refresh()
+    assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 2)
+
+
+class BetweenTwoLooks:
+    """A database in which, after a burst has looked for work, and before it asks for the dead, these are rescued."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def has_abandoned(self, timeout: float) -> bool:
+        self._store.declare_lost(timeout)
+        self._store.rescue(max_crashes=3)
+        return self._store.has_abandoned(timeout)
+
+
+def test_a_burst_runs_what_was_rescued_after_its_last_look() -> None:
+    store = store_for("default")
+    result = add.enqueue(1, 2)
+    dead = store.register(
+        name="dead", hostname="host", pid=1, queues="", threads=1, now=store.clock() - timedelta(hours=1)
+    )
+    assert len(store.claim(dead, 1)) == 1
+    dispatcher = Dispatcher(Settings(threads=1), Mode(burst=True))
+    dispatcher.store = BetweenTwoLooks(store)  # type: ignore[assignment]
+
+    assert dispatcher.run() == 0
 
     result.refresh()
     assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 2)

@@ -51,12 +51,11 @@ class Isolation:
         """The job that waits, if it is its turn."""
         return self._waiting if idle or time.monotonic() - self._since > PATIENCE else None
 
-    def let_go(self) -> Claim | None:
-        """Give up the place: the job that waited here, which now runs or goes back."""
-        claim, self._waiting = self._waiting, None
-        if claim is not None:
-            self._running = _key(claim)
-        return claim
+    def let_go(self) -> None:
+        """The job that waited here runs from now on, or is no more this worker's."""
+        if self._waiting is not None:
+            self._running = _key(self._waiting)
+        self._waiting = None
 
 
 def _key(claim: Claim) -> tuple[int, int]:

@@ -4,10 +4,10 @@ import time
 from collections.abc import Callable, Collection
 
 from ..conf import Settings
+from ..rescue import rescue_all
 from ..retention import Retention
 from ..store import Store
 from .base import BEATS, Service
-from .rescue import rescue_all
 
 RESCUES = 8
 """Looks for dead workers in one HEARTBEAT_TIMEOUT."""

@@ -5,9 +5,9 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from ..connections import renew
+from ..rescue import rescue_all
 from ..store import Store
 from .base import Service
-from .rescue import rescue_all
 
 IDLE = 3600.0
 """Seconds to sleep while nobody dies; ``bury()`` wakes."""

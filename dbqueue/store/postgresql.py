@@ -18,7 +18,8 @@ from ..connections import owned_connection
 from ..draft import Draft
 from ..models import Job, JobQuerySet, JobStatus, Worker
 from ..outcome import Outcome
-from .base import ANY_QUEUE, Listener, Store, fence
+from .base import Store, fence
+from .listener import ANY_QUEUE, Listener
 
 CHANNEL = "dbqueue"
 

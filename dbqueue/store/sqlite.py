@@ -11,10 +11,11 @@ from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
-from ..claim import Claim, Selection
+from ..claim import Selection
 from ..models import Job, JobStatus
 from ..outcome import Outcome
-from .base import ANY_QUEUE, Listener, Store
+from .base import Store
+from .listener import ANY_QUEUE, Listener
 
 LOOK_EVERY = 0.005
 """Seconds between two looks at ``PRAGMA data_version``, which costs some microseconds and reads no table."""
@@ -62,19 +63,9 @@ class SQLiteStore(Store):
         finally:
             connection.transaction_mode = before
 
-    def claim(
-        self,
-        worker_id: int,
-        limit: int,
-        selection: Selection = Selection(),
-        now: datetime.datetime | None = None,
-        free: int | None = None,
-        last_chance: int | None = None,
-    ) -> list[Claim]:
+    def _has_ready(self, selection: Selection) -> bool:
         # A look takes no lock; only who sees work asks for the writer's place.
-        if not any(lane.exists() for lane in self._lanes(selection)):
-            return []
-        return super().claim(worker_id, limit, selection, now, free, last_chance)
+        return any(lane.exists() for lane in self._lanes(selection))
 
     def listen(self) -> Listener:
         return _ChangeWatch(self.connection)

@@ -3,7 +3,7 @@
 import logging
 from collections.abc import Iterable
 
-from ..store import Store
+from .store import Store
 
 logger = logging.getLogger("dbqueue.worker")
 job_logger = logging.getLogger("dbqueue.job")

@@ -1,0 +1,46 @@
+"""What all of the store's operations stand on: one database, its clock, its tables."""
+
+import datetime
+from abc import ABC, abstractmethod
+from collections.abc import Collection
+from contextlib import AbstractContextManager
+from typing import Any
+
+from django.db import connections, models, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
+
+from ..models import Attempt, Job, JobQuerySet, Worker
+
+BATCH = 500
+"""Rows that one promotion, rescue or batch of pruning takes in one transaction."""
+
+
+class Database(ABC):
+    """One database. No state but its alias, so threads share it."""
+
+    def __init__(self, alias: str) -> None:
+        self.alias = alias
+
+    @property
+    def connection(self) -> BaseDatabaseWrapper:
+        return connections[self.alias]
+
+    @property
+    def jobs(self) -> JobQuerySet:
+        return Job.objects.using(self.alias)
+
+    def atomic(self) -> AbstractContextManager[None]:
+        return transaction.atomic(using=self.alias)
+
+    @abstractmethod
+    def clock(self) -> datetime.datetime:
+        """The time by the database's clock, as Django would read it from a column."""
+
+    def call_workers(self, queues: Collection[str]) -> None:
+        """Tell listening workers, when the transaction commits, that these queues got work."""
+
+    def _attempts(self) -> "models.QuerySet[Attempt]":
+        return Attempt.objects.using(self.alias)
+
+    def _workers(self) -> Any:
+        return Worker.objects.using(self.alias)

@@ -12,6 +12,7 @@ import subprocess
 import tempfile
 import time
 import warnings
+from abc import ABC, abstractmethod
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
@@ -39,22 +40,18 @@ def url_of(*servers: "PostgresServer | PgBouncer", **options: str) -> str:
     return "&".join([f"postgres://postgres@/postgres?host={hosts}", *(f"{key}={options[key]}" for key in options)])
 
 
-class PostgresServer:
-    """A PostgreSQL of its own. As a context manager it is started, and removed at the end.
+class _Server(ABC):
+    """A program of its own in a temporary folder. As a context manager it is started, and removed at the end."""
 
-    ``options`` are PostgreSQL's settings, as ``max_connections=20``.
-    """
+    name: str
 
-    def __init__(self, **options: Any) -> None:
+    def __init__(self) -> None:
         self.folder = _folder()
-        self.options = options
-        self._data = self.folder / "data"
         self._log = self.folder / "log"
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Self:
         try:
-            self._initialise()
             self.start()
         except BaseException:
             self.remove()
@@ -63,10 +60,6 @@ class PostgresServer:
 
     def __exit__(self, *exc_info: object) -> None:
         self.remove()
-
-    @property
-    def url(self) -> str:
-        return url_of(self)
 
     @property
     def log(self) -> str:
@@ -79,10 +72,10 @@ class PostgresServer:
     def start(self) -> None:
         """Start, and wait until it takes connections. Raises RuntimeError, with its log, if it can't."""
         assert not self.is_running()
-        settings = {"listen_addresses": "", "unix_socket_directories": self.folder, **self.options}
+        command = self._command()
         with self._log.open("ab") as log:
             self._process = subprocess.Popen(
-                [_program("postgres"), "-D", self._data, *(f"--{key}={value}" for key, value in settings.items())],
+                command,
                 **_as_user(),
                 stdout=log,
                 stderr=log,
@@ -91,8 +84,38 @@ class PostgresServer:
         end = time.monotonic() + PATIENCE
         while not self._is_ready():
             if not self.is_running() or time.monotonic() > end:
-                raise RuntimeError(f"PostgreSQL did not start:\n{self.log}")
+                raise RuntimeError(f"{self.name} did not start:\n{self.log}")
             time.sleep(0.02)
+
+    def remove(self) -> None:
+        """Stop it and remove its folder."""
+        if self.is_running():
+            self._end()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    @abstractmethod
+    def _command(self) -> list[str | Path]: ...
+
+    @abstractmethod
+    def _is_ready(self) -> bool: ...
+
+    @abstractmethod
+    def _end(self) -> None: ...
+
+
+class PostgresServer(_Server):
+    """A PostgreSQL of its own. ``options`` are its settings, as ``max_connections=20``."""
+
+    name = "PostgreSQL"
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__()
+        self.options = options
+        self._data = self.folder / "data"
+
+    @property
+    def url(self) -> str:
+        return url_of(self)
 
     def stop(self, mode: Mode = "fast") -> None:
         """Stop it in the way that PostgreSQL calls ``mode``, and wait for its end."""
@@ -158,14 +181,14 @@ class PostgresServer:
         # What it got from the primary: it would wait for a standby of its own.
         self.configure(synchronous_standby_names=None)
 
-    def remove(self) -> None:
-        """Stop it and remove its folder."""
-        if self.is_running():
-            self.stop("immediate")
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def _command(self) -> list[str | Path]:
+        if not self._data.exists():
+            _run("initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", self._data)
+        settings = {"listen_addresses": "", "unix_socket_directories": self.folder, **self.options}
+        return [_program("postgres"), "-D", self._data, *(f"--{key}={value}" for key, value in settings.items())]
 
-    def _initialise(self) -> None:
-        _run("initdb", "--auth=trust", "--encoding=utf8", "--no-sync", "-U", "postgres", "-D", self._data)
+    def _end(self) -> None:
+        self.stop("immediate")
 
     def _is_ready(self) -> bool:
         """Its own word for it, in the file that it writes; a standby says so once it can be read."""
@@ -184,67 +207,46 @@ class PostgresServer:
             time.sleep(0.05)
 
 
-class PgBouncer:
+class PgBouncer(_Server):
     """A PgBouncer in transaction mode in front of ``server``: a session's statements may go to any connection."""
 
+    name = "PgBouncer"
+
     def __init__(self, server: PostgresServer) -> None:
-        self.folder = _folder()
+        super().__init__()
         self._server = server
-        self._process: subprocess.Popen[bytes] | None = None
-
-    def __enter__(self) -> Self:
-        try:
-            self.start()
-        except BaseException:
-            self.remove()
-            raise
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self.remove()
 
     @property
     def url(self) -> str:
         # A server-side cursor outlives its transaction, and would be looked for on another connection.
         return url_of(self, disable_server_side_cursors="True")
 
-    @property
-    def log(self) -> str:
-        return (self.folder / "log").read_text()
-
-    def start(self) -> None:
-        """Start, and wait until it takes connections. Raises RuntimeError where PgBouncer is missing or can't."""
-        program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
-        if program is None:
-            raise RuntimeError("There is no pgbouncer here: on Debian it is the package pgbouncer.")
-        configuration = self.folder / "pgbouncer.ini"
-        configuration.write_text(self._configuration())
-        with (self.folder / "log").open("ab") as log:
-            self._process = subprocess.Popen(
-                [program, configuration], **_as_user(), stdout=log, stderr=log, start_new_session=True
-            )
-        end = time.monotonic() + PATIENCE
-        while not self._accepts():
-            if self._process.poll() is not None or time.monotonic() > end:
-                raise RuntimeError(f"PgBouncer did not start:\n{self.log}")
-            time.sleep(0.02)
-
     def kill(self) -> None:
         """SIGKILL it: every session through it is gone."""
         assert self._process is not None
         self._process.kill()
         self._process.wait()
-        (self.folder / ".s.PGSQL.5432").unlink(missing_ok=True)
+        self._socket.unlink(missing_ok=True)
 
-    def remove(self) -> None:
-        if self._process is not None and self._process.poll() is None:
-            self.kill()
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def _command(self) -> list[str | Path]:
+        program = shutil.which("pgbouncer", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+        if program is None:
+            raise RuntimeError("There is no pgbouncer here: on Debian it is the package pgbouncer.")
+        configuration = self.folder / "pgbouncer.ini"
+        configuration.write_text(self._configuration())
+        return [program, configuration]
 
-    def _accepts(self) -> bool:
+    def _is_ready(self) -> bool:
         """Its socket is there a moment before anybody listens on it."""
         with socket.socket(socket.AF_UNIX) as client:
-            return client.connect_ex(str(self.folder / ".s.PGSQL.5432")) == 0
+            return client.connect_ex(str(self._socket)) == 0
+
+    def _end(self) -> None:
+        self.kill()
+
+    @property
+    def _socket(self) -> Path:
+        return self.folder / ".s.PGSQL.5432"
 
     def _configuration(self) -> str:
         return f"""

@@ -2,6 +2,7 @@
 
 import datetime
 import threading
+import time
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -599,6 +600,37 @@ def test_beat_moves_the_heartbeat(store: Store) -> None:
     moment = store.clock() + HOUR
     store.beat(worker, now=moment)
     assert Worker.objects.get().heartbeat_at == moment
+
+
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="about SQLite's one write lock")
+def test_a_beat_does_not_stand_back_behind_a_crowd_of_writers(store: Store) -> None:
+    worker, is_over = register(store), threading.Event()
+    taken: list[None] = []
+
+    def write_again_and_again() -> None:
+        with owned_connection("default"):
+            while not is_over.is_set():
+                with store.atomic():
+                    taken.append(None)
+                    time.sleep(0.03)
+                time.sleep(0.002)
+
+    crowd = threading.Thread(target=write_again_and_again)
+    crowd.start()
+    try:
+        for _ in range(20):
+            before = len(taken)
+            while len(taken) == before:
+                time.sleep(0.001)
+            assert store.beat(worker)
+    finally:
+        is_over.set()
+        crowd.join()
+    # A beat waits for one turn of the writer, or for a few; SQLite's own waiting takes more than twenty in the mean.
+    assert len(taken) < 100
+    with connection.cursor() as cursor:
+        cursor.execute("PRAGMA busy_timeout")
+        assert cursor.fetchone()[0] > 0, "others on this connection wait as before"
 
 
 def test_held_by_tells_what_a_worker_runs(store: Store) -> None:

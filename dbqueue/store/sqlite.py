@@ -7,11 +7,12 @@ from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import transaction
+from django.db import OperationalError, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.utils import timezone
 
 from ..claim import Selection
+from ..connections import SQLITE_PATIENCE
 from ..models import Job, JobStatus
 from ..outcome import Outcome
 from .base import Store
@@ -19,6 +20,9 @@ from .listener import ANY_QUEUE, Listener
 
 LOOK_EVERY = 0.005
 """Seconds between two looks at ``PRAGMA data_version``, which costs some microseconds and reads no table."""
+
+BEAT_AGAIN = 0.001
+"""Seconds from one try of a heartbeat to get the write lock to the next."""
 
 _FINISH = f"""
     WITH ended AS (
@@ -66,6 +70,33 @@ class SQLiteStore(Store):
     def _has_ready(self, selection: Selection) -> bool:
         # A look takes no lock; only who sees work asks for the writer's place.
         return any(lane.exists() for lane in self._lanes(selection))
+
+    def beat(self, worker_id: int, now: datetime.datetime | None = None) -> bool:
+        """As everywhere, but pushing for the write lock.
+
+        SQLite keeps no line before its lock, and sleeps up to 100 ms between two tries: among many writers a patient
+        one may wait for so long that its worker is taken for dead.
+        """
+        end = time.monotonic() + SQLITE_PATIENCE
+        with self._without_patience():
+            while True:
+                try:
+                    return super().beat(worker_id, now)
+                except OperationalError as exc:
+                    if "locked" not in str(exc) or time.monotonic() > end:
+                        raise
+                time.sleep(BEAT_AGAIN)
+
+    @contextmanager
+    def _without_patience(self) -> Iterator[None]:
+        with self.connection.cursor() as cursor:
+            cursor.execute("PRAGMA busy_timeout")
+            (before,) = cursor.fetchone()
+            cursor.execute("PRAGMA busy_timeout = 0")
+            try:
+                yield
+            finally:
+                cursor.execute(f"PRAGMA busy_timeout = {before}")
 
     def listen(self) -> Listener:
         return _ChangeWatch(self.connection)

@@ -43,8 +43,6 @@ def open_stage(database: str, *, pgbouncer: bool = False, standby: bool = False)
     with ExitStack() as stack:
         if database == "sqlite":
             folder = stack.enter_context(tempfile.TemporaryDirectory(prefix="dbqueue-chaos-"))
-            # A heartbeat waits for the one write lock, beside all jobs, on a busy disk for more than a second.
-            SETTINGS["DBQUEUE_HEARTBEAT_TIMEOUT"] = "6"
             made, url = Stage(), f"sqlite:///{Path(folder) / 'chaos.sqlite3'}"
         else:
             server = stack.enter_context(PostgresServer(max_connections=200))

@@ -7,7 +7,7 @@ from itertools import pairwise
 
 from django.db.models import Prefetch
 
-from dbqueue.models import Attempt, Job, JobStatus
+from dbqueue.models import Attempt, Job, JobStatus, Worker
 
 from ..shop.models import Run
 from . import audit
@@ -40,6 +40,7 @@ class Account:
         attempts = Prefetch("attempt_set", Attempt.objects.order_by("id"))
         self.jobs = {job.pk: job for job in Job.objects.prefetch_related(attempts).iterator(2000)}
         self.runs: dict[int, list[Run]] = defaultdict(list)
+        self._pids = dict(Worker.objects.values_list("pk", "pid"))
         for run in Run.objects.order_by("lease", "began"):
             self.runs[run.job_id].append(run)
         self.faults = [*faults, *self._deaths()]
@@ -122,11 +123,20 @@ class Account:
         return ""
 
     def _was_killed_too_often(self, job: Job) -> bool:
-        """Whether faults explain each of its crashes, and the last of them was no neighbour: then it ran alone."""
-        runs = self.runs[job.pk]
-        if job.crashes < MAX_CRASHES or len(runs) < MAX_CRASHES or not all(map(self._why, runs)):
+        """Whether faults explain each of its crashes, and the last of them was no neighbour: then it ran alone.
+
+        Told by attempts: a run that waits for SQLite's write lock may die before it has left its mark.
+        """
+        crashes = [attempt for attempt in job.attempt_set.all() if attempt.exception_class_path.endswith(".WorkerLost")]
+        reasons = [self._why_lost(attempt) for attempt in crashes[-MAX_CRASHES:]]
+        if len(reasons) < MAX_CRASHES or not all(reasons):
             return False
-        return any(not kind.startswith("beside") for kind in self._why(runs[-1]).split(", "))
+        return any(not kind.startswith("beside") for kind in reasons[-1].split(", "))
+
+    def _why_lost(self, attempt: Attempt) -> str:
+        """The faults that hit the process of an attempt, from its start until it was given up."""
+        pid, began, ended = self._pids[attempt.worker_id], attempt.started_at.timestamp(), attempt.ended_at.timestamp()
+        return _listed(fault.kind for fault in self.faults if fault.hits(pid, began, ended))
 
     def repeats(self) -> list[tuple[Run, str]]:
         """Every run that was followed by another of its job, with the kinds of the faults that explain it."""

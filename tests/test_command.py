@@ -42,6 +42,7 @@ def keep_signal_handlers() -> Iterator[None]:
             ["--queues", ",".join(f"{number:091}" for number in range(11))],
             "--queues and --exclude-queues must not have more than 1000 characters together",
         ),
+        (["--queues", "a,b", "--exclude-queues", "b,a"], "--exclude-queues leaves nothing of --queues a,b"),
         (["--reload", "--burst"], "--reload keeps a worker running: it can't be used with --burst or --max-jobs"),
         (["--reload", "--max-jobs", "1"], "--reload keeps a worker running"),
     ],

@@ -169,6 +169,8 @@ def _refuse(options: dict[str, Any], settings: Settings, selection: Selection) -
         raise CommandError(f"--name is {options['name']!r}; it must be printable text of at most {longest} characters.")
     if len(str(selection)) > (most := Worker._meta.get_field("queues").max_length or 0):
         raise CommandError(f"--queues and --exclude-queues must not have more than {most} characters together.")
+    if selection.include and not any(map(selection.serves, selection.include)):
+        raise CommandError(f"--exclude-queues leaves nothing of --queues {','.join(selection.include)}.")
     _warn_of_unknown_queues(settings, selection)
 
 

@@ -119,15 +119,14 @@ class Dispatcher:
     def turn(self) -> None:
         """Look for work once, hand it out, and wait if there was nothing to do."""
         self.wakeup.clear()
-        was_idle = self._idle
+        was_idle, nobody_to_rescue = self._idle, self._nobody_to_rescue
+        self._nobody_to_rescue = False
         claims = self._claim()
         if claims is None:
             return  # it has waited already, and what woke it meanwhile must not be slept over
         for claim in claims:
             self.pool.submit(claim)
-        if claims:
-            self._nobody_to_rescue = False
-        if not claims and was_idle and self._nothing_will_come():
+        if not claims and was_idle and self._nothing_will_come(nobody_to_rescue):
             self._finished = True
         elif not claims or not self._room():
             self._rest()
@@ -227,15 +226,16 @@ class Dispatcher:
             self._claimed -= len(unstarted)
             self._give_back(unstarted)
 
-    def _nothing_will_come(self) -> bool:
+    def _nothing_will_come(self, nobody_to_rescue: bool) -> bool:
         """Whether an idle worker that found nothing is done.
 
         A worker that lives for a moment would never come to rescue anybody: it waits until there is nobody to rescue,
-        and then looks once more, for what was rescued after it had looked.
+        and then looks once more, for what was rescued after it had looked. ``nobody_to_rescue`` is what it knew before
+        the look that has just found nothing, and no older: a turn that went otherwise makes it ask anew.
         """
         if self.isolation.waiting or (not self.mode.burst and self._claimed != self.mode.max_jobs):
             return False
-        if self._nobody_to_rescue:
+        if nobody_to_rescue:
             return True
         try:
             self._nobody_to_rescue = not self.store.has_abandoned(self.settings.heartbeat_timeout)

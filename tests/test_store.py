@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dbqueue.claim import Claim, Selection
@@ -620,7 +621,7 @@ def test_a_beat_does_not_stand_back_behind_a_crowd_of_writers(store: Store) -> N
     try:
         for _ in range(20):
             before = len(taken)
-            while len(taken) == before:
+            while len(taken) == before and crowd.is_alive():
                 time.sleep(0.001)
             assert store.beat(worker)
     finally:
@@ -631,6 +632,34 @@ def test_a_beat_does_not_stand_back_behind_a_crowd_of_writers(store: Store) -> N
     with connection.cursor() as cursor:
         cursor.execute("PRAGMA busy_timeout")
         assert cursor.fetchone()[0] > 0, "others on this connection wait as before"
+
+
+@pytest.mark.skipif("connection.vendor != 'sqlite'", reason="about SQLite's one write lock")
+@pytest.mark.parametrize(("journal", "pushes"), [("wal", True), ("delete", False)])
+def test_a_beat_pushes_where_a_patient_writer_keeps_nobody_out(store: Store, journal: str, pushes: bool) -> None:
+    worker, is_held = register(store), threading.Event()
+
+    def hold_the_lock() -> None:
+        with owned_connection("default"), store.atomic():
+            Worker.objects.update(leases_lost=1)
+            is_held.set()
+            time.sleep(0.3)
+
+    with connection.cursor() as cursor:
+        cursor.execute(f"PRAGMA journal_mode = {journal}")
+        assert cursor.fetchone() == (journal,)
+    try:
+        holder = threading.Thread(target=hold_the_lock)
+        holder.start()
+        is_held.wait(10)
+        with CaptureQueriesContext(connection) as captured:
+            assert store.beat(worker)
+        holder.join()
+    finally:
+        with connection.cursor() as cursor:
+            cursor.execute("PRAGMA journal_mode = wal")
+    tries = sum("UPDATE" in query["sql"] for query in captured.captured_queries)
+    assert tries > 5 if pushes else tries == 1
 
 
 def test_held_by_tells_what_a_worker_runs(store: Store) -> None:

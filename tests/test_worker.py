@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.db import DatabaseError, connection, connections, transaction
+from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.test import override_settings
 
 from dbqueue.conf import Settings
@@ -267,6 +267,42 @@ def test_a_burst_runs_what_was_rescued_after_its_last_look() -> None:
 
     result.refresh()
     assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 2)
+
+
+class OutageAtTheLastLook:
+    """A database that is away for the look that would end a burst, while a neighbour dies with a job in its hands."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._was_asked = False
+        self.left: Any = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def has_abandoned(self, timeout: float) -> bool:
+        self._was_asked = True
+        return self._store.has_abandoned(timeout)
+
+    def claim(self, *args: Any, **options: Any) -> Any:
+        if self._was_asked and self.left is None:
+            long_ago = self._store.clock() - timedelta(hours=1)
+            dead = self._store.register(name="dead", hostname="h", pid=1, queues="", threads=1, now=long_ago)
+            self.left = add.enqueue(1, 2)
+            assert len(self._store.claim(dead, 1)) == 1
+            raise OperationalError("away")
+        return self._store.claim(*args, **options)
+
+
+def test_a_burst_asks_anew_for_the_dead_after_an_outage() -> None:
+    dispatcher = Dispatcher(Settings(threads=1, heartbeat_timeout=1), Mode(burst=True))
+    store: Any = OutageAtTheLastLook(store_for("default"))
+    dispatcher.store = store
+
+    assert dispatcher.run() == 0
+
+    store.left.refresh()
+    assert (store.left.status, store.left.attempts) == (JobStatus.SUCCESSFUL, 2)
 
 
 class FrozenStore:

@@ -72,11 +72,14 @@ class SQLiteStore(Store):
         return any(lane.exists() for lane in self._lanes(selection))
 
     def beat(self, worker_id: int, now: datetime.datetime | None = None) -> bool:
-        """As everywhere, but pushing for the write lock.
+        """As everywhere, but under WAL pushing for the write lock.
 
         SQLite keeps no line before its lock, and sleeps up to 100 ms between two tries: among many writers a patient
-        one may wait for so long that its worker is taken for dead.
+        one may wait for so long that its worker is taken for dead. Without WAL a writer that waits keeps new readers
+        out, and one that pushes would let them in before it again and again.
         """
+        if not self._has_wal():
+            return super().beat(worker_id, now)
         end = time.monotonic() + SQLITE_PATIENCE
         with self._without_patience():
             while True:
@@ -86,6 +89,12 @@ class SQLiteStore(Store):
                     if "locked" not in str(exc) or time.monotonic() > end:
                         raise
                 time.sleep(BEAT_AGAIN)
+
+    def _has_wal(self) -> bool:
+        with self.connection.cursor() as cursor:
+            cursor.execute("PRAGMA journal_mode")
+            mode: str = cursor.fetchone()[0]
+        return mode == "wal"
 
     @contextmanager
     def _without_patience(self) -> Iterator[None]:

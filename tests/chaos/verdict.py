@@ -125,17 +125,23 @@ class Account:
     def _was_killed_too_often(self, job: Job) -> bool:
         """Whether faults explain each of its crashes, and the last of them was no neighbour: then it ran alone.
 
-        Told by attempts: a run that waits for SQLite's write lock may die before it has left its mark.
+        A run that waits for SQLite's write lock may die before it has left its mark, and one that had been taken ahead
+        may die before it counts as an attempt: so it takes both to see all of them.
         """
         crashes = [attempt for attempt in job.attempt_set.all() if attempt.exception_class_path.endswith(".WorkerLost")]
-        reasons = [self._why_lost(attempt) for attempt in crashes[-MAX_CRASHES:]]
-        if len(reasons) < MAX_CRASHES or not all(reasons):
+        runs = self.runs[job.pk]
+        lost, hit = [self._why_lost(attempt) for attempt in crashes], list(map(self._why, runs))
+        if job.crashes < MAX_CRASHES or max(len(lost), len(hit)) < MAX_CRASHES or not all(lost + hit):
             return False
-        return any(not kind.startswith("beside") for kind in reasons[-1].split(", "))
+        return any(not kind.startswith("beside") for kind in lost[-1].split(", "))
 
     def _why_lost(self, attempt: Attempt) -> str:
         """The faults that hit the process of an attempt, from its start until it was given up."""
-        pid, began, ended = self._pids[attempt.worker_id], attempt.started_at.timestamp(), attempt.ended_at.timestamp()
+        pid, began, ended = (
+            self._pids.get(attempt.worker_id, 0),
+            attempt.started_at.timestamp(),
+            attempt.ended_at.timestamp(),
+        )
         return _listed(fault.kind for fault in self.faults if fault.hits(pid, began, ended))
 
     def repeats(self) -> list[tuple[Run, str]]:

@@ -648,14 +648,14 @@ def test_a_beat_pushes_where_a_patient_writer_keeps_nobody_out(store: Store, jou
     with connection.cursor() as cursor:
         cursor.execute(f"PRAGMA journal_mode = {journal}")
         assert cursor.fetchone() == (journal,)
+    holder = threading.Thread(target=hold_the_lock)
+    holder.start()
     try:
-        holder = threading.Thread(target=hold_the_lock)
-        holder.start()
-        is_held.wait(10)
+        assert is_held.wait(10)
         with CaptureQueriesContext(connection) as captured:
             assert store.beat(worker)
-        holder.join()
     finally:
+        holder.join()
         with connection.cursor() as cursor:
             cursor.execute("PRAGMA journal_mode = wal")
     tries = sum("UPDATE" in query["sql"] for query in captured.captured_queries)

@@ -224,13 +224,17 @@ def test_the_jobs_of_a_killed_worker_run_again() -> None:
     assert (done.status, done.attempts) == (JobStatus.SUCCESSFUL, 1)
 
 
-def test_a_burst_rescues_what_a_dead_worker_left() -> None:
-    store = store_for("default")
+def left_by_a_dead_worker(store: Any) -> Any:
+    """A job in the hands of a worker that has been silent for an hour."""
     result = add.enqueue(1, 2)
-    dead = store.register(
-        name="dead", hostname="host", pid=1, queues="", threads=1, now=store.clock() - timedelta(hours=1)
-    )
+    long_ago = store.clock() - timedelta(hours=1)
+    dead = store.register(name="dead", hostname="host", pid=1, queues="", threads=1, now=long_ago)
     assert len(store.claim(dead, 1)) == 1
+    return result
+
+
+def test_a_burst_rescues_what_a_dead_worker_left() -> None:
+    result = left_by_a_dead_worker(store_for("default"))
 
     burst(DBQUEUE_HEARTBEAT_TIMEOUT="1")
 
@@ -238,14 +242,18 @@ def test_a_burst_rescues_what_a_dead_worker_left() -> None:
     assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 2)
 
 
-class BetweenTwoLooks:
-    """A database in which, after a burst has looked for work, and before it asks for the dead, these are rescued."""
+class Around:
+    """A real store, of which a test changes one answer or its moment."""
 
     def __init__(self, store: Store) -> None:
         self._store = store
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._store, name)
+
+
+class BetweenTwoLooks(Around):
+    """After a burst has looked for work, and before it asks for the dead, these are rescued."""
 
     def has_abandoned(self, timeout: float) -> bool:
         self._store.declare_lost(timeout)
@@ -254,14 +262,10 @@ class BetweenTwoLooks:
 
 
 def test_a_burst_runs_what_was_rescued_after_its_last_look() -> None:
-    store = store_for("default")
-    result = add.enqueue(1, 2)
-    dead = store.register(
-        name="dead", hostname="host", pid=1, queues="", threads=1, now=store.clock() - timedelta(hours=1)
-    )
-    assert len(store.claim(dead, 1)) == 1
+    store: Any = BetweenTwoLooks(store_for("default"))
+    result = left_by_a_dead_worker(store)
     dispatcher = Dispatcher(Settings(threads=1), Mode(burst=True))
-    dispatcher.store = BetweenTwoLooks(store)  # type: ignore[assignment]
+    dispatcher.store = store
 
     assert dispatcher.run() == 0
 
@@ -269,16 +273,11 @@ def test_a_burst_runs_what_was_rescued_after_its_last_look() -> None:
     assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 2)
 
 
-class OutageAtTheLastLook:
-    """A database that is away for the look that would end a burst, while a neighbour dies with a job in its hands."""
+class OutageAtTheLastLook(Around):
+    """The database is away for the look that would end a burst, while a neighbour dies with a job in its hands."""
 
-    def __init__(self, store: Store) -> None:
-        self._store = store
-        self._was_asked = False
-        self.left: Any = None
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
+    _was_asked = False
+    left: Any = None
 
     def has_abandoned(self, timeout: float) -> bool:
         self._was_asked = True
@@ -286,10 +285,7 @@ class OutageAtTheLastLook:
 
     def claim(self, *args: Any, **options: Any) -> Any:
         if self._was_asked and self.left is None:
-            long_ago = self._store.clock() - timedelta(hours=1)
-            dead = self._store.register(name="dead", hostname="h", pid=1, queues="", threads=1, now=long_ago)
-            self.left = add.enqueue(1, 2)
-            assert len(self._store.claim(dead, 1)) == 1
+            self.left = left_by_a_dead_worker(self._store)
             raise OperationalError("away")
         return self._store.claim(*args, **options)
 
@@ -305,16 +301,13 @@ def test_a_burst_asks_anew_for_the_dead_after_an_outage() -> None:
     assert (store.left.status, store.left.attempts) == (JobStatus.SUCCESSFUL, 2)
 
 
-class FrozenStore:
-    """A database that answers one question only after a long time, as after a server's freeze."""
+class FrozenStore(Around):
+    """It answers one question only after a long time, as after a server's freeze."""
 
     def __init__(self, store: Store, seconds: float) -> None:
-        self._store = store
+        super().__init__(store)
         self._seconds = seconds
         self.judgements = 0
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._store, name)
 
     def seconds_to_next_due(self) -> float | None:
         time.sleep(self._seconds)

@@ -6,11 +6,11 @@ from django.core.signals import setting_changed
 from django.db import connections
 
 from .base import Store, fence
+from .coming_back import Rescue
 from .deletion import Pruned
 from .listener import ANY_QUEUE, Listener
 from .mysql import MySQLStore
 from .postgresql import PostgreSQLStore
-from .rescue import Rescue
 from .sqlite import SQLiteStore
 
 __all__ = ["ANY_QUEUE", "Listener", "Pruned", "Rescue", "Store", "fence", "store_for"]

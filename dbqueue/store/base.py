@@ -1,4 +1,4 @@
-"""The operations that a job's way takes it through, in portable ORM.
+"""A job from its INSERT to its outcome, and what an operator may do to it, in portable ORM.
 
 Each transition names the state that it leaves; each write of an attempt names its lease and worker. An operation that
 needs the time asks the database for it, unless a caller gives ``now``.
@@ -19,10 +19,10 @@ from ..draft import Draft
 from ..exceptions import WorkerLost
 from ..models import CANCELLABLE, RETRYABLE, Attempt, Job, JobQuerySet, JobStatus
 from ..outcome import Outcome
+from .coming_back import ComingBack
 from .database import BATCH
 from .deletion import Deletion
 from .listener import ANY_QUEUE, Listener
-from .rescue import ComingBack
 from .workers import WorkerRows
 
 CLAIMED_COLUMNS = (

@@ -55,6 +55,7 @@ class Task(Generic[P, R]):
         # First, because it takes over the function's own attributes, and one may be called like an option.
         update_wrapper(self, func)
         self.func: Callable[..., Any] = func
+        self._is_async = inspect.iscoroutinefunction(func)
         self.name = f"{func.__module__}.{func.__qualname__}" if name is None else name
         self.queue_name = queue_name
         self.priority = priority
@@ -132,11 +133,12 @@ class Task(Generic[P, R]):
             self.signature.bind(*args, **kwargs)
         except TypeError as exc:
             raise InvalidArguments(f"{self.name}{self.signature} can't be called so: {exc}.") from None
-        args_json, kwargs_json = encode(args, "args"), encode(kwargs, "kwargs")
+        args_json = encode(args, "args") if args else "[]"
+        kwargs_json = encode(kwargs, "kwargs") if kwargs else "{}"
         return Draft(
             task=self.name,
-            args=json.loads(args_json),
-            kwargs=json.loads(kwargs_json),
+            args=json.loads(args_json) if args else [],
+            kwargs=json.loads(kwargs_json) if kwargs else {},
             args_json=args_json,
             kwargs_json=kwargs_json,
             queue_name=self.queue_name,
@@ -156,7 +158,7 @@ class Task(Generic[P, R]):
     def run(self, claim: Claim, database: str) -> Any:
         """Run one attempt on this thread and return what the function returns. Coroutines are run to their end."""
         args = (self.context(claim, database), *claim.args) if self.takes_context else claim.args
-        if inspect.iscoroutinefunction(self.func):
+        if self._is_async:
             # Not asyncio.run(): that would send the ORM to another thread, past this one's clean-up.
             return async_to_sync(self.func)(*args, **claim.kwargs)
         return self.func(*args, **claim.kwargs)

@@ -11,6 +11,9 @@ from typing import Any
 
 from .exceptions import NotStorable
 
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+"""One for all calls: ``json.dumps`` with options makes one a call."""
+
 MAX_DEPTH = 100
 """How deep lists and dicts may stand in each other: far below where Python's or a database's own decoder gives up."""
 
@@ -23,7 +26,7 @@ def encode(value: Any, what: str) -> str:
     """
     try:
         if _needs_no_change(value, MAX_DEPTH):
-            text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+            text = _ENCODER.encode(value)
             text.encode()
             # json writes NUL as an escape; the same six characters may also be somebody's honest text.
             if "\\u0000" not in text:
@@ -32,7 +35,7 @@ def encode(value: Any, what: str) -> str:
         pass  # normalize() finds the place and says what is there
     plain = normalize(value, what)
     try:
-        return json.dumps(plain, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+        return _ENCODER.encode(plain)
     except ValueError as exc:
         raise NotStorable(f"{what} can't be stored as JSON: {exc}") from exc
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from django.db import connections
+from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 SQLITE_PATIENCE = 60
@@ -27,6 +27,8 @@ def close_all() -> list[str]:
     """
     found = []
     for connection in connections.all(initialized_only=True):
+        if _is_untouched(connection):
+            continue
         if leak := _leak(connection):
             found.append(f"database {connection.alias!r}: {leak}")
             _drop(connection)
@@ -73,6 +75,16 @@ def _unpooled(connection: BaseDatabaseWrapper) -> BaseDatabaseWrapper:
     return type(connection)(settings, connection.alias)
 
 
+def _is_untouched(connection: BaseDatabaseWrapper) -> bool:
+    """Whether the job has not used it. Asked first, because many jobs use none of a project's databases."""
+    return (
+        connection.connection is None
+        and not connection.in_atomic_block
+        and not connection.closed_in_transaction
+        and not connection.queries_log
+    )
+
+
 def _leak(connection: BaseDatabaseWrapper) -> str:
     if connection.closed_in_transaction:
         return "the job closed the connection inside a transaction"
@@ -88,18 +100,32 @@ def _leave_clean(connection: Any) -> None:
     """Make a connection fit for whoever has it next."""
     # Under DEBUG Django logs every query, and only a request would clear that log.
     connection.queries_log.clear()
-    raw = connection.connection
-    if raw is None or not getattr(connection, "pool", None):
+    if connection.connection is None or not getattr(connection, "pool", None):
         return
     # Closing will only give it back to the pool: what the job has set or locked in its session must not outlive it.
     try:
-        raw.execute("SELECT pg_advisory_unlock_all()")
-        raw.execute("RESET SESSION AUTHORIZATION")
-        raw.execute("RESET ROLE")  # these two are not among what RESET ALL resets
-        raw.execute("RESET ALL")
-        connection._configure_connection(raw)
+        _reset_session(connection)
     except Exception:  # noqa: BLE001  a session that can't be cleaned is not kept
         _drop(connection)
+
+
+def _reset_session(connection: Any) -> None:
+    """Bring a pooled session of psycopg 3 back to what Django makes of a new one.
+
+    All in one message, past psycopg's cursor: this is asked once a job, and may cost more than the job's own query.
+    """
+    raw = connection.connection
+    resets = (
+        "SELECT pg_advisory_unlock_all()",
+        "RESET SESSION AUTHORIZATION",
+        "RESET ROLE",  # these two are not among what RESET ALL resets
+        "RESET ALL",
+        f"SET TIME ZONE '{connection.timezone_name}'",
+    )
+    result = raw.pgconn.exec_("; ".join(resets).encode())
+    if result.error_message:
+        raise DatabaseError(result.error_message.decode(errors="replace"))
+    connection._configure_connection(raw)
 
 
 def _drop(connection: BaseDatabaseWrapper) -> None:

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import time
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -33,14 +34,40 @@ class Claim(NamedTuple):
     @property
     def args(self) -> list[Any]:
         """Decoded here, on the job's thread: a row that nobody can decode fails its own job, not the claim."""
-        return json.loads(self.args_json)  # type: ignore[no-any-return]
+        return [] if self.args_json == "[]" else json.loads(self.args_json)
 
     @property
     def kwargs(self) -> dict[str, Any]:
-        return json.loads(self.kwargs_json)  # type: ignore[no-any-return]
+        return {} if self.kwargs_json == "{}" else json.loads(self.kwargs_json)
 
     def __str__(self) -> str:
         return f"id={self.job_id} task={self.task} attempt={self.attempt}"
+
+
+class Bookmark:
+    """Where in the order of ready jobs a worker's last claim ended: its next one may go on from there.
+
+    While any session of the server keeps an old snapshot, the index entries of claimed jobs can't be removed, and a
+    claim from the start walks over all of them. What came to stand before the mark meanwhile (a higher priority, a job
+    given back, a commit that was late) is found by a look from the start. Such looks may take a tenth of the time: the
+    more there is to walk over, the rarer they are. Where nothing is ready behind the mark, one follows at once.
+    """
+
+    SHARE = 10
+    """A look from the start that took 1 ms is good for 10 ms."""
+
+    def __init__(self) -> None:
+        self.places: dict[str, tuple[int, int]] = {}
+        """By queue ("" where the order goes through all queues): priority and id of the last job that was claimed."""
+        self._good_until = 0.0
+
+    def is_good(self) -> bool:
+        return bool(self.places) and time.monotonic() < self._good_until
+
+    def looked_from_the_start(self, began: float) -> None:
+        """A look from the start that had begun then (time.monotonic) is over."""
+        now = time.monotonic()
+        self._good_until = now + self.SHARE * (now - began)
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,14 +7,15 @@ needs the time asks the database for it, unless a caller gives ``now``.
 import datetime
 import json
 import random
-from collections.abc import Collection, Iterable, Iterator, Sequence
-from typing import Any
+import time
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, NamedTuple
 
 from django.db import models
 from django.db.models import F, Value
 from django.db.models.functions import Cast, Coalesce
 
-from ..claim import Claim, Selection
+from ..claim import Bookmark, Claim, Selection
 from ..draft import Draft
 from ..exceptions import WorkerLost
 from ..models import CANCELLABLE, RETRYABLE, Attempt, Job, JobQuerySet, JobStatus
@@ -41,6 +42,28 @@ CLAIMED_COLUMNS = (
     "started_at",
 )
 _CRASHES = CLAIMED_COLUMNS.index("crashes")
+_PRIORITY = CLAIMED_COLUMNS.index("priority")
+
+_READY_QUEUES = f"""
+    WITH RECURSIVE queue (name) AS (
+        SELECT min(queue_name) FROM {Job._meta.db_table} WHERE status = 'READY'
+        UNION ALL
+        SELECT (SELECT min(queue_name) FROM {Job._meta.db_table} WHERE status = 'READY' AND queue_name > queue.name)
+        FROM queue WHERE queue.name IS NOT NULL
+    )
+    SELECT name FROM queue WHERE name IS NOT NULL
+"""
+
+
+class Part(NamedTuple):
+    """One range of an index of ready jobs, in its order.
+
+    Of all queues, or of one. All of it; or one ``priority`` ``after`` an id; or everything below a ``priority``.
+    """
+
+    queue: str = ""
+    priority: int | None = None
+    after: int | None = None
 
 
 class Store(WorkerRows, ComingBack, Deletion):
@@ -105,12 +128,13 @@ class Store(WorkerRows, ComingBack, Deletion):
         now: datetime.datetime | None = None,
         free: int | None = None,
         last_chance: int | None = None,
+        bookmark: Bookmark | None = None,
     ) -> list[Claim]:
         """Take up to ``limit`` READY jobs for a worker: RUNNING, one lease and one attempt further.
 
         The first ``free`` of them (None: all) are for threads that wait for work; the others are marked ``ahead``.
         Those of which a worker may have died come first. With ``last_chance`` crashes or more they are ``ahead`` too,
-        as they will wait until they can run alone.
+        as they will wait until they can run alone. A worker that claims again and again has a ``bookmark``.
 
         Hand nothing out before this has returned: then the claim is committed. Raises WorkerLost if the worker was
         declared lost: what it took would be rescued from it at once, and run twice.
@@ -122,7 +146,7 @@ class Store(WorkerRows, ComingBack, Deletion):
             if not alive:
                 raise WorkerLost(f"Worker {worker_id} was declared lost.")
             now = now or claimed_at
-            rows = self._lock_ready(selection, limit)
+            rows = self._lock_ready(selection, limit, bookmark or Bookmark())
             rows.sort(key=lambda row: row[_CRASHES] == 0)
             ids = [row[0] for row in rows]
             at_once = {row[0] for row in rows[:free] if last_chance is None or row[_CRASHES] < last_chance}
@@ -138,32 +162,58 @@ class Store(WorkerRows, ComingBack, Deletion):
         """The time, and whether this worker is alive."""
         return self.clock(), self._workers().alive().filter(pk=worker_id).exists()
 
-    def _lock_ready(self, selection: Selection, limit: int) -> list[tuple[Any, ...]]:
+    def _lock_ready(self, selection: Selection, limit: int, bookmark: Bookmark) -> list[tuple[Any, ...]]:
+        if bookmark.is_good() and (rows := self._look(selection, limit, bookmark.places)):
+            return rows
+        bookmark.places.clear()
+        began = time.monotonic()
+        rows = self._look(selection, limit, bookmark.places)
+        bookmark.looked_from_the_start(began)
+        return rows
+
+    def _look(self, selection: Selection, limit: int, places: dict[str, tuple[int, int]]) -> list[tuple[Any, ...]]:
+        """Lock what is READY behind these places, from the start where there is none, and move them on."""
         rows: dict[int, tuple[Any, ...]] = {}
-        for lane in self._lanes(selection):
-            if len(rows) < limit:
-                # By id: two names may be one queue to a database that doesn't tell capitals apart.
-                found = self._locked(lane).values_list(*CLAIMED_COLUMNS)[: limit - len(rows)]
-                rows |= {row[0]: row for row in found}
+        for queue in self._lanes(selection):
+            for part in _behind(queue, places.get(queue)):
+                if len(rows) < limit:
+                    found = self._lock_part(part, limit - len(rows))
+                    # By id: two names may be one queue to a database that doesn't tell capitals apart.
+                    rows |= {row[0]: row for row in found}
+                    if found:
+                        places[queue] = found[-1][_PRIORITY], found[-1][0]
         return list(rows.values())
 
-    def _locked(self, jobs: JobQuerySet) -> JobQuerySet:
-        return jobs.select_for_update(skip_locked=True)
+    def _lock_part(self, part: Part, limit: int) -> list[tuple[Any, ...]]:
+        return list(self._part(part).select_for_update(skip_locked=True).values_list(*CLAIMED_COLUMNS)[:limit])
 
-    def _lanes(self, selection: Selection) -> Iterator[JobQuerySet]:
-        """One ordered scan of one index each.
+    def _part(self, part: Part) -> JobQuerySet:
+        jobs = self.jobs.ready()
+        if part.queue:
+            jobs = jobs.filter(queue_name=part.queue)
+        if part.priority is None:
+            return jobs
+        if part.after is None:
+            return jobs.filter(priority__lt=part.priority)
+        return jobs.filter(priority=part.priority, pk__gt=part.after)
 
-        Named queues are asked one by one, in random order, so that none starves: a single ``IN`` would walk past every
-        job of the other queues, or sort all of these.
+    def _lanes(self, selection: Selection) -> Iterable[str]:
+        """The queues to ask, each by one ordered scan of one index; "" stands for all queues in one order.
+
+        Where not all queues are served, they are asked one by one, in random order, so that none starves: a single
+        scan would walk past every job of the other queues, or sort all of these.
         """
-        if selection.include:
-            names = [name for name in dict.fromkeys(selection.include) if name not in selection.exclude]
-            for name in random.sample(names, len(names)):
-                yield self.jobs.ready().filter(queue_name=name)
-        elif selection.exclude:
-            yield self.jobs.ready().exclude(queue_name__in=selection.exclude)
-        else:
-            yield self.jobs.ready()
+        if not selection.include and not selection.exclude:
+            return ("",)
+        names = dict.fromkeys(selection.include or self._ready_queues())
+        served = [name for name in names if name not in selection.exclude]
+        return random.sample(served, len(served))
+
+    def _ready_queues(self) -> list[str]:
+        """The queues that have a READY job, found by one step in the index for each, however many jobs they have."""
+        with self.connection.cursor() as cursor:
+            cursor.execute(_READY_QUEUES)
+            return [name for (name,) in cursor.fetchall()]
 
     def _mark_running(self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime) -> None:
         self.jobs.leaving({JobStatus.READY}, ids).update(
@@ -275,6 +325,14 @@ class Store(WorkerRows, ComingBack, Deletion):
             queues = {queue for _, queue, _ in found}
             self.call_workers(queues | {ANY_QUEUE} if later else queues)
         return len(found)
+
+
+def _behind(queue: str, place: tuple[int, int] | None) -> tuple[Part, ...]:
+    """What stands behind this place in the order of a queue's ready jobs."""
+    if place is None:
+        return (Part(queue),)
+    priority, pk = place
+    return Part(queue, priority, pk), Part(queue, priority)
 
 
 def _claim(row: tuple[Any, ...], worker_id: int, now: datetime.datetime, ahead: bool) -> Claim:

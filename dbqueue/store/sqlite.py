@@ -15,11 +15,12 @@ from ..claim import Selection
 from ..connections import SQLITE_PATIENCE
 from ..models import Job, JobStatus
 from ..outcome import Outcome
-from .base import Store
+from .base import Part, Store
 from .listener import ANY_QUEUE, Listener
 
-LOOK_EVERY = 0.005
-"""Seconds between two looks at ``PRAGMA data_version``, which costs some microseconds and reads no table."""
+LOOK_EVERY = 0.01
+"""Seconds between two looks at ``PRAGMA data_version``, which takes some microseconds and reads no table. The sleeps cost
+more than the looks: at 5 ms a worker at rest used 1.4 % of a core, at 8 ms 1.0 %."""
 
 BEAT_AGAIN = 0.001
 """Seconds from one try of a heartbeat to get the write lock to the next."""
@@ -69,7 +70,7 @@ class SQLiteStore(Store):
 
     def _has_ready(self, selection: Selection) -> bool:
         # A look takes no lock; only who sees work asks for the writer's place.
-        return any(lane.exists() for lane in self._lanes(selection))
+        return any(self._part(Part(queue)).exists() for queue in self._lanes(selection))
 
     def beat(self, worker_id: int, now: datetime.datetime | None = None) -> bool:
         """As everywhere, but under WAL pushing for the write lock.
@@ -137,6 +138,7 @@ class _ChangeWatch(Listener):
     """Sees that another connection, of any process, has committed."""
 
     def __init__(self, connection: BaseDatabaseWrapper) -> None:
+        connection.ensure_connection()
         self._connection = connection
         self._seen = self._version()
 
@@ -151,6 +153,7 @@ class _ChangeWatch(Listener):
         return ()
 
     def _version(self) -> int:
-        with self._connection.cursor() as cursor:
-            cursor.execute("PRAGMA data_version")
-            return cursor.fetchone()[0]  # type: ignore[no-any-return]
+        # Past Django's cursor, which costs thirty times as much as the question.
+        with self._connection.wrap_database_errors:
+            found: tuple[int] = self._connection.connection.execute("PRAGMA data_version").fetchone()
+        return found[0]

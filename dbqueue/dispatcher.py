@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from django.core.cache import caches
 from django.db import Error, OperationalError
 
-from .claim import Claim, Selection
+from .claim import Bookmark, Claim, Selection
 from .conf import Settings
 from .connections import close_all, owned_connection, renew
 from .exceptions import WorkerLost
@@ -70,8 +70,9 @@ class Dispatcher:
         self.store = store_for(settings.database)
         self.executor = Executor(settings)
         self.isolation = Isolation(settings.max_crashes)
+        self.bookmark = Bookmark()
         self.wakeup = Wakeup()
-        self.pool = Pool(settings.threads, self.run_job, self.wakeup.set)
+        self.pool = Pool(settings.threads, self.run_job, self.wakeup.set, _keep_caches)
         self.completer = Completer(self.store, self.wakeup.set)
         self.heartbeat = Heartbeat(self.store, settings.heartbeat_timeout, self.wakeup.set)
         self.maintenance = Maintenance(self.store, settings, self._work_arrived, self.wakeup.set)
@@ -133,8 +134,6 @@ class Dispatcher:
 
     def run_job(self, claim: Claim) -> None:
         """Runs on a thread of the pool. Whatever happens beside the task, its outcome is told."""
-        with suppress(Exception):  # a cache that can't be made is told to whoever uses it
-            caches.all()  # this thread's, kept from job to job: the context below would make them anew for each
         try:
             # A context of its own, so that a language or a time zone that a job activates ends with it.
             outcome = contextvars.copy_context().run(self.executor.run, claim)
@@ -157,9 +156,9 @@ class Dispatcher:
             if self._in_doubt or self.completer.was_refused():
                 self._settle_doubt()
             self._tell_begun()
-            if self.mode.burst:
-                self.store.promote()
             claims = self._take()
+            if not claims and self.mode.burst and self.store.promote():
+                claims = self._take()
         except Error as exc:
             self._lost_database(exc)
             return None
@@ -183,6 +182,7 @@ class Dispatcher:
             self.mode.selection,
             free=self.pool.free,
             last_chance=self.isolation.last_chance,
+            bookmark=self.bookmark,
         )
         # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.
         known = self._known_here()
@@ -390,3 +390,9 @@ class Dispatcher:
         if self.completer.pending:
             self._failed = True
             logger.error("Worker %s could not write %d outcomes", self.name, self.completer.pending)
+
+
+def _keep_caches() -> None:
+    """Make this thread's caches, which jobs then share. In the context of a job they would be made anew for each."""
+    with suppress(Exception):  # one that can't be made is told to whoever uses it
+        caches.all()

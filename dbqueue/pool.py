@@ -4,17 +4,17 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Iterable
-from queue import Empty, SimpleQueue
 
 from .claim import Claim
+from .handover import Handover
 
 logger = logging.getLogger("dbqueue.worker")
 
 AHEAD = 0.02
 """Seconds of work that may wait for the threads. Longer, and a job waits here while another worker is idle."""
 
-MOST_AHEAD = 400
-"""Jobs that may wait at most: with more in flight the throughput measured lower."""
+MOST_AHEAD = 2000
+"""Jobs that may wait at most."""
 
 PATIENCE = 0.1
 """Seconds without a start after which waiting jobs are given back."""
@@ -32,12 +32,19 @@ TELL_AFTER = 0.05
 class Pool:
     """N threads on one queue. ``run`` must not raise; if it does, ``crashed`` says with what."""
 
-    def __init__(self, threads: int, run: Callable[[Claim], None], on_room: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        threads: int,
+        run: Callable[[Claim], None],
+        on_room: Callable[[], None],
+        on_thread: Callable[[], None] = lambda: None,
+    ) -> None:
         self.crashed: BaseException | None = None
         self._threads = threads
         self._run = run
         self._on_room = on_room
-        self._queue: SimpleQueue[Claim | None] = SimpleQueue()
+        self._on_thread = on_thread
+        self._handover = Handover()
         self._held: dict[tuple[int, int], Claim] = {}
         self._untold: dict[tuple[int, int], tuple[float, Claim]] = {}
         self._mean: float | None = None
@@ -68,7 +75,7 @@ class Pool:
     @property
     def waits(self) -> bool:
         """Whether jobs wait here for a thread."""
-        return not self._queue.empty()
+        return len(self._handover) > 0
 
     @property
     def waiting_too_long(self) -> bool:
@@ -96,24 +103,20 @@ class Pool:
 
     def submit(self, claim: Claim) -> None:
         self._held[claim.job_id, claim.lease] = claim
-        self._queue.put(claim)
+        self._handover.put(claim)
 
     def take_back(self) -> list[Claim]:
         """Remove and return what no thread has started, and be careful from now on."""
         self.be_careful()
-        claims: list[Claim] = []
-        try:
-            while claim := self._queue.get_nowait():
-                del self._held[claim.job_id, claim.lease]
-                claims.append(claim)
-        except Empty:
-            pass
+        claims = self._handover.take_back()
+        for claim in claims:
+            del self._held[claim.job_id, claim.lease]
         return claims
 
     def stop(self) -> None:
         """Let each thread end after the job it runs. Nothing may be submitted after."""
         for _ in range(self._threads):
-            self._queue.put(None)
+            self._handover.put(None)
 
     def held(self) -> dict[tuple[int, int], Claim]:
         """Everything that was submitted and has not ended, by (id, lease)."""
@@ -127,7 +130,8 @@ class Pool:
 
     def _work(self) -> None:
         try:
-            while claim := self._queue.get():
+            self._on_thread()
+            while claim := self._handover.take():
                 key = claim.job_id, claim.lease
                 began = self._last_start = time.monotonic()
                 if claim.ahead:
@@ -138,7 +142,7 @@ class Pool:
                     self._untold.pop(key, None)
                     self._held.pop(key, None)
                 self._learn(time.monotonic() - began)
-                if 2 * self._queue.qsize() <= self._ahead:
+                if 2 * len(self._handover) <= self._ahead:
                     self._on_room()
         except BaseException as exc:
             self.crashed = exc

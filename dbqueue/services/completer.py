@@ -15,7 +15,7 @@ from .base import Service
 
 logger = logging.getLogger("dbqueue.worker")
 
-MOST_AT_ONCE = 500
+MOST_AT_ONCE = 1000
 """Outcomes of one statement."""
 
 MOST_CHARACTERS = 16_000_000

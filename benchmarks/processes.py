@@ -45,6 +45,8 @@ def run(
         on_start(process.pid)
         guard = threading.Timer(PATIENCE, process.kill)
         guard.start()
+        memory = _Memory(process.pid)
+        memory.start()
         # Not process.wait(): only wait4 says what this one child used.
         _, status, used = os.wait4(process.pid, 0)
         guard.cancel()
@@ -54,7 +56,35 @@ def run(
         said = output.read()
     if process.returncode:
         raise RuntimeError(f"python -m {module} exited with {process.returncode}:\n{said}")
-    return Usage(wall, used.ru_utime + used.ru_stime, used.ru_maxrss / 1024, said)
+    return Usage(wall, used.ru_utime + used.ru_stime, memory.most, said)
+
+
+class _Memory(threading.Thread):
+    """Watches the most memory that a process has had resident, in MiB; 0 where that can't be seen (no Linux).
+
+    Not ``ru_maxrss``: for a process that was forked, that begins with what its parent had.
+    """
+
+    EVERY = 0.02
+    """Seconds between two looks."""
+
+    def __init__(self, pid: int) -> None:
+        super().__init__(daemon=True)
+        self.most = 0.0
+        self._status = Path(f"/proc/{pid}/status")
+
+    def run(self) -> None:
+        while found := self._peak():
+            self.most = found
+            time.sleep(self.EVERY)
+
+    def _peak(self) -> float:
+        try:
+            fields = dict(line.split(":", 1) for line in self._status.read_text().splitlines())
+        except OSError:
+            return 0.0
+        # A process that has ended and was not waited for has no memory.
+        return int(fields.get("VmHWM", "0 kB").split()[0]) / 1024
 
 
 def sockets(pid: int) -> int | None:

@@ -15,4 +15,6 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "timeout": 30,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
     }
+if pool := env.int("BENCHMARK_POOL", default=0):
+    DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"min_size": pool, "max_size": pool}
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"

@@ -20,6 +20,12 @@ def visit(number: int) -> None:
 
 
 @task
+def look_up(number: int) -> None:
+    """One query through the ORM."""
+    Item.objects.values_list("price", flat=True).get(pk=number % 100 + 1)
+
+
+@task
 def leak(number: int) -> None:
     """The same, but it enters a transaction and never leaves it. What it wrote is rolled back."""
     transaction.atomic().__enter__()

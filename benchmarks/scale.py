@@ -1,0 +1,163 @@
+"""``python -m benchmarks.scale``: how long a claim takes as the tables grow, beside an almost empty table."""
+
+import argparse
+import statistics
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
+from typing import NamedTuple
+
+from django.db import connection
+
+from .drain import empty
+from .project import connect, on_postgresql
+from .report import heading, table
+
+COMMAND = "benchmarks.scale"
+
+SIZES = (1, 100)
+"""Jobs of one claim."""
+
+CLAIMS = {1: 300, 100: 30}
+"""Claims that are timed, by their size; each size takes a tenth of them before, untimed."""
+
+READY = 3_700
+"""READY jobs of the almost empty table, and behind the others: enough for all the claims."""
+
+_INSERT = """
+    INSERT INTO dbqueue_job (task, args, kwargs, queue_name, priority, status, run_after, backend, enqueued_at,
+                             started_at, last_attempted_at, finished_at, worker_id, lease, attempt)
+    SELECT 'benchmarks.jobs.tasks.noop', '[]', '{{}}', {queue}, 0, '{status}', {run_after}, '', now(),
+           {past}, {past}, {past}, {worker}, {lease}, {lease}
+    FROM generate_series(1, {number}) AS number
+"""
+
+
+class Scene(NamedTuple):
+    """What the table is filled with before ``READY`` jobs are added, and which queues the worker leaves out."""
+
+    title: str
+    fill: Callable[[], None]
+    excluded: tuple[str, ...] = ()
+    holds_snapshot: bool = False
+
+
+def insert(number: int, status: str = "READY", *, queue: str = "'default'", run_after: str = "NULL") -> None:
+    """Insert rows by the server itself; ``queue`` and ``run_after`` are SQL, where ``number`` counts from 1."""
+    done = status == "SUCCESSFUL"
+    values = {"past": "now() - interval '1 hour'" if done else "NULL", "worker": "1" if done else "NULL"}
+    with connection.cursor() as cursor:
+        cursor.execute(
+            _INSERT.format(number=number, status=status, queue=queue, run_after=run_after, lease=int(done), **values)
+        )
+
+
+def drain(jobs: int) -> None:
+    """Let ``jobs`` jobs be claimed and finished, as a worker would."""
+    from dbqueue.claim import Bookmark
+    from dbqueue.outcome import Outcome
+    from dbqueue.store import store_for
+
+    insert(jobs)
+    store, bookmark = store_for("default"), Bookmark()
+    worker = register()
+    while claims := store.claim(worker, 400, bookmark=bookmark):
+        store.finish([Outcome.succeeded(claim, None) for claim in claims])
+
+
+def register() -> int:
+    from dbqueue.store import store_for
+
+    return store_for("default").register(name="scale", hostname="scale", pid=1, queues="", threads=8)
+
+
+@contextmanager
+def snapshot() -> Iterator[None]:
+    """Keep a snapshot of now: nothing that is removed from now on can be cleaned up."""
+    with closing(connect()) as session, session.cursor() as cursor:
+        cursor.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        cursor.execute("SELECT count(*) FROM dbqueue_worker")
+        yield
+
+
+def scenes(share: float) -> list[Scene]:
+    def of(number: int) -> int:
+        return max(1, int(number * share))
+
+    return [
+        Scene("1,000,000 ready", lambda: insert(of(1_000_000))),
+        Scene(
+            "1,000,000 scheduled",
+            lambda: insert(of(1_000_000), "SCHEDULED", run_after="now() + number * interval '1 minute'"),
+        ),
+        Scene("10,000,000 finished", lambda: insert(of(10_000_000), "SUCCESSFUL")),
+        Scene("a snapshot held while 200,000 are done", lambda: drain(of(200_000)), holds_snapshot=True),
+        Scene("1,000 queues of 100", lambda: insert(of(100_000), queue="'queue-' || number % 1000")),
+        Scene(
+            "100,000 ready in a queue left out",
+            lambda: insert(of(100_000), queue="'left out'"),
+            excluded=("left out",),
+        ),
+    ]
+
+
+def measure(scene: Scene) -> list[dict[int, float]]:
+    """Medians of a claim in milliseconds, by its size: of an almost empty table, and of the scene."""
+    return [_timed(Scene("", lambda: None, scene.excluded)), _timed(scene)]
+
+
+def _timed(scene: Scene) -> dict[int, float]:
+    empty()
+    with snapshot() if scene.holds_snapshot else _nothing():
+        scene.fill()
+        insert(READY)
+        if not scene.holds_snapshot:
+            with connection.cursor() as cursor:
+                cursor.execute("VACUUM ANALYZE dbqueue_job")
+        return _claims(scene.excluded)
+
+
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield
+
+
+def _claims(excluded: tuple[str, ...]) -> dict[int, float]:
+    from dbqueue.claim import Bookmark, Selection
+    from dbqueue.store import store_for
+
+    store, worker, bookmark, medians = store_for("default"), register(), Bookmark(), {}
+    for size in SIZES:
+        times = []
+        for _ in range(CLAIMS[size] * 11 // 10):
+            began = time.perf_counter()
+            claims = store.claim(worker, size, Selection(exclude=excluded), bookmark=bookmark)
+            times.append(time.perf_counter() - began)
+            if len(claims) != size:
+                raise RuntimeError(f"a claim of {size} brought {len(claims)}")
+        medians[size] = 1000 * statistics.median(times[-CLAIMS[size] :])
+    return medians
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog=f"python -m {COMMAND}", description=__doc__)
+    parser.add_argument("--share", type=float, default=1.0, help="of the rows, for a trial (default: %(default)s)")
+    options = parser.parse_args()
+    with on_postgresql(COMMAND):
+        print(heading("Median time of a claim"), flush=True)
+        titles = [
+            "jobs a claim",
+            *(f"{size}, {what}" for size in SIZES for what in ("almost empty, ms", "ms", "ratio")),
+        ]
+        rows = [titles]
+        for scene in scenes(options.share):
+            few, many = measure(scene)
+            cells = [(few[size], many[size], many[size] / few[size]) for size in SIZES]
+            rows.append([scene.title, *(f"{figure:.2f}" for cell in cells for figure in cell)])
+            print(table(rows[-1:] and [titles, rows[-1]]), flush=True)
+        print(table(rows))
+        connection.close()
+
+
+if __name__ == "__main__":
+    main()

@@ -2,6 +2,10 @@
 
 PYTHON ?= python3
 VENV := .venv
+BENCH := .venv-bench
+# Some of the peers need Python 3.12. With an older one their rows say that they are not installed.
+BENCH_PYTHON ?= $(shell for python in python3.13 python3.12 python3.14 $(wildcard $(HOME)/.pyenv/versions/3.1[2-4].*/bin/python) \
+	$(PYTHON); do $$python -c "" 2>/dev/null && echo $$python && break; done)
 BIN := $(VENV)/bin
 MANAGE := $(BIN)/python example_project/manage.py
 PYTEST := $(BIN)/python -m pytest
@@ -14,7 +18,7 @@ HAS_PGBOUNCER := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v pgbo
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-postgres serve test chaos test-browser test-mariadb matrix lint clean
+.PHONY: help demo demo-postgres serve test chaos test-browser test-mariadb matrix lint bench clean
 # A recipe that fails leaves no stamp behind.
 .DELETE_ON_ERROR:
 
@@ -71,8 +75,13 @@ lint: $(VENV)/.dev ## ruff, mypy, the floors of docs/architecture.md, missing mi
 	$(ON_SQLITE) $(BIN)/python -m tests makemigrations --check --dry-run
 	$(ON_SQLITE) $(MANAGE) makemigrations --check --dry-run
 
+# ONLY=dbqueue,pgqueuer measures some; JOBS=10000 is quick and rough. What needs a newer Python or a Redis says so.
+bench: $(BENCH)/.installed ## dbqueue beside its peers, one table (ROUNDS=3 JOBS=n ONLY=a,b; Debian: redis-server)
+	@env -u DATABASE_URL $(BENCH)/bin/python -m tests.with_postgres $(BENCH)/bin/python -m benchmarks.peers \
+		--rounds $(or $(ROUNDS),3) $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),--only $(ONLY))
+
 clean: ## remove everything that make made here
-	rm -rf $(VENV) .matrix .upstream .postgres build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
+	rm -rf $(VENV) $(BENCH) .matrix .upstream .postgres build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis
 	rm -f example_project/*.sqlite3* tests/*.sqlite3*
 	find . -name __pycache__ -prune -exec rm -rf {} +
 
@@ -93,4 +102,11 @@ $(VENV)/.dev: $(VENV)/.postgres
 
 $(VENV)/.mysql: $(VENV)/.dev
 	$(BIN)/python -m pip install --quiet --group mysql
+	@touch $@
+
+$(BENCH)/.installed: pyproject.toml
+	@$(BENCH_PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("dbqueue needs Python 3.11 or newer; $(BENCH_PYTHON) is " + sys.version.split()[0] + ". Say which: make BENCH_PYTHON=python3.12 bench")'
+	$(BENCH_PYTHON) -m venv --clear $(BENCH)
+	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
+	$(BENCH)/bin/python -m pip install --quiet --editable . --group bench
 	@touch $@

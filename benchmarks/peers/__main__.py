@@ -111,7 +111,8 @@ def main() -> int:
         bench.run(peers, options.rounds)
         print_results(peers, bench.rounds, bench.failures, options.rounds)
         connection.close()
-    return 1 if OWN.name in bench.failures else 0
+    own = bench.rounds.get(OWN.name, {}).values()
+    return 1 if OWN.name in bench.failures or any(measured.lost for measured in own) else 0
 
 
 def parsed() -> argparse.Namespace:

@@ -46,7 +46,10 @@ class Load(NamedTuple):
 
 
 class Drained(NamedTuple):
-    """Jobs a second; microseconds of CPU a job; MiB at the end; the most connections seen; jobs that never ran."""
+    """Jobs a second; microseconds of CPU a job; MiB at the end; the most connections seen; jobs that never ran.
+
+    ``lost`` below 0: so many more ran than were enqueued, so some ran twice.
+    """
 
     rate: float
     cpu: float

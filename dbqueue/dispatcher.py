@@ -32,9 +32,6 @@ from .wakeup import Wakeup
 
 logger = logging.getLogger("dbqueue.worker")
 
-MOST_UNWRITTEN = 2000
-"""Outcomes that may wait to be written; at the bound nothing more is claimed."""
-
 BURST_LOOK = 0.01
 PATIENT_LOOK = 0.1
 """Seconds of one wait: while a burst comes to its end, and while jobs wait here for a thread."""
@@ -212,7 +209,7 @@ class Dispatcher:
         if self._hopeless() or self.isolation.is_taken(self._known_here()):
             return 0
         left = self.pool.room if self.mode.max_jobs is None else min(self.pool.room, self.mode.max_jobs - self._claimed)
-        return max(0, min(left, MOST_UNWRITTEN - self.completer.pending))
+        return max(0, min(left, self.completer.room))
 
     def _rest(self) -> None:
         if self.mode.burst or self.mode.max_jobs is not None:

@@ -18,6 +18,9 @@ logger = logging.getLogger("dbqueue.worker")
 MOST_AT_ONCE = 1000
 """Outcomes of one statement."""
 
+MOST_UNWRITTEN = 4000
+"""Outcomes that may wait to be written; at the bound nothing more is claimed."""
+
 MOST_CHARACTERS = 16_000_000
 """Characters of return values and tracebacks, after which a statement takes in no further outcome."""
 
@@ -48,6 +51,11 @@ class Completer(Service):
     def pending(self) -> int:
         """Outcomes that are not written yet."""
         return len(self._unwritten)
+
+    @property
+    def room(self) -> int:
+        """Outcomes that may come until the bound is reached. When half of it is free again, ``on_change`` is called."""
+        return max(0, MOST_UNWRITTEN - self.pending)
 
     def put(self, outcome: Outcome) -> None:
         self._unwritten[fence(outcome)] = outcome
@@ -135,9 +143,12 @@ class Completer(Service):
         return True
 
     def _settle(self, outcomes: list[Outcome], refused: list[Outcome]) -> None:
+        was_full = self.pending > MOST_UNWRITTEN / 2
         for outcome in outcomes:
             self._batch.pop(fence(outcome), None)
             self._unwritten.pop(fence(outcome), None)
+        if was_full and self.pending <= MOST_UNWRITTEN / 2:
+            self._on_change()
         if refused:
             self._refusals += len(refused)
             self._on_change()

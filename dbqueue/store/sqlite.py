@@ -19,8 +19,8 @@ from .base import Part, Store
 from .listener import ANY_QUEUE, Listener
 
 LOOK_EVERY = 0.01
-"""Seconds between two looks at ``PRAGMA data_version``, which takes some microseconds and reads no table. The sleeps cost
-more than the looks: at 5 ms a worker at rest used 1.4 % of a core, at 8 ms 1.0 %."""
+"""Seconds between two looks at ``PRAGMA data_version``, which takes some microseconds and reads no table. The sleeps
+cost more than the looks: at 5 ms a worker at rest used 1.4 % of a core, at 8 ms 1.0 %."""
 
 BEAT_AGAIN = 0.001
 """Seconds from one try of a heartbeat to get the write lock to the next."""

@@ -1,7 +1,10 @@
 """The work that is measured."""
 
+import time
+
 from django.db import transaction
 
+from benchmarks.peers import count
 from dbqueue import task
 
 from .models import Item, Visit
@@ -17,6 +20,27 @@ def visit(number: int) -> None:
     """One query and one write through the ORM."""
     price = Item.objects.values_list("price", flat=True).get(pk=number % 100 + 1)
     Visit.objects.create(number=number, price=price)
+
+
+@task
+def stamp(number: int) -> None:
+    """Note when it began."""
+    count.began(number)
+
+
+@task
+def nap(number: int, seconds: float) -> None:
+    """Note when it began, and wait for something for so long."""
+    count.began(number)
+    time.sleep(seconds)
+
+
+@task
+def busy(seconds: float) -> None:
+    """Compute for so long, without ever waiting for anything."""
+    end = time.thread_time() + seconds
+    while time.thread_time() < end:
+        pass
 
 
 @task

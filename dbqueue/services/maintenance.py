@@ -46,8 +46,7 @@ class Maintenance(Service):
             self._give_time_to_beat()
         self._rescue()
         due = self._store.seconds_to_next_due()
-        if due == 0:
-            self._promote()
+        while due == 0 and self._promote():
             due = self._store.seconds_to_next_due()
         self._retention.step()
         if time.time() - began > self._timeout / BEATS:
@@ -61,10 +60,12 @@ class Maintenance(Service):
     def lost_database(self) -> None:
         self._give_time_to_beat()
 
-    def _promote(self) -> None:
-        while queues := set(self._store.promote()):
-            self._store.call_workers(queues)
-            self._on_ready(queues)
+    def _promote(self) -> bool:
+        """Returns whether there was something that could be."""
+        queues = set(self._store.promote())
+        self._store.call_workers(queues)
+        self._on_ready(queues)
+        return bool(queues)
 
     def _rescue(self) -> None:
         if self._until_rescue() > 0:

@@ -41,12 +41,9 @@ _JOB = f'"{Job._meta.db_table}"'
 _COLUMNS = "task, args, kwargs, queue_name, priority, status, run_after, backend, enqueued_at, lease, attempt"
 
 _INSERT_ONE = f"""
-    WITH job AS (
-        INSERT INTO {_JOB} ({_COLUMNS})
-        VALUES (%s, %s::jsonb, %s::jsonb, %s, %s, %s, %s, %s, statement_timestamp(), 0, 0)
-        RETURNING id, enqueued_at
-    )
-    SELECT id, enqueued_at, pg_notify('{CHANNEL}', %s) FROM job
+    INSERT INTO {_JOB} ({_COLUMNS})
+    VALUES (%s, %s::jsonb, %s::jsonb, %s, %s, %s, %s, %s, statement_timestamp(), 0, 0)
+    RETURNING id, enqueued_at, pg_notify('{CHANNEL}', %s)
 """
 
 _INSERT_MANY = f"""

@@ -18,7 +18,10 @@ COMMAND = "benchmarks.drain"
 
 
 class Round(NamedTuple):
-    """Jobs a second (``enqueue``, ``worker``, ``wall``, ``bare``), CPU microseconds a job, and resident MiB."""
+    """Jobs a second (``enqueue``, ``worker``, ``wall``, ``bare``), CPU microseconds a job, and resident MiB.
+
+    ``log``: bytes a job in the write-ahead log, from the INSERT to the outcome (0 where the database tells none).
+    """
 
     enqueue: float
     worker: float
@@ -26,6 +29,7 @@ class Round(NamedTuple):
     cpu: float
     cpu_running: float
     memory: float
+    log: float
     bare: float
 
     @property
@@ -35,8 +39,10 @@ class Round(NamedTuple):
 
 def measure(jobs: int, start_up: Usage) -> Round:
     """Fill the table and drain it with a worker process; fill it again and drain it with the bare loop."""
-    enqueue = fill(jobs)
+    enqueue, inserted = fill(jobs)
+    before = log_position()
     used = run(*WORKER)
+    log = inserted + log_position() - before
     worker = jobs / seconds_by_database(jobs)
     fill(jobs)
     bare = limit.drain()
@@ -48,24 +54,35 @@ def measure(jobs: int, start_up: Usage) -> Round:
         cpu=used.cpu / jobs * 1e6,
         cpu_running=(used.cpu - start_up.cpu) / jobs * 1e6,
         memory=used.memory,
+        log=log / jobs,
         bare=bare,
     )
 
 
-def fill(jobs: int) -> float:
-    """Empty the table and enqueue no-op jobs in one call. Returns jobs a second."""
+def fill(jobs: int) -> tuple[float, int]:
+    """Empty the table and enqueue no-op jobs in one call. Returns jobs a second, and bytes of write-ahead log."""
     from dbqueue import enqueue_many
 
     from .jobs.tasks import noop
 
     empty()
-    began = time.monotonic()
+    before, began = log_position(), time.monotonic()
     enqueue_many(noop.s() for _ in range(jobs))
     rate = jobs / (time.monotonic() - began)
+    written = log_position() - before
     with connection.cursor() as cursor:
         # Both drains begin with fresh statistics and no clean-up of the last round behind them.
         cursor.execute("VACUUM ANALYZE dbqueue_job" if connection.vendor == "postgresql" else "ANALYZE")
-    return rate
+    return rate, written
+
+
+def log_position() -> int:
+    """Bytes that PostgreSQL has written to its log since it was made; always 0 elsewhere."""
+    if connection.vendor != "postgresql":
+        return 0
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_wal_lsn_diff(pg_current_wal_insert_lsn(), '0/0')")
+        return int(cursor.fetchone()[0])
 
 
 def empty() -> None:
@@ -106,6 +123,7 @@ def print_table(rounds: list[Round], start_up: Usage) -> None:
                 row("CPU of the worker process, µs a job", lambda r: r.cpu, 1),
                 row("the same without start-up and shut-down, µs a job", lambda r: r.cpu_running, 1),
                 row("memory of the worker process at most, MiB", lambda r: r.memory),
+                row("write-ahead log, enqueue to outcome, bytes a job", lambda r: r.log),
                 row("enqueue_many, jobs/s", lambda r: r.enqueue),
             ]
         )

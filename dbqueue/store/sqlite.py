@@ -25,6 +25,14 @@ cost more than the looks: at 5 ms a worker at rest used 1.4 % of a core, at 8 ms
 BEAT_AGAIN = 0.001
 """Seconds from one try of a heartbeat to get the write lock to the next."""
 
+_MARK_RUNNING = f"""
+    UPDATE "{Job._meta.db_table}"
+    SET status = 'RUNNING', worker_id = %s, lease = lease + 1, attempt = attempt + 1,
+        started_at = coalesce(started_at, %s), last_attempted_at = %s,
+        ahead = id NOT IN (SELECT value FROM json_each(%s))
+    WHERE id IN (SELECT value FROM json_each(%s)) AND status = 'READY'
+"""
+
 _FINISH = f"""
     WITH ended AS (
         SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,
@@ -71,6 +79,11 @@ class SQLiteStore(Store):
     def _has_ready(self, selection: Selection) -> bool:
         # A look takes no lock; only who sees work asks for the writer's place.
         return any(self._part(Part(queue)).exists() for queue in self._lanes(selection))
+
+    def _mark_running(self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime) -> None:
+        moment = self._stored(now)
+        with self.connection.cursor() as cursor:
+            cursor.execute(_MARK_RUNNING, [worker_id, moment, moment, json.dumps(list(at_once)), json.dumps(ids)])
 
     def beat(self, worker_id: int, now: datetime.datetime | None = None) -> bool:
         """As everywhere, but under WAL pushing for the write lock.

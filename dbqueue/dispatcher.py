@@ -83,6 +83,7 @@ class Dispatcher:
         self._trouble = Trouble("The database")
         self._in_doubt = False
         self._nobody_to_rescue = False
+        self._called = False
         self._finished = False
         self._failed = False
 
@@ -119,11 +120,14 @@ class Dispatcher:
         self.wakeup.clear()
         was_idle, nobody_to_rescue = self._idle, self._nobody_to_rescue
         self._nobody_to_rescue = False
+        called, self._called = self._called, False
         claims = self._claim()
         if claims is None:
             return  # it has waited already, and what woke it meanwhile must not be slept over
         for claim in claims:
             self.pool.submit(claim)
+        if called and not claims:
+            self.notifier.restraint.looked_in_vain()
         if not claims and was_idle and self._nothing_will_come(nobody_to_rescue):
             self._finished = True
         elif not claims or not self._room():
@@ -331,6 +335,7 @@ class Dispatcher:
         if ANY_QUEUE in queues:
             self.maintenance.wake()
         if any(queue == ANY_QUEUE or self.mode.selection.serves(queue) for queue in queues):
+            self._called = True
             self.wakeup.set()
 
     def _crashed(self) -> BaseException | None:

@@ -1,0 +1,54 @@
+"""Looks in vain, and what they cost."""
+
+import pytest
+
+from dbqueue import restraint as restraint_module
+from dbqueue.restraint import AT_ONCE, VAIN_LOOKS, Restraint
+
+
+class Clock:
+    now = 1000.0
+
+    def monotonic(self) -> float:
+        return self.now
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    clock = Clock()
+    monkeypatch.setattr(restraint_module, "time", clock)
+    return clock
+
+
+@pytest.mark.parametrize("workers", [1, 100])
+def test_all_workers_together_look_in_vain_so_often_and_not_more(clock: Clock, workers: int) -> None:
+    restraint, looks, end = Restraint(), 0, clock.now + 10
+    restraint.workers = workers
+    while clock.now < end:
+        restraint.looked_in_vain()
+        looks += 1
+        clock.now += restraint.delay() + 1e-6
+    share = 10 * VAIN_LOOKS / workers
+    # The wait is drawn by lot, from half of the debt to all of it.
+    assert share <= looks <= 1.1 * share + 2 * AT_ONCE
+
+
+def test_some_looks_are_free(clock: Clock) -> None:
+    restraint = Restraint()
+    restraint.workers = 50
+    for _ in range(AT_ONCE):
+        assert restraint.delay() == 0
+        restraint.looked_in_vain()
+    assert restraint.delay() == 0
+    restraint.looked_in_vain()
+    assert restraint.delay() > 0
+
+
+def test_a_debt_is_forgotten(clock: Clock) -> None:
+    restraint = Restraint()
+    restraint.workers = 100
+    for _ in range(3 * AT_ONCE):
+        restraint.looked_in_vain()
+    assert restraint.delay() > 0
+    clock.now += 5
+    assert restraint.delay() == 0

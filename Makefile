@@ -18,7 +18,7 @@ HAS_PGBOUNCER := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v pgbo
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-postgres serve test chaos test-browser test-mariadb matrix lint bench clean
+.PHONY: help demo demo-postgres serve test chaos test-browser test-mariadb matrix lint bench bench-scale clean
 # A recipe that fails leaves no stamp behind.
 .DELETE_ON_ERROR:
 
@@ -79,6 +79,9 @@ lint: $(VENV)/.dev ## ruff, mypy, the floors of docs/architecture.md, missing mi
 bench: $(BENCH)/.installed ## dbqueue beside its peers, one table (ROUNDS=3 JOBS=n ONLY=a,b; Debian: redis-server)
 	@env -u DATABASE_URL $(BENCH)/bin/python -m tests.with_postgres $(BENCH)/bin/python -m benchmarks.peers \
 		--rounds $(or $(ROUNDS),3) $(if $(JOBS),--jobs $(JOBS)) $(if $(ONLY),--only $(ONLY))
+
+bench-scale: $(VENV)/.postgres ## how long a claim takes as the tables grow to millions of rows (SHARE=0.1: a tenth of them)
+	@$(ON_SQLITE) $(ON_POSTGRES) $(BIN)/python -m benchmarks.scale $(if $(SHARE),--share $(SHARE))
 
 clean: ## remove everything that make made here
 	rm -rf $(VENV) $(BENCH) .matrix .upstream .postgres build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

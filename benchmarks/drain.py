@@ -1,6 +1,7 @@
 """``python -m benchmarks.drain``: no-op jobs a second, beside what the database itself allows."""
 
 import argparse
+import os
 import statistics
 import time
 from collections.abc import Callable
@@ -10,6 +11,7 @@ from django.db import connection
 from django.db.models import Max, Min
 
 from . import limit
+from .peers.worker import running
 from .processes import WORKER, Usage, run
 from .project import on_postgresql, on_sqlite
 from .report import heading, table
@@ -18,13 +20,15 @@ COMMAND = "benchmarks.drain"
 
 
 class Round(NamedTuple):
-    """Jobs a second (``enqueue``, ``worker``, ``wall``, ``bare``), CPU microseconds a job, and resident MiB.
+    """Jobs a second (``enqueue``, ``worker``, ``stays``, ``wall``, ``bare``), CPU microseconds a job, and resident MiB.
 
-    ``log``: bytes a job in the write-ahead log, from the INSERT to the outcome (0 where the database tells none).
+    ``stays``: by a worker that waits for more when all is done, as in production. ``log``: bytes a job in the
+    write-ahead log, from the INSERT to the outcome (0 where the database tells none).
     """
 
     enqueue: float
     worker: float
+    stays: float
     wall: float
     cpu: float
     cpu_running: float
@@ -45,11 +49,14 @@ def measure(jobs: int, start_up: Usage) -> Round:
     log = inserted + log_position() - before
     worker = jobs / seconds_by_database(jobs)
     fill(jobs)
+    stays = drain_and_stay(jobs)
+    fill(jobs)
     bare = limit.drain()
     seconds_by_database(jobs)
     return Round(
         enqueue=enqueue,
         worker=worker,
+        stays=stays,
         wall=jobs / used.wall,
         cpu=used.cpu / jobs * 1e6,
         cpu_running=(used.cpu - start_up.cpu) / jobs * 1e6,
@@ -57,6 +64,17 @@ def measure(jobs: int, start_up: Usage) -> Round:
         log=log / jobs,
         bare=bare,
     )
+
+
+def drain_and_stay(jobs: int) -> float:
+    """Jobs a second of a worker that is told to end only after it has run them all."""
+    from dbqueue.models import Job, JobStatus
+
+    with running(("-m", *(word for word in WORKER if word != "--burst")), 1, os.environ) as worker:
+        while Job.objects.exclude(status=JobStatus.SUCCESSFUL).exists():
+            worker.check()
+            time.sleep(0.2)
+    return jobs / seconds_by_database(jobs)
 
 
 def fill(jobs: int) -> tuple[float, int]:
@@ -117,6 +135,7 @@ def print_table(rounds: list[Round], start_up: Usage) -> None:
             [
                 ["", "median", "lowest", "highest"],
                 row("dbqueue, jobs/s (first claim to last outcome)", lambda r: r.worker),
+                row("the same by a worker that stays", lambda r: r.stays),
                 row(f"bare loop, jobs/s (batches of {limit.BATCH}, one connection)", lambda r: r.bare),
                 row("dbqueue / bare loop", lambda r: r.ratio, 2),
                 row("dbqueue, jobs/s (life of the process, start-up included)", lambda r: r.wall),

@@ -444,6 +444,31 @@ def test_what_was_taken_ahead_is_told_from_what_a_thread_will_begin(store: Store
     assert dict(Job.objects.values_list("pk", "ahead")) == {first: False, second: False, third: True}
 
 
+def test_what_has_begun_is_told_past_an_outcome_that_is_being_written(store: Store) -> None:
+    if connection.vendor == "sqlite":
+        pytest.skip("one writer at a time: rows are not locked")
+    store.enqueue([draft(), draft()])
+    ended, runs = store.claim(register(store), 2, free=0)
+    written, told = threading.Event(), threading.Event()
+    in_time: list[bool] = []
+
+    def finish() -> None:
+        with owned_connection("default"), store.atomic():
+            store.finish([Outcome.succeeded(ended, None)])
+            written.set()
+            in_time.append(told.wait(10))
+
+    thread = threading.Thread(target=finish)
+    thread.start()
+    assert written.wait(10)
+    store.begun([ended, runs])
+    told.set()
+    thread.join()
+
+    assert in_time == [True]
+    assert dict(Job.objects.values_list("status", "ahead")) == {JobStatus.SUCCESSFUL: True, JobStatus.RUNNING: False}
+
+
 def test_a_dead_worker_uses_up_no_attempt_of_a_job_that_it_had_not_begun(store: Store) -> None:
     begun, ahead = enqueue(store), enqueue(store)
     worker = register(store)

@@ -142,25 +142,17 @@ class Store(WorkerRows, ComingBack, Deletion):
         if not self._has_ready(selection):
             return []
         with self.atomic():
-            claimed_at, alive = self._begin_claim(worker_id)
-            if not alive:
-                raise WorkerLost(f"Worker {worker_id} was declared lost.")
-            now = now or claimed_at
             rows = self._lock_ready(selection, limit, bookmark or Bookmark())
+            if not rows:
+                return []
             rows.sort(key=lambda row: row[_CRASHES] == 0)
-            ids = [row[0] for row in rows]
             at_once = {row[0] for row in rows[:free] if last_chance is None or row[_CRASHES] < last_chance}
-            if ids:
-                self._mark_running(ids, at_once, worker_id, now)
-        return [_claim(row, worker_id, now, ahead=row[0] not in at_once) for row in rows]
+            claimed_at = self._mark_running([row[0] for row in rows], at_once, worker_id, now)
+        return [_claim(row, worker_id, claimed_at, ahead=row[0] not in at_once) for row in rows]
 
     def _has_ready(self, selection: Selection) -> bool:
         """A look before the claim, where a look is cheaper than a transaction that finds nothing."""
         return True
-
-    def _begin_claim(self, worker_id: int) -> tuple[datetime.datetime, bool]:
-        """The time, and whether this worker is alive."""
-        return self.clock(), self._workers().alive().filter(pk=worker_id).exists()
 
     def _lock_ready(self, selection: Selection, limit: int, bookmark: Bookmark) -> list[tuple[Any, ...]]:
         if bookmark.is_good() and (rows := self._look(selection, limit, bookmark.places)):
@@ -215,7 +207,12 @@ class Store(WorkerRows, ComingBack, Deletion):
             cursor.execute(_READY_QUEUES)
             return [name for (name,) in cursor.fetchall()]
 
-    def _mark_running(self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime) -> None:
+    def _mark_running(
+        self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None
+    ) -> datetime.datetime:
+        """Returns the time of the claim. Raises WorkerLost."""
+        self._check_alive(worker_id)
+        now = now or self.clock()
         self.jobs.leaving({JobStatus.READY}, ids).update(
             status=JobStatus.RUNNING,
             worker_id=worker_id,
@@ -225,12 +222,23 @@ class Store(WorkerRows, ComingBack, Deletion):
             last_attempted_at=now,
             ahead=models.Case(models.When(pk__in=at_once, then=False), default=True),
         )
+        return now
 
-    def begun(self, claims: Iterable[Claim]) -> None:
-        """Remember that threads have begun these claims, which were taken ahead."""
+    def _check_alive(self, worker_id: int) -> None:
+        if not self._workers().alive().filter(pk=worker_id).exists():
+            raise declared_lost(worker_id)
+
+    def begun(self, claims: Collection[Claim]) -> None:
+        """Remember that threads have begun these claims, which were taken ahead.
+
+        Not of those whose row is locked: their outcome is being written. To wait for that could be a deadlock.
+        """
+        fences = {(claim.job_id, claim.lease, claim.worker_id) for claim in claims}
         with self.atomic():
-            for claim in sorted(claims):
-                self._held(claim).update(ahead=False)
+            running = self.jobs.leaving({JobStatus.RUNNING}, [claim.job_id for claim in claims])
+            rows = running.select_for_update(skip_locked=True).values_list("pk", "lease", "worker_id")
+            held = [row[0] for row in rows if row in fences]
+            self.jobs.leaving({JobStatus.RUNNING}, held).update(ahead=False)
 
     def restore(self, claims: Collection[Claim]) -> int:
         """Take again what a crash of the server took back: READY, one lease before, as if never claimed.
@@ -333,6 +341,10 @@ def _behind(queue: str, place: tuple[int, int] | None) -> tuple[Part, ...]:
         return (Part(queue),)
     priority, pk = place
     return Part(queue, priority, pk), Part(queue, priority)
+
+
+def declared_lost(worker_id: int) -> WorkerLost:
+    return WorkerLost(f"Worker {worker_id} was declared lost.")
 
 
 def _claim(row: tuple[Any, ...], worker_id: int, now: datetime.datetime, ahead: bool) -> Claim:

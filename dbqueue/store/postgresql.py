@@ -19,7 +19,7 @@ from ..connections import owned_connection
 from ..draft import Draft
 from ..models import Job, JobStatus, Worker
 from ..outcome import Outcome
-from .base import CLAIMED_COLUMNS, Part, Store, fence
+from .base import CLAIMED_COLUMNS, Part, Store, declared_lost, fence
 from .listener import ANY_QUEUE, Listener
 
 CHANNEL = "dbqueue"
@@ -56,21 +56,25 @@ _INSERT_MANY = f"""
     RETURNING id, enqueued_at
 """
 
-_BEGIN_CLAIM = f"""
-    SELECT statement_timestamp(),
-           EXISTS (SELECT FROM "{Worker._meta.db_table}" WHERE id = %s AND stopped_at IS NULL),
-           set_config('synchronous_commit', 'off', true)
-"""
-
 _BY_ID = "status || ''"
 """The state in an expression that no partial index answers to. With statistics of a quieter hour the planner would take
 that index and walk over every entry that an old snapshot keeps in it, and not the few ids that are named."""
 
 _MARK_RUNNING = f"""
-    UPDATE {_JOB}
-    SET status = 'RUNNING', worker_id = %s, lease = lease + 1, attempt = attempt + 1,
-        started_at = coalesce(started_at, %s), last_attempted_at = %s, ahead = NOT id = ANY(%s::bigint[])
-    WHERE id = ANY(%s::bigint[]) AND {_BY_ID} = 'READY'
+    WITH marked AS (
+        UPDATE {_JOB}
+        SET status = 'RUNNING', worker_id = %s, lease = lease + 1, attempt = attempt + 1,
+            started_at = coalesce(started_at, clock.now), last_attempted_at = clock.now,
+            ahead = NOT id = ANY(%s::bigint[])
+        FROM (
+            SELECT coalesce(%s::timestamptz, statement_timestamp()) AS now,
+                   set_config('synchronous_commit', 'off', true) AS synchronous_commit
+        ) AS clock
+        WHERE id = ANY(%s::bigint[]) AND {_BY_ID} = 'READY' AND clock.synchronous_commit = 'off'
+            AND EXISTS (SELECT FROM "{Worker._meta.db_table}" WHERE id = %s AND stopped_at IS NULL)
+        RETURNING clock.now
+    )
+    SELECT max(now) FROM marked
 """
 
 _FINISH = f"""
@@ -128,13 +132,6 @@ class PostgreSQLStore(Store):
             pk, enqueued_at, _ = cursor.fetchone()
         return [(pk, enqueued_at)]
 
-    def _begin_claim(self, worker_id: int) -> tuple[datetime.datetime, bool]:
-        # A claim that a server crash takes back only makes its jobs READY again. An outcome always waits for the disk.
-        with self.connection.cursor() as cursor:
-            cursor.execute(_BEGIN_CLAIM, [worker_id])
-            claimed_at, alive, _ = cursor.fetchone()
-        return claimed_at, alive
-
     def _lock_part(self, part: Part, limit: int) -> list[tuple[Any, ...]]:
         sql, parameters = self._select(bool(part.queue), part.priority is not None, part.after is not None)
         values = dict(zip(_STAND_INS, part, strict=True))
@@ -154,9 +151,16 @@ class PostgreSQLStore(Store):
         sql, parameters = jobs[:_LIMIT].query.get_compiler(self.alias).as_sql()
         return sql.replace(f"LIMIT {_LIMIT}", "LIMIT %s"), parameters
 
-    def _mark_running(self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime) -> None:
+    def _mark_running(
+        self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None
+    ) -> datetime.datetime:
+        # A claim that a server crash takes back only makes its jobs READY again. An outcome always waits for the disk.
         with self.connection.cursor() as cursor:
-            cursor.execute(_MARK_RUNNING, [worker_id, now, now, _array(at_once), _array(ids)])
+            cursor.execute(_MARK_RUNNING, [worker_id, _array(at_once), now, _array(ids), worker_id])
+            [claimed_at] = cursor.fetchone()
+        if claimed_at is None:
+            raise declared_lost(worker_id)
+        return claimed_at  # type: ignore[no-any-return]
 
     def finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None = None) -> list[Outcome]:
         if any(outcome.failure for outcome in outcomes):

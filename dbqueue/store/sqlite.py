@@ -80,10 +80,15 @@ class SQLiteStore(Store):
         # A look takes no lock; only who sees work asks for the writer's place.
         return any(self._part(Part(queue)).exists() for queue in self._lanes(selection))
 
-    def _mark_running(self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime) -> None:
+    def _mark_running(
+        self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None
+    ) -> datetime.datetime:
+        self._check_alive(worker_id)
+        now = now or self.clock()
         moment = self._stored(now)
         with self.connection.cursor() as cursor:
             cursor.execute(_MARK_RUNNING, [worker_id, moment, moment, json.dumps(list(at_once)), json.dumps(ids)])
+        return now
 
     def beat(self, worker_id: int, now: datetime.datetime | None = None) -> bool:
         """As everywhere, but under WAL pushing for the write lock.

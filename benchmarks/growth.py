@@ -40,7 +40,7 @@ ENQUEUE_FOR = 3.0
 CALLS = 300
 """Jobs that are enqueued one by one for those who hear each call."""
 
-CALL_EVERY = 0.02
+CALL_EVERY = 0.005
 """Seconds between two of them, on average."""
 
 Enqueue = Callable[[int], object]

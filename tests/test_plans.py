@@ -168,9 +168,11 @@ def test_claimed_and_ended_jobs_are_written_by_their_ids(store: Store, worker: i
     sent = statements(lambda: claims.extend(store.claim(worker, BATCH)))
     sent += statements(lambda: store.finish([Outcome.succeeded(claim, None) for claim in claims]))
 
-    for sql in (sql for sql in sent if 'UPDATE "dbqueue_job"' in sql and "SKIP LOCKED" not in sql):
+    writing = [sql for sql in sent if 'UPDATE "dbqueue_job"' in sql and "SKIP LOCKED" not in sql]
+    assert len(writing) == 2
+    for sql in writing:
         scan = Scan(sql)
-        assert scan.indexes == {"dbqueue_job_pkey"}
+        assert scan.indexes - {"dbqueue_worker_alive"} == {"dbqueue_job_pkey"}
         assert scan.buffers < 20 * BATCH
 
 
@@ -192,6 +194,6 @@ def test_how_often_the_server_is_asked(store: Store, worker: int) -> None:
 
     assert len(statements(lambda: add.enqueue(1, 2))) == 1
     assert len(statements(lambda: enqueue_many(add.s(1, number) for number in range(BATCH)))) == 2
-    assert len(statements(lambda: claims.extend(store.claim(worker, BATCH)))) == 3
+    assert len(statements(lambda: claims.extend(store.claim(worker, BATCH)))) == 2
     assert len(statements(lambda: store.finish([Outcome.succeeded(claim, "1") for claim in claims]))) == 1
     assert store.jobs.filter(status=JobStatus.SUCCESSFUL).count() == BATCH

@@ -59,15 +59,18 @@ class Bookmark:
     def __init__(self) -> None:
         self.places: dict[str, tuple[int, int]] = {}
         """By queue ("" where the order goes through all queues): priority and id of the last job that was claimed."""
+        self.nothing_left = False
+        """Whether the last look was one from the start and found less than was asked for."""
         self._good_until = 0.0
 
     def is_good(self) -> bool:
         return bool(self.places) and time.monotonic() < self._good_until
 
-    def looked_from_the_start(self, began: float) -> None:
+    def looked_from_the_start(self, began: float, nothing_left: bool) -> None:
         """A look from the start that had begun then (time.monotonic) is over."""
         now = time.monotonic()
         self._good_until = now + self.SHARE * (now - began)
+        self.nothing_left = nothing_left
 
 
 @dataclass(frozen=True, slots=True)

@@ -84,6 +84,7 @@ class Dispatcher:
         self._in_doubt = False
         self._nobody_to_rescue = False
         self._called = False
+        self._called_anew = False
         self._finished = False
         self._failed = False
 
@@ -120,18 +121,27 @@ class Dispatcher:
         self.wakeup.clear()
         was_idle, nobody_to_rescue = self._idle, self._nobody_to_rescue
         self._nobody_to_rescue = False
-        called, self._called = self._called, False
         claims = self._claim()
         if claims is None:
             return  # it has waited already, and what woke it meanwhile must not be slept over
         for claim in claims:
             self.pool.submit(claim)
-        if called and not claims:
-            self.notifier.restraint.looked_in_vain()
+        self._answer(claims)
         if not claims and was_idle and self._nothing_will_come(nobody_to_rescue):
             self._finished = True
-        elif not claims or not self._room():
+        elif not claims or self.bookmark.nothing_left or not self._room():
             self._rest()
+
+    def _answer(self, claims: Collection[Claim]) -> None:
+        """What a call has asked for beside a look for jobs that are ready."""
+        if self._called_anew:
+            self._called_anew = False
+            # Only now: at once, it would stand in the way of such a job.
+            self.maintenance.wake()
+        if self._called:
+            self._called = False
+            if not claims:
+                self.notifier.restraint.looked_in_vain()
 
     def run_job(self, claim: Claim) -> None:
         """Runs on a thread of the pool. Whatever happens beside the task, its outcome is told."""
@@ -192,6 +202,7 @@ class Dispatcher:
         if back:
             self.pool.be_careful()
             self.store.release(back)
+            self.bookmark.nothing_left = False
         return claims
 
     def _tell_begun(self) -> None:
@@ -333,7 +344,7 @@ class Dispatcher:
 
     def _work_arrived(self, queues: Collection[str]) -> None:
         if ANY_QUEUE in queues:
-            self.maintenance.wake()
+            self._called_anew = True
         if any(queue == ANY_QUEUE or self.mode.selection.serves(queue) for queue in queues):
             self._called = True
             self.wakeup.set()

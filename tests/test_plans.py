@@ -150,7 +150,7 @@ def test_behind_a_bookmark_a_claim_does_not_walk_over_what_is_done(store: Store,
     drain(store, worker, bookmark)
     insert(3 * BATCH)
     store.claim(worker, BATCH, bookmark=bookmark)
-    bookmark.looked_from_the_start(0.0)  # good for longer than this test takes
+    bookmark.looked_from_the_start(0.0, nothing_left=False)  # good for longer than this test takes
 
     from_the_start, marked = look(store, worker), look(store, worker, bookmark=bookmark)
 

@@ -4,7 +4,7 @@ import datetime
 import threading
 import time
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 import pytest
@@ -12,7 +12,7 @@ from django.db import connection, transaction
 from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
-from dbqueue.claim import Claim, Selection
+from dbqueue.claim import Bookmark, Claim, Selection
 from dbqueue.connections import owned_connection
 from dbqueue.draft import Draft
 from dbqueue.exceptions import WorkerLost
@@ -200,6 +200,22 @@ def test_claims_of_many_threads_never_share_a_job(store: Store) -> None:
     while claims := store.claim(worker, 100):
         taken.extend(claim.job_id for claim in claims)
     assert len(taken) == len(set(taken)) == 400
+
+
+def test_a_look_from_the_start_that_finds_too_few_has_found_all(store: Store) -> None:
+    store.enqueue([draft() for _ in range(5)])
+    worker, bookmark = register(store), Bookmark()
+    assert len(store.claim(worker, 2, bookmark=bookmark)) == 2
+    assert not bookmark.nothing_left
+
+    bookmark.looked_from_the_start(0.0, nothing_left=False)  # good for longer than this test takes
+    assert len(store.claim(worker, 4, bookmark=bookmark)) == 3
+    assert not bookmark.nothing_left, "only what stands behind the mark was looked at"
+
+    enqueue(store)
+    bookmark.places.clear()
+    assert len(store.claim(worker, 4, bookmark=bookmark)) == 1
+    assert bookmark.nothing_left
 
 
 # Promote
@@ -785,6 +801,31 @@ def test_a_listener_hears_of_work_after_the_commit(store: Store, how: str) -> No
     connection.close()
     assert before_commit == []
     assert set(heard) == ({"mail"} if connection.vendor == "postgresql" and how != "scheduled" else {""})
+
+
+@pytest.mark.parametrize("stamp", [None, (1, 1)])
+def test_sqlite_is_asked_whatever_the_time_of_its_log_tells(
+    store: Store, monkeypatch: pytest.MonkeyPatch, stamp: tuple[int, int] | None
+) -> None:
+    if connection.vendor != "sqlite":
+        pytest.skip("this database calls")
+    heard: list[Collection[str]] = []
+
+    def commit() -> None:
+        with owned_connection("default"):
+            store.enqueue([draft()])
+
+    def listen() -> None:
+        with owned_connection("default"):
+            listener = store.listen()
+            assert listener is not None
+            monkeypatch.setattr(listener, "_stamp", lambda: stamp)
+            assert listener.wait(0.1) == ()
+            in_threads(commit, 1)
+            heard.append(listener.wait(5))
+
+    in_threads(listen, 1)
+    assert heard == [("",)]
 
 
 def in_threads(work: Callable[[], None], number: int) -> None:

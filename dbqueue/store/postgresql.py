@@ -8,7 +8,7 @@ import selectors
 import time
 import uuid
 from collections.abc import Collection, Iterable, Sequence
-from functools import cache
+from types import MappingProxyType
 from typing import Any
 
 from django.db import transaction
@@ -19,7 +19,7 @@ from ..connections import owned_connection
 from ..draft import Draft
 from ..models import Job, JobStatus, Worker
 from ..outcome import Outcome
-from .base import CLAIMED_COLUMNS, Part, Store, declared_lost, fence
+from .base import Store, declared_lost, fence
 from .listener import ANY_QUEUE, Listener
 
 CHANNEL = "dbqueue"
@@ -94,10 +94,6 @@ _FINISH = f"""
     RETURNING job.id, job.lease
 """
 
-_STAND_INS = ("a queue", -32_000, -1)
-_LIMIT = 987_654_321
-"""What stands for the values of a Part, and for the limit, while Django puts a SELECT together."""
-
 _NOTIFY = f"SELECT pg_notify('{CHANNEL}', queue) FROM unnest(%s::text[]) AS queue"
 
 BULK = 1000
@@ -105,6 +101,8 @@ BULK = 1000
 
 
 class PostgreSQLStore(Store):
+    LOCK = MappingProxyType({"skip_locked": True, "no_key": True})
+
     def clock(self) -> datetime.datetime:
         with self.connection.cursor() as cursor:
             cursor.execute("SELECT statement_timestamp()")
@@ -131,25 +129,6 @@ class PostgreSQLStore(Store):
             cursor.execute(_INSERT_ONE, [*_insertable(draft), _channel_word(draft)])
             pk, enqueued_at, _ = cursor.fetchone()
         return [(pk, enqueued_at)]
-
-    def _lock_part(self, part: Part, limit: int) -> list[tuple[Any, ...]]:
-        sql, parameters = self._select(bool(part.queue), part.priority is not None, part.after is not None)
-        values = dict(zip(_STAND_INS, part, strict=True))
-        with self.connection.cursor() as cursor:
-            cursor.execute(sql, [*(values.get(parameter, parameter) for parameter in parameters), limit])
-            return cursor.fetchall()  # type: ignore[no-any-return]
-
-    @cache  # noqa: B019  a store lives as long as its process
-    def _select(self, by_queue: bool, by_priority: bool, by_id: bool) -> tuple[str, tuple[Any, ...]]:
-        """The text of a part's select_for_update(), and its parameters: stand-ins, where the part's own belong.
-
-        Django takes longer to put such a statement together than the server to carry it out.
-        """
-        queue, priority, after = _STAND_INS
-        part = Part(queue if by_queue else "", priority if by_priority else None, after if by_id else None)
-        jobs = self._part(part).select_for_update(skip_locked=True, no_key=True).values_list(*CLAIMED_COLUMNS)
-        sql, parameters = jobs[:_LIMIT].query.get_compiler(self.alias).as_sql()
-        return sql.replace(f"LIMIT {_LIMIT}", "LIMIT %s"), parameters
 
     def _mark_running(
         self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None

@@ -48,7 +48,7 @@ class Pool:
         self._held: dict[tuple[int, int], Claim] = {}
         self._untold: dict[tuple[int, int], tuple[float, Claim]] = {}
         self._mean: float | None = None
-        self._last_start = 0.0
+        self._moved_at = 0.0
 
     def start(self) -> None:
         for number in range(self._threads):
@@ -80,7 +80,7 @@ class Pool:
     @property
     def waiting_too_long(self) -> bool:
         """Whether jobs wait here although no thread has started one for a while: they were thought shorter."""
-        return self.waits and time.monotonic() - self._last_start > PATIENCE
+        return self.waits and time.monotonic() - self._moved_at > PATIENCE
 
     @property
     def has_untold(self) -> bool:
@@ -102,6 +102,8 @@ class Pool:
         self._mean = self._threads * AHEAD * 2
 
     def submit(self, claim: Claim) -> None:
+        if not self.waits:
+            self._moved_at = time.monotonic()  # a thread that has slept for long needs its time to wake up
         self._held[claim.job_id, claim.lease] = claim
         self._handover.put(claim)
 
@@ -133,7 +135,7 @@ class Pool:
             self._on_thread()
             while claim := self._handover.take():
                 key = claim.job_id, claim.lease
-                began = self._last_start = time.monotonic()
+                began = self._moved_at = time.monotonic()
                 if claim.ahead:
                     self._untold[key] = began, claim
                 try:

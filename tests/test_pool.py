@@ -75,6 +75,16 @@ def test_after_taking_back_nothing_is_taken_ahead_until_jobs_are_short_again() -
     assert pool.capacity == 4
 
 
+def test_a_job_waits_from_when_it_came(gate: Gate, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbqueue.pool.PATIENCE", 60.0)
+    pool = Pool(1, gate.run, lambda: None)
+    pool.submit(claim(1))  # to a thread that has started nothing for longer than that
+    assert pool.waits and not pool.waiting_too_long
+
+    monkeypatch.setattr("dbqueue.pool.PATIENCE", 0.01)
+    eventually(lambda: pool.waiting_too_long)
+
+
 def test_a_run_that_raises_is_told() -> None:
     told = threading.Event()
 

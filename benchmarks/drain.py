@@ -23,7 +23,8 @@ class Round(NamedTuple):
     """Jobs a second (``enqueue``, ``worker``, ``stays``, ``wall``, ``bare``), CPU microseconds a job, and resident MiB.
 
     ``stays``: by a worker that waits for more when all is done, as in production. ``log``: bytes a job in the
-    write-ahead log, from the INSERT to the outcome (0 where the database tells none).
+    write-ahead log, from the INSERT to the outcome. ``size``, ``compact``: bytes a job of the table with its indexes,
+    just after the drain and after ``VACUUM FULL``. SQLite tells none of these three: 0.
     """
 
     enqueue: float
@@ -34,6 +35,8 @@ class Round(NamedTuple):
     cpu_running: float
     memory: float
     log: float
+    size: float
+    compact: float
     bare: float
 
     @property
@@ -47,6 +50,7 @@ def measure(jobs: int, start_up: Usage) -> Round:
     before = log_position()
     used = run(*WORKER)
     log = inserted + log_position() - before
+    size, compact = size_of_table(), size_of_table(compact=True)
     worker = jobs / seconds_by_database(jobs)
     fill(jobs)
     stays = drain_and_stay(jobs)
@@ -62,6 +66,8 @@ def measure(jobs: int, start_up: Usage) -> Round:
         cpu_running=(used.cpu - start_up.cpu) / jobs * 1e6,
         memory=used.memory,
         log=log / jobs,
+        size=size / jobs,
+        compact=compact / jobs,
         bare=bare,
     )
 
@@ -103,6 +109,17 @@ def log_position() -> int:
         return int(cursor.fetchone()[0])
 
 
+def size_of_table(*, compact: bool = False) -> int:
+    """Bytes of the jobs' table and its indexes; 0 on SQLite."""
+    if connection.vendor != "postgresql":
+        return 0
+    with connection.cursor() as cursor:
+        if compact:
+            cursor.execute("VACUUM FULL dbqueue_job")
+        cursor.execute("SELECT pg_total_relation_size('dbqueue_job')")
+        return int(cursor.fetchone()[0])
+
+
 def empty() -> None:
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
@@ -130,23 +147,25 @@ def print_table(rounds: list[Round], start_up: Usage) -> None:
         values = list(map(value, rounds))
         return [title, *(f"{figure:,.{places}f}" for figure in (statistics.median(values), min(values), max(values)))]
 
-    print(
-        table(
-            [
-                ["", "median", "lowest", "highest"],
-                row("dbqueue, jobs/s (first claim to last outcome)", lambda r: r.worker),
-                row("the same by a worker that stays", lambda r: r.stays),
-                row(f"bare loop, jobs/s (batches of {limit.BATCH}, one connection)", lambda r: r.bare),
-                row("dbqueue / bare loop", lambda r: r.ratio, 2),
-                row("dbqueue, jobs/s (life of the process, start-up included)", lambda r: r.wall),
-                row("CPU of the worker process, µs a job", lambda r: r.cpu, 1),
-                row("the same without start-up and shut-down, µs a job", lambda r: r.cpu_running, 1),
-                row("memory of the worker process at most, MiB", lambda r: r.memory),
-                row("write-ahead log, enqueue to outcome, bytes a job", lambda r: r.log),
-                row("enqueue_many, jobs/s", lambda r: r.enqueue),
-            ]
-        )
-    )
+    rows = [
+        ["", "median", "lowest", "highest"],
+        row("dbqueue, jobs/s (first claim to last outcome)", lambda r: r.worker),
+        row("the same by a worker that stays", lambda r: r.stays),
+        row(f"bare loop, jobs/s (batches of {limit.BATCH}, one connection)", lambda r: r.bare),
+        row("dbqueue / bare loop", lambda r: r.ratio, 2),
+        row("dbqueue, jobs/s (life of the process, start-up included)", lambda r: r.wall),
+        row("CPU of the worker process, µs a job", lambda r: r.cpu, 1),
+        row("the same without start-up and shut-down, µs a job", lambda r: r.cpu_running, 1),
+        row("memory of the worker process at most, MiB", lambda r: r.memory),
+        row("enqueue_many, jobs/s", lambda r: r.enqueue),
+    ]
+    if connection.vendor == "postgresql":
+        rows += [
+            row("write-ahead log, enqueue to outcome, bytes a job", lambda r: r.log),
+            row("table and indexes just after, bytes a job", lambda r: r.size),
+            row("the same after VACUUM FULL", lambda r: r.compact),
+        ]
+    print(table(rows))
     print(
         f"\nStart-up and shut-down: {start_up.wall:.2f} s, {start_up.cpu:.2f} s of CPU (median of bursts without jobs)."
     )

@@ -13,7 +13,7 @@ from pathlib import Path
 import django
 from django.db import connection
 
-from .drain import empty, seconds_by_database
+from .drain import empty, log_position, seconds_by_database
 from .latency import NOBODYS, WORKER, await_registration, plain_insert, started
 from .peers import count, tree
 from .peers.harness import percentiles
@@ -73,16 +73,17 @@ def with_listeners(number: int) -> list[str]:
     empty()
     with tempfile.TemporaryDirectory() as name, running(WORKER, number, files := _environment(name)) as workers:
         await_registration(workers, number)
-        before, transactions, begins = tree.cpu(workers.sessions), _transactions(), []
+        before, transactions, log, begins = tree.cpu(workers.sessions), _transactions(), log_position(), []
         for job in range(CALLS):
             begins.append(time.monotonic_ns())
             stamp.enqueue(job)
             time.sleep(random.uniform(0, 2 * CALL_EVERY))
         used = tree.cpu(workers.sessions) - before
         times = started(count.opened(files[count.TIMES]), range(CALLS))
-        looked = _transactions() - transactions
+        looked, written = _transactions() - transactions, log_position() - log
     middle, last = percentiles([(began - before) / 1e9 for before, began in zip(begins, times, strict=True)])
-    return [f"{number}", f"{middle:.1f}", f"{last:.1f}", f"{used / CALLS * 1e3:.1f}", f"{looked / CALLS:.1f}"]
+    cost = f"{used / CALLS * 1e3:.1f}", f"{looked / CALLS:.1f}", f"{written / CALLS:,.0f}"
+    return [f"{number}", f"{middle:.1f}", f"{last:.1f}", *cost]
 
 
 def with_enqueuers(number: int) -> list[str]:
@@ -158,11 +159,18 @@ def main() -> None:
             "jobs/s",
             "of what the threads could",
             "CPU µs a job",
-            "with the server",
+            "of the whole machine",
             "sessions at rest",
         ]
         print(table([titles, *map(with_workers, numbers)]), flush=True)
-        titles = ["workers at rest", "p50, ms", "p99, ms", "their CPU, ms a job", "transactions a job"]
+        titles = [
+            "workers at rest",
+            "p50, ms",
+            "p99, ms",
+            "their CPU, ms a job",
+            "transactions a job",
+            "log, bytes a job",
+        ]
         print(f"\nA job every {CALL_EVERY * 1000:.0f} ms\n", table([titles, *map(with_listeners, numbers)]), sep="\n")
         titles = ["processes that enqueue", "enqueue(), jobs/s", "INSERT, jobs/s", "ratio"]
         print("\nNo worker listens\n", table([titles, *map(with_enqueuers, numbers)]), sep="\n", flush=True)

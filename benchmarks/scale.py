@@ -2,6 +2,7 @@
 
 import argparse
 import statistics
+import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
@@ -84,18 +85,19 @@ def scenes(share: float) -> list[Scene]:
     def of(number: int) -> int:
         return max(1, int(number * share))
 
+    million, queues = of(1_000_000), of(1_000)
     return [
-        Scene("1,000,000 ready", lambda: insert(of(1_000_000))),
+        Scene(f"{million:,} ready", lambda: insert(million)),
         Scene(
-            "1,000,000 scheduled",
-            lambda: insert(of(1_000_000), "SCHEDULED", run_after="now() + number * interval '1 minute'"),
+            f"{million:,} scheduled",
+            lambda: insert(million, "SCHEDULED", run_after="now() + number * interval '1 minute'"),
         ),
-        Scene("10,000,000 finished", lambda: insert(of(10_000_000), "SUCCESSFUL")),
-        Scene("a snapshot held while 200,000 are done", lambda: drain(of(200_000)), holds_snapshot=True),
-        Scene("1,000 queues of 100", lambda: insert(of(100_000), queue="'queue-' || number % 1000")),
+        Scene(f"{10 * million:,} finished", lambda: insert(10 * million, "SUCCESSFUL")),
+        Scene(f"a snapshot held while {million // 5:,} are done", lambda: drain(million // 5), holds_snapshot=True),
+        Scene(f"{queues:,} queues of 100", lambda: insert(100 * queues, queue=f"'queue-' || number % {queues}")),
         Scene(
-            "100,000 ready in a queue left out",
-            lambda: insert(of(100_000), queue="'left out'"),
+            f"{million // 10:,} ready in a queue left out",
+            lambda: insert(million // 10, queue="'left out'"),
             excluded=("left out",),
         ),
     ]
@@ -154,7 +156,7 @@ def main() -> None:
             few, many = measure(scene)
             cells = [(few[size], many[size], many[size] / few[size]) for size in SIZES]
             rows.append([scene.title, *(f"{figure:.2f}" for cell in cells for figure in cell)])
-            print(table(rows[-1:] and [titles, rows[-1]]), flush=True)
+            print(f"{scene.title}: done", file=sys.stderr, flush=True)
         print(table(rows))
         connection.close()
 

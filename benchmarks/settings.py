@@ -6,6 +6,7 @@ env = environ.Env()
 
 SECRET_KEY = "only-for-benchmarks"
 USE_TZ = True
+TIME_ZONE = "UTC"
 INSTALLED_APPS = ["dbqueue", "benchmarks.jobs"]
 # CONN_MAX_AGE stays 0, Django's default: a connection is closed, not kept.
 DATABASES = {"default": env.db("DATABASE_URL")}

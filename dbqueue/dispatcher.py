@@ -126,22 +126,14 @@ class Dispatcher:
             return  # it has waited already, and what woke it meanwhile must not be slept over
         for claim in claims:
             self.pool.submit(claim)
-        self._answer(claims)
+        if self._called_anew:
+            self._called_anew = False
+            # Only now: at once, it would stand in the way of a job that is ready.
+            self.maintenance.wake()
         if not claims and was_idle and self._nothing_will_come(nobody_to_rescue):
             self._finished = True
         elif not claims or self.bookmark.nothing_left or not self._room():
             self._rest()
-
-    def _answer(self, claims: Collection[Claim]) -> None:
-        """What a call has asked for beside a look for jobs that are ready."""
-        if self._called_anew:
-            self._called_anew = False
-            # Only now: at once, it would stand in the way of such a job.
-            self.maintenance.wake()
-        if self._called:
-            self._called = False
-            if not claims:
-                self.notifier.restraint.looked_in_vain()
 
     def run_job(self, claim: Claim) -> None:
         """Runs on a thread of the pool. Whatever happens beside the task, its outcome is told."""
@@ -195,6 +187,10 @@ class Dispatcher:
             last_chance=self.isolation.last_chance,
             bookmark=self.bookmark,
         )
+        if self._called:
+            self._called = False
+            if not claims:
+                self.notifier.restraint.looked_in_vain()
         # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.
         known = self._known_here()
         claims = [claim for claim in claims if (claim.job_id, claim.lease) not in known]

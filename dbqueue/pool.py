@@ -88,7 +88,7 @@ class Pool:
         return bool(self._untold)
 
     def begun(self) -> list[Claim]:
-        """Those of them that have run for TELL_AFTER seconds."""
+        """Jobs that were taken ahead and have run for TELL_AFTER seconds: the database is to be told."""
         before = time.monotonic() - TELL_AFTER
         return [claim for began, claim in self._untold.copy().values() if began < before]
 
@@ -98,7 +98,7 @@ class Pool:
             self._untold.pop((claim.job_id, claim.lease), None)
 
     def be_careful(self) -> None:
-        """Until jobs are known to be short again, take no more than the threads."""
+        """Until jobs are known to be short again, take no more than the threads, as if their mean were too long."""
         self._mean = self._threads * AHEAD * 2
 
     def submit(self, claim: Claim) -> None:

@@ -3,7 +3,11 @@
 import pytest
 
 from dbqueue import restraint as restraint_module
+from dbqueue.conf import Settings
+from dbqueue.dispatcher import Dispatcher, Mode
 from dbqueue.restraint import AT_ONCE, VAIN_LOOKS, Restraint
+
+from .test_pool import claim
 
 
 class Clock:
@@ -52,3 +56,16 @@ def test_a_debt_is_forgotten(clock: Clock) -> None:
     assert restraint.delay() > 0
     clock.now += 5
     assert restraint.delay() == 0
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("is_full", [True, False])
+def test_who_has_no_room_does_not_look(clock: Clock, is_full: bool) -> None:
+    worker = Dispatcher(Settings(threads=1), Mode())
+    worker._register()
+    if is_full:
+        worker.pool.submit(claim(1))
+    for _ in range(2 * AT_ONCE):
+        worker._work_arrived(("default",))
+        assert worker._take() == []
+    assert (worker.notifier.restraint.delay() == 0) is is_full

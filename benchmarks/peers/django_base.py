@@ -4,6 +4,7 @@ import environ
 
 SECRET_KEY = "only-for-benchmarks"
 USE_TZ = True
+TIME_ZONE = "UTC"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
 
 DATABASES = {"default": environ.Env().db("DATABASE_URL")}

@@ -16,7 +16,7 @@ logger = logging.getLogger("dbqueue.worker")
 
 FIRST_PAUSE = 0.1
 LAST_PAUSE = 10.0
-"""Seconds to wait after an error of the database: doubled from the first to the last, with full jitter."""
+"""Seconds to wait after an error of the database: doubled from the first to the last, drawn from the upper half."""
 
 
 BEATS = 6

@@ -388,7 +388,7 @@ def _claim(row: tuple[Any, ...], worker_id: int, now: datetime.datetime, ahead: 
 
 
 def fence(outcome: Outcome) -> tuple[int, int]:
-    """(id, lease): a lease is never given twice, so this names one claim for ever."""
+    """(id, lease): names one claim of this worker. Only a crash of the server can draw a lease twice (restore())."""
     return outcome.claim.job_id, outcome.claim.lease
 
 

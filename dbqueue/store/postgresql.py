@@ -57,8 +57,9 @@ _INSERT_MANY = f"""
 """
 
 _BY_ID = "status || ''"
-"""The state in an expression that no partial index answers to. With statistics of a quieter hour the planner would take
-that index and walk over every entry that an old snapshot keeps in it, and not the few ids that are named."""
+"""The column ``status`` in an expression that no partial index answers to, for rows that are named by id. With
+statistics of a quieter hour the planner would take that index and walk over every entry that an old snapshot keeps in
+it, and not the few ids that are named."""
 
 _MARK_RUNNING = f"""
     WITH marked AS (

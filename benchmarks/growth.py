@@ -141,10 +141,10 @@ def _transactions() -> int:
 
 
 def _busy() -> float:
-    """Seconds in which the cores of this machine worked until now, whoever for."""
+    """Seconds in which the cores of this machine worked until now, whoever for but this process."""
     fields = Path("/proc/stat").read_text().split("\n", 1)[0].split()
     user, nice, system = map(int, fields[1:4])
-    return (user + nice + system) / os.sysconf("SC_CLK_TCK")
+    return (user + nice + system) / os.sysconf("SC_CLK_TCK") - time.process_time()
 
 
 def main() -> None:

@@ -13,6 +13,9 @@ from typing import Any
 from django.db import DatabaseError, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
+IDLE = 0
+"""libpq's word for a session outside of any transaction (PQTRANS_IDLE)."""
+
 SQLITE_PATIENCE = 60
 """Seconds that a worker's own SQLite connection waits for the write lock: longer than any job should hold it."""
 
@@ -115,6 +118,8 @@ def _reset_session(connection: Any) -> None:
     All in one message, past psycopg's cursor: this is asked once a job, and may cost more than the job's own query.
     """
     raw = connection.connection
+    if raw.info.transaction_status != IDLE:
+        raise DatabaseError("The job has begun a transaction in SQL of its own.")
     resets = (
         "SELECT pg_advisory_unlock_all()",
         "RESET SESSION AUTHORIZATION",

@@ -179,6 +179,7 @@ class Dispatcher:
             return [claim]
         if not (room := self._room()):
             return []
+        known = set(self._known_here())
         claims = self.store.claim(
             self.worker_id,
             room,
@@ -192,7 +193,7 @@ class Dispatcher:
             if not claims:
                 self.notifier.restraint.looked_in_vain()
         # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.
-        known = self._known_here()
+        known.update(self._known_here())  # its outcome may have been written meanwhile
         claims = [claim for claim in claims if (claim.job_id, claim.lease) not in known]
         claims, back = self.isolation.admit(claims)
         if back:
@@ -204,8 +205,7 @@ class Dispatcher:
     def _tell_begun(self) -> None:
         """Should this worker die, these were attempts; what was only taken ahead was none."""
         if begun := self.pool.begun():
-            self.store.begun(begun)
-            self.pool.told(begun)
+            self.pool.told(self.store.begun(begun))
 
     def _known_here(self) -> dict[tuple[int, int], Claim]:
         """What runs or waits here, and what has ended and is not written, by (id, lease)."""

@@ -28,7 +28,10 @@ class Restraint:
         return self.workers / VAIN_LOOKS
 
     def looked_in_vain(self) -> None:
-        self._paid_until = max(self._paid_until, time.monotonic()) + self._price
+        now = time.monotonic()
+        paid_until = max(self._paid_until, now) + self._price
+        # However often a worker was called by itself meanwhile, it never waits for longer than two looks are worth.
+        self._paid_until = min(paid_until, now + (AT_ONCE + 2) * self._price)
 
     def delay(self) -> float:
         """Seconds to wait before the next answer."""

@@ -1,5 +1,6 @@
 """Listening for work: proven by a call to oneself, and without a word to anybody else. PostgreSQL has the calls."""
 
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -65,6 +66,25 @@ def test_a_listener_on_a_direct_connection_proves_itself_and_stays() -> None:
 
     assert listener_of(notifier) is first
     assert calls == [ANY_QUEUE]  # that is what it says when it starts; its calls to itself woke nobody
+
+
+def test_a_call_that_came_along_with_an_answer_is_heard_at_once() -> None:
+    heard, done = Calls(), threading.Event()
+
+    def listen() -> None:
+        with owned_connection("default") as mine, mine.cursor() as cursor:
+            listener = store_for("default").listen()
+            assert listener is not None
+            while not listener.proven:
+                listener.wait(1)
+            call("mail")
+            cursor.execute("SELECT pg_sleep(0.2)")
+            heard.note(listener.wait(3600))
+        done.set()
+
+    threading.Thread(target=listen, daemon=True).start()
+    assert done.wait(30)
+    assert heard == ["mail"]
 
 
 def test_a_call_to_oneself_is_nobody_elses_work() -> None:

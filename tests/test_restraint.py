@@ -58,6 +58,14 @@ def test_a_debt_is_forgotten(clock: Clock) -> None:
     assert restraint.delay() == 0
 
 
+def test_however_deep_in_debt_nobody_waits_for_long(clock: Clock) -> None:
+    restraint = Restraint()
+    restraint.workers = 100
+    for _ in range(1000):
+        restraint.looked_in_vain()
+    assert 0 < restraint.delay() <= 2 * restraint.workers / VAIN_LOOKS
+
+
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("is_full", [True, False])
 def test_who_has_no_room_does_not_look(clock: Clock, is_full: bool) -> None:

@@ -218,6 +218,28 @@ def test_a_look_from_the_start_that_finds_too_few_has_found_all(store: Store) ->
     assert bookmark.nothing_left
 
 
+def test_what_comes_before_a_mark_waits_only_while_the_mark_is_good(store: Store) -> None:
+    store.enqueue([draft() for _ in range(9)])
+    worker, bookmark = register(store), Bookmark()
+    [back] = store.claim(worker, 1, bookmark=bookmark)
+    store.release([back])
+    urgent = enqueue(store, priority=9)
+
+    bookmark.looked_from_the_start(0.0, nothing_left=False)  # good for longer than this test takes
+    assert [claim.job_id for claim in store.claim(worker, 1, bookmark=bookmark)] == [back.job_id + 1]
+    bookmark.looked_from_the_start(time.monotonic() + 60, nothing_left=False)  # good for no time
+    assert [claim.job_id for claim in store.claim(worker, 2, bookmark=bookmark)] == [urgent, back.job_id]
+
+
+def test_where_nothing_is_behind_a_mark_a_claim_looks_from_the_start(store: Store) -> None:
+    enqueue(store)
+    worker, bookmark = register(store), Bookmark()
+    [back] = store.claim(worker, 1, bookmark=bookmark)
+    store.release([back])
+    bookmark.looked_from_the_start(0.0, nothing_left=False)
+    assert [claim.job_id for claim in store.claim(worker, 1, bookmark=bookmark)] == [back.job_id]
+
+
 # Promote
 
 
@@ -477,11 +499,11 @@ def test_what_has_begun_is_told_past_an_outcome_that_is_being_written(store: Sto
     thread = threading.Thread(target=finish)
     thread.start()
     assert written.wait(10)
-    store.begun([ended, runs])
+    marked = store.begun([ended, runs])
     told.set()
     thread.join()
 
-    assert in_time == [True]
+    assert (in_time, marked) == ([True], [runs])
     assert dict(Job.objects.values_list("status", "ahead")) == {JobStatus.SUCCESSFUL: True, JobStatus.RUNNING: False}
 
 
@@ -801,6 +823,36 @@ def test_a_listener_hears_of_work_after_the_commit(store: Store, how: str) -> No
     connection.close()
     assert before_commit == []
     assert set(heard) == ({"mail"} if connection.vendor == "postgresql" and how != "scheduled" else {""})
+
+
+@pytest.mark.parametrize("stamps", [[(1, 1), (1, 1), (1, 1), (2, 1)], [(1, 1), (2, 1), (2, 1)]])
+def test_sqlite_is_asked_when_its_log_changes_and_once_more(
+    store: Store, monkeypatch: pytest.MonkeyPatch, stamps: list[tuple[int, int]]
+) -> None:
+    """The commit comes together with the last of these stamps: with a change, or in the same tick as one before."""
+    if connection.vendor != "sqlite":
+        pytest.skip("this database calls")
+    heard: list[Collection[str]] = []
+
+    def commit() -> None:
+        with owned_connection("default"):
+            store.enqueue([draft()])
+
+    def stamp() -> tuple[int, int]:
+        if len(stamps) == 1:
+            in_threads(commit, 1)
+        return stamps.pop(0) if stamps else (0, 0)
+
+    def listen() -> None:
+        with owned_connection("default"):
+            listener = store.listen()
+            assert listener is not None
+            monkeypatch.setattr(listener, "_stamp", stamp)
+            heard.append(listener.wait(60))
+
+    in_threads(listen, 1)
+    assert heard == [("",)]
+    assert stamps == []
 
 
 @pytest.mark.parametrize("stamp", [None, (1, 1)])

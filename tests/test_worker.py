@@ -11,14 +11,18 @@ from typing import Any
 import pytest
 from django.db import DatabaseError, OperationalError, connection, connections, transaction
 from django.test import override_settings
+from django.utils import timezone
 
+from dbqueue import enqueue_many
 from dbqueue.conf import Settings
 from dbqueue.connections import owned_connection
+from dbqueue.definition import Task
 from dbqueue.dispatcher import Dispatcher, Mode
 from dbqueue.models import Attempt, Job, JobStatus, Worker
 from dbqueue.services.heartbeat import Heartbeat
 from dbqueue.services.maintenance import Maintenance
 from dbqueue.store import Store, store_for
+from dbqueue.store.database import BATCH
 
 from .shop import tasks as tasks_module
 from .shop.models import Mark
@@ -35,6 +39,7 @@ from .shop.tasks import (
     mark_slowly,
     pid,
     spoil_session,
+    spoil_session_and_begin,
     tell_context,
     tell_language,
 )
@@ -493,8 +498,9 @@ def test_a_language_and_a_time_zone_end_with_their_job() -> None:
 
 
 @postgresql_only
-def test_what_a_job_sets_in_its_session_does_not_reach_the_next() -> None:
-    spoil_session.enqueue()
+@pytest.mark.parametrize("spoil", [spoil_session, spoil_session_and_begin])
+def test_what_a_job_sets_in_its_session_does_not_reach_the_next(spoil: Task[[], None]) -> None:
+    spoil.enqueue()
     others = [mark.enqueue(str(number)) for number in range(5)]
     burst("--threads", "1")
     for result in others:
@@ -595,6 +601,19 @@ def test_maintenance_rests_while_a_due_row_is_locked() -> None:
     holder.join()
     # Not zero although a row is due, and not an hour although that is the poll: dead workers are looked for.
     assert 0 < pause <= 1
+
+
+def test_a_step_makes_so_many_due_jobs_ready_and_the_next_follows_at_once() -> None:
+    task = add.using(run_after=timezone.now() - timedelta(hours=1))
+    enqueue_many(task.s(number, 0) for number in range(2 * BATCH + 1))
+    maintenance = Maintenance(store_for("default"), Settings(), lambda queues: None, lambda: None)
+
+    seen = []
+    for _ in range(3):
+        pause = maintenance.run_once()
+        seen.append((pause == 0, Job.objects.filter(status=JobStatus.READY).count()))
+
+    assert seen == [(True, BATCH), (True, 2 * BATCH), (False, 2 * BATCH + 1)]
 
 
 def test_max_jobs_counts_what_ran_and_not_what_was_given_back() -> None:

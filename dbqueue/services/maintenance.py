@@ -46,14 +46,17 @@ class Maintenance(Service):
             self._give_time_to_beat()
         self._rescue()
         due = self._store.seconds_to_next_due()
-        while due == 0 and self._promote():
+        promoted = due == 0 and self._promote()
+        if promoted:
             due = self._store.seconds_to_next_due()
         self._retention.step()
         if time.time() - began > self._timeout / BEATS:
             # The server, or this process, was frozen or cut off meanwhile: nobody could beat.
             self._give_time_to_beat()
-        # What is due and could not be promoted is locked by somebody: no reason to ask without a pause.
-        self._pause = min(due or self._poll_interval, self._poll_interval, self._until_rescue(), self._retention.pause)
+        if due == 0 and not promoted:
+            due = None  # it is locked by somebody: no reason to ask without a pause
+        pauses = (self._poll_interval, self._until_rescue(), self._retention.pause)
+        self._pause = min(pauses) if due is None else min(due, *pauses)
         self._last_seen = time.time()
         return self._pause
 

@@ -263,17 +263,18 @@ class Store(WorkerRows, ComingBack, Deletion):
         )
         return now
 
-    def begun(self, claims: Collection[Claim]) -> None:
-        """Remember that threads have begun these claims, which were taken ahead.
+    def begun(self, claims: Collection[Claim]) -> list[Claim]:
+        """Remember that threads have begun these claims, which were taken ahead. Returns those that it was written for.
 
-        Not of those whose row is locked: their outcome is being written. To wait for that could be a deadlock.
+        The others' rows are locked, most likely by the write of their outcome: to wait for that could be a deadlock.
         """
-        fences = {(claim.job_id, claim.lease, claim.worker_id) for claim in claims}
+        held = {(claim.job_id, claim.lease, claim.worker_id): claim for claim in claims}
         with self.atomic():
             running = self.jobs.leaving({JobStatus.RUNNING}, [claim.job_id for claim in claims])
-            rows = running.select_for_update(skip_locked=True).values_list("pk", "lease", "worker_id")
-            held = [row[0] for row in rows if row in fences]
-            self.jobs.leaving({JobStatus.RUNNING}, held).update(ahead=False)
+            rows = running.select_for_update(**self.LOCK).values_list("pk", "lease", "worker_id")
+            marked = [held[row] for row in rows if row in held]
+            self.jobs.leaving({JobStatus.RUNNING}, [claim.job_id for claim in marked]).update(ahead=False)
+        return marked
 
     def restore(self, claims: Collection[Claim]) -> int:
         """Take again what a crash of the server took back: READY, one lease before, as if never claimed.

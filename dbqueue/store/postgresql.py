@@ -217,7 +217,8 @@ class _NotifyListener(Listener):
     def wait(self, timeout: float) -> Collection[str]:
         with self._connection.wrap_database_errors, selectors.DefaultSelector() as selector:
             selector.register(self._raw, selectors.EVENT_READ)
-            selector.select(timeout)
+            # What has come along with the answer to a statement makes no socket readable.
+            selector.select(0 if self._has_heard else timeout)
         if self._answer_by is None and time.monotonic() > self._silent_from:
             # A half-open socket never becomes readable; only a statement finds it out.
             self._call_over(self._connection)
@@ -256,6 +257,10 @@ class _NotifyListener(Listener):
     @property
     def _raw(self) -> Any:
         return self._connection.connection
+
+    @property
+    def _has_heard(self) -> bool:
+        return bool(self._heard or (not is_psycopg3 and self._raw.notifies))
 
     def _received(self) -> set[str]:
         if is_psycopg3:

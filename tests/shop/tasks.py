@@ -175,6 +175,14 @@ def spoil_session() -> None:
 
 
 @task
+def spoil_session_and_begin() -> None:
+    """The transaction is begun past Django, and what was set before it outlives its rollback."""
+    with connection.cursor() as cursor:
+        cursor.execute("SET search_path TO nowhere")
+        cursor.execute("BEGIN")
+
+
+@task
 def pid() -> int:
     return os.getpid()
 

@@ -1,7 +1,12 @@
 """Claims on their way to the threads: each arrives once, and no thread sleeps while one waits."""
 
+import sys
 import threading
 from collections import Counter
+from collections.abc import Iterator
+from queue import SimpleQueue
+
+import pytest
 
 from dbqueue.handover import Handover
 
@@ -21,8 +26,8 @@ def test_each_claim_reaches_one_thread() -> None:
         for number in range(first, first + each):
             handover.put(claim(number))
 
-    threads = [threading.Thread(target=take) for _ in range(takers)]
-    makers = [threading.Thread(target=put, args=(number * each,)) for number in range(3)]
+    threads = [threading.Thread(target=take, daemon=True) for _ in range(takers)]
+    makers = [threading.Thread(target=put, daemon=True, args=(number * each,)) for number in range(3)]
     for thread in (*threads, *makers):
         thread.start()
     for maker in makers:
@@ -37,6 +42,33 @@ def test_each_claim_reaches_one_thread() -> None:
     assert Counter(taken) == Counter(range(3 * each))
 
 
+@pytest.fixture
+def restless() -> Iterator[None]:
+    """Threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
+
+
+@pytest.mark.usefixtures("restless")
+def test_who_sleeps_hears_of_each_claim() -> None:
+    handover, ended = Handover(), SimpleQueue[int]()
+
+    def work() -> None:
+        while (found := handover.take()) is not None:
+            ended.put(found.job_id)
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for number in range(5_000):
+        handover.put(claim(number))
+        assert ended.get(timeout=10) == number  # raises Empty where everybody sleeps on
+    for _ in threads:
+        handover.put(None)
+
+
 def test_while_claims_wait_every_thread_is_woken() -> None:
     handover, gate = Handover(), threading.Event()
     started: list[int] = []
@@ -46,7 +78,7 @@ def test_while_claims_wait_every_thread_is_woken() -> None:
             started.append(found.job_id)
             gate.wait(10)
 
-    threads = [threading.Thread(target=work) for _ in range(6)]
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(6)]
     for thread in threads:
         thread.start()
     for number in range(8):

@@ -83,7 +83,6 @@ class Dispatcher:
         self._trouble = Trouble("The database")
         self._in_doubt = False
         self._nobody_to_rescue = False
-        self._called = False
         self._called_anew = False
         self._finished = False
         self._failed = False
@@ -188,10 +187,6 @@ class Dispatcher:
             last_chance=self.isolation.last_chance,
             bookmark=self.bookmark,
         )
-        if self._called:
-            self._called = False
-            if not claims:
-                self.notifier.restraint.looked_in_vain()
         # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.
         known.update(self._known_here())  # its outcome may have been written meanwhile
         claims = [claim for claim in claims if (claim.job_id, claim.lease) not in known]
@@ -342,7 +337,6 @@ class Dispatcher:
         if ANY_QUEUE in queues:
             self._called_anew = True
         if any(queue == ANY_QUEUE or self.mode.selection.serves(queue) for queue in queues):
-            self._called = True
             self.wakeup.set()
 
     def _crashed(self) -> BaseException | None:

@@ -1,12 +1,10 @@
 """Listens for work and wakes those who look for it."""
 
 import logging
-import time
 from collections.abc import Callable, Collection
 
 from django.db import Error
 
-from ..restraint import Restraint
 from ..store import ANY_QUEUE, Listener, Store
 from .base import Service, backoff
 
@@ -21,9 +19,6 @@ NOTHING_TO_HEAR = 3600.0
 
 TRIES = 3
 """Calls to itself without an answer, each on a connection of its own, before a worker takes itself for deaf."""
-
-COUNT_EVERY = 10.0
-"""Seconds between two counts of the workers that are called together with this one."""
 
 TRY_AGAIN = 60.0
 """Seconds to sleep where it could be heard once."""
@@ -42,8 +37,6 @@ class Notifier(Service):
         self._listener: Listener | None = None
         self._proven = False
         self._failures = 0
-        self._count_at = 0.0
-        self.restraint = Restraint()
 
     def run_once(self) -> float:
         try:
@@ -53,7 +46,6 @@ class Notifier(Service):
                 self._on_call((ANY_QUEUE,))
             if self._listener is None:
                 return NOTHING_TO_HEAR
-            self._count_workers()
             queues = self._listener.wait(MOST_DEAF)
             if self._listener.proven:
                 self._proven, self._failures = True, 0
@@ -61,15 +53,8 @@ class Notifier(Service):
             self._listener = None
             raise
         if queues:
-            # Calls that come meanwhile are heard together afterwards.
-            self._stopping.wait(self.restraint.delay())
             self._on_call(queues)
         return self._give_up(self._listener) if self._listener.is_deaf() else 0.0
-
-    def _count_workers(self) -> None:
-        if time.monotonic() >= self._count_at:
-            self.restraint.workers = max(1, self._store.count_alive())
-            self._count_at = time.monotonic() + COUNT_EVERY
 
     def _give_up(self, listener: Listener) -> float:
         """Leave a connection on which nothing is heard. Returns how many seconds to wait before the next attempt."""

@@ -51,10 +51,6 @@ class WorkerRows(Database):
         for worker_id, number in Counter(outcome.claim.worker_id for outcome in outcomes).items():
             self._workers().filter(pk=worker_id).update(leases_lost=F("leases_lost") + number)
 
-    def count_alive(self) -> int:
-        """How many workers there are, as far as anybody knows."""
-        return self._workers().alive().count()  # type: ignore[no-any-return]
-
     def unregister(self, worker_id: int, now: datetime.datetime | None = None) -> None:
         self._workers().alive().filter(pk=worker_id).update(stopped_at=now or self.clock())
 

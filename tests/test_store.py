@@ -834,13 +834,9 @@ def test_sqlite_is_asked_when_its_log_changes_and_once_more(
         pytest.skip("this database calls")
     heard: list[Collection[str]] = []
 
-    def commit() -> None:
-        with owned_connection("default"):
-            store.enqueue([draft()])
-
     def stamp() -> tuple[int, int]:
         if len(stamps) == 1:
-            in_threads(commit, 1)
+            enqueue_elsewhere(store)
         return stamps.pop(0) if stamps else (0, 0)
 
     def listen() -> None:
@@ -863,21 +859,27 @@ def test_sqlite_is_asked_whatever_the_time_of_its_log_tells(
         pytest.skip("this database calls")
     heard: list[Collection[str]] = []
 
-    def commit() -> None:
-        with owned_connection("default"):
-            store.enqueue([draft()])
-
     def listen() -> None:
         with owned_connection("default"):
             listener = store.listen()
             assert listener is not None
             monkeypatch.setattr(listener, "_stamp", lambda: stamp)
             assert listener.wait(0.1) == ()
-            in_threads(commit, 1)
+            enqueue_elsewhere(store)
             heard.append(listener.wait(5))
 
     in_threads(listen, 1)
     assert heard == [("",)]
+
+
+def enqueue_elsewhere(store: Store) -> None:
+    """By another connection than this thread's."""
+
+    def enqueue_one() -> None:
+        with owned_connection("default"):
+            store.enqueue([draft()])
+
+    in_threads(enqueue_one, 1)
 
 
 def in_threads(work: Callable[[], None], number: int) -> None:

@@ -6,10 +6,17 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 __all__ = [
+    "Concurrency",
     "Context",
+    "Discard",
+    "Exponential",
     "JobResult",
+    "Rate",
+    "Retry",
     "Signature",
+    "Snooze",
     "Task",
+    "Unique",
     "aenqueue",
     "enqueue",
     "enqueue_many",
@@ -19,10 +26,21 @@ __all__ = [
 
 if TYPE_CHECKING:
     from .definition import Signature, Task, aenqueue, enqueue, enqueue_many, task
+    from .exceptions import Discard, Retry, Snooze
+    from .limits import Concurrency, Rate
+    from .options import Unique
     from .results import Context, JobResult, get_result
+    from .retry import Exponential
 
 _HOME = {
+    "Concurrency": "limits",
     "Context": "results",
+    "Discard": "exceptions",
+    "Exponential": "retry",
+    "Rate": "limits",
+    "Retry": "exceptions",
+    "Snooze": "exceptions",
+    "Unique": "options",
     "JobResult": "results",
     "Signature": "definition",
     "Task": "definition",

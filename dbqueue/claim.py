@@ -26,6 +26,12 @@ class Claim(NamedTuple):
     run_after: datetime.datetime | None
     enqueued_at: datetime.datetime
     crashes: int
+    max_attempts: int
+    earlier_attempts: int
+    options_json: str | None
+    expires_at: datetime.datetime | None
+    concurrency_key: str | None
+    rate_key: str | None
     started_at: datetime.datetime
     claimed_at: datetime.datetime
     ahead: bool = False
@@ -39,6 +45,20 @@ class Claim(NamedTuple):
     @property
     def kwargs(self) -> dict[str, Any]:
         return {} if self.kwargs_json == "{}" else json.loads(self.kwargs_json)
+
+    @property
+    def options(self) -> dict[str, Any]:
+        return {} if self.options_json is None else json.loads(self.options_json)
+
+    @property
+    def failures(self) -> int:
+        """How many attempts count against ``max_attempts``, this one among them."""
+        return self.attempt - self.earlier_attempts
+
+    @property
+    def is_expired(self) -> bool:
+        """Whether it had not been started when it was to be given up."""
+        return self.expires_at is not None and self.started_at == self.claimed_at >= self.expires_at
 
     def __str__(self) -> str:
         return f"id={self.job_id} task={self.task} attempt={self.attempt}"

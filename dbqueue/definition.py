@@ -8,20 +8,19 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, update_wrapper
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, TypeVar, overload
+from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
-from django.conf import settings as django_settings
 from django.db import transaction
-from django.utils import timezone
 
 from . import registry
 from .claim import Claim
-from .conf import QUEUE_LENGTH, Settings, is_queue_name
-from .draft import FIRST_YEAR, LAST_YEAR, Draft, is_possible_time
+from .conf import Settings
+from .draft import Draft
 from .encoding import encode
 from .exceptions import InvalidArguments, InvalidTask, JobDoesNotExist
-from .models import DEFAULT_QUEUE, MAX_PRIORITY, MIN_PRIORITY, NAME_LENGTH, JobStatus
+from .models import NAME_LENGTH, JobStatus
+from .options import Call, JobOptions, Moment, Options
 from .results import Context, JobResult, get_result
 from .store import store_for
 
@@ -43,12 +42,10 @@ class Task(Generic[P, R]):
         func: Callable[..., Any],
         *,
         name: str | None = None,
-        queue_name: str = DEFAULT_QUEUE,
-        priority: int = 0,
-        run_after: datetime.datetime | datetime.timedelta | None = None,
         takes_context: bool = False,
         admin_enqueue: bool = True,
         backend: str = "",
+        **options: Unpack[JobOptions],
     ) -> None:
         if not inspect.isfunction(func) or "<locals>" in func.__qualname__:
             raise InvalidTask(f"{func!r} can't be a task: it must be a function at the top level of a module.")
@@ -57,13 +54,23 @@ class Task(Generic[P, R]):
         self.func: Callable[..., Any] = func
         self._is_async = inspect.iscoroutinefunction(func)
         self.name = f"{func.__module__}.{func.__qualname__}" if name is None else name
-        self.queue_name = queue_name
-        self.priority = priority
-        self.run_after = run_after
         self.takes_context = takes_context
         self.admin_enqueue = admin_enqueue
         self.backend = backend
         self._check()
+        self._set(_declared(options))
+
+    @property
+    def queue_name(self) -> str:
+        return self.options.queue_name
+
+    @property
+    def priority(self) -> int:
+        return self.options.priority
+
+    @property
+    def run_after(self) -> Moment | None:
+        return self.options.run_after
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Run the function inline. A task that takes a context must be given one here."""
@@ -88,24 +95,10 @@ class Task(Generic[P, R]):
         """This call as a value: the task with its options, and the arguments."""
         return Signature(self, args, kwargs)
 
-    def using(
-        self,
-        *,
-        queue_name: str | None = None,
-        priority: int | None = None,
-        run_after: datetime.datetime | datetime.timedelta | None = None,
-    ) -> "Task[P, R]":
-        """The same task with other options.
-
-        ``priority`` is a whole number from -100 to 100, higher first. ``run_after`` is the earliest start: an aware
-        datetime (naive without USE_TZ), or a timedelta counted from the call of ``enqueue``. Raises InvalidTask.
-        """
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        for option, value in (("queue_name", queue_name), ("priority", priority), ("run_after", run_after)):
-            if value is not None:
-                setattr(other, option, value)
-        other._check()
+    def using(self, **options: Unpack[JobOptions]) -> "Task[P, R]":
+        """The same task with other options: those of ``Options``, where each is explained. Raises InvalidTask."""
+        other = self._copy()
+        other._set(self.options.changed(options))
         return other
 
     def get_result(self, result_id: str) -> JobResult[R]:
@@ -130,23 +123,28 @@ class Task(Generic[P, R]):
         try:
             if self.takes_context and "context" in kwargs:
                 raise TypeError("the context is given by the worker")
-            self.signature.bind(*args, **kwargs)
+            bound = self.signature.bind(*args, **kwargs)
         except TypeError as exc:
             raise InvalidArguments(f"{self.name}{self.signature} can't be called so: {exc}.") from None
         args_json = encode(args, "args") if args else "[]"
         kwargs_json = encode(kwargs, "kwargs") if kwargs else "{}"
         return Draft(
-            task=self.name,
             args=json.loads(args_json) if args else [],
             kwargs=json.loads(kwargs_json) if kwargs else {},
             args_json=args_json,
             kwargs_json=kwargs_json,
-            queue_name=self.queue_name,
-            priority=self.priority,
-            run_after=None if isinstance(self.run_after, datetime.timedelta) else self.run_after,
-            wait=self.run_after if isinstance(self.run_after, datetime.timedelta) else None,
-            backend=self.backend,
+            **self._common,
+            **(self._keys(bound) if self._has_keys else {}),
         )
+
+    def _keys(self, bound: inspect.BoundArguments) -> dict[str, Any]:
+        call = Call.of(bound)
+        concurrency, rate = self.options.limit_keys(self.name, call)
+        return {
+            "unique_key": self.options.unique_key(self.name, call),
+            "concurrency_key": concurrency,
+            "rate_key": rate,
+        }
 
     def for_claim(self, claim: Claim) -> "Task[P, R]":
         """The task as it runs this attempt; a hook for adapters.
@@ -172,35 +170,40 @@ class Task(Generic[P, R]):
     def ended(self, claim: Claim, database: str, outcome: Any) -> None:
         """Called on the job's thread after a run that is final; inside the ``except`` of one that failed."""
 
+    def _copy(self) -> Self:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        return other
+
+    def _set(self, options: Options) -> None:
+        """Take these options, and work out what the rows of all its jobs have in common. Raises InvalidTask."""
+        options.check_against(self.name, self.signature)
+        stored, unique = options.stored(), options.unique
+        self.options = options
+        self._has_keys = bool(unique or options.concurrency or options.rate or options.serial is not None)
+        self._common: dict[str, Any] = {
+            "task": self.name,
+            "queue_name": options.queue_name,
+            "priority": options.priority,
+            "backend": self.backend,
+            "max_attempts": options.max_attempts,
+            "options_json": None if stored is None else json.dumps(stored),
+            **_split("run_after", "wait", options.run_after),
+            **_split("expires_at", "expires_in", options.expires),
+        }
+        if unique:
+            self._common |= {
+                "unique_scope": unique.scope.value,
+                "unique_for": unique.until if isinstance(unique.until, datetime.timedelta) else None,
+                "replaces": unique.replace,
+            }
+
     def _check(self) -> None:
         if not isinstance(self.name, str) or not self.name.isprintable() or not 0 < len(self.name) <= NAME_LENGTH:
             raise InvalidTask(
                 f"A task's name is {self.name!r}; it must be printable text of 1 to {NAME_LENGTH} characters."
             )
-        if not is_queue_name(self.queue_name):
-            raise InvalidTask(
-                f"queue_name is {self.queue_name!r}; it must be printable text of 1 to {QUEUE_LENGTH} characters "
-                "without commas."
-            )
-        if type(self.priority) is not int or not MIN_PRIORITY <= self.priority <= MAX_PRIORITY:
-            raise InvalidTask(
-                f"priority is {self.priority!r}; it must be a whole number from {MIN_PRIORITY} to {MAX_PRIORITY}."
-            )
-        self._check_run_after()
         self._check_context()
-
-    def _check_run_after(self) -> None:
-        if isinstance(self.run_after, datetime.datetime):
-            if django_settings.USE_TZ and timezone.is_naive(self.run_after):
-                raise InvalidTask(f"run_after is {self.run_after!r}; with USE_TZ it must be an aware datetime.")
-            if not django_settings.USE_TZ and timezone.is_aware(self.run_after):
-                raise InvalidTask(f"run_after is {self.run_after!r}; without USE_TZ it must be a naive datetime.")
-            if not is_possible_time(self.run_after):
-                raise InvalidTask(
-                    f"run_after is {self.run_after!r}; it must be in the years {FIRST_YEAR} to {LAST_YEAR}."
-                )
-        elif self.run_after is not None and not isinstance(self.run_after, datetime.timedelta):
-            raise InvalidTask(f"run_after is {self.run_after!r}; it must be a datetime or a timedelta.")
 
     def _check_context(self) -> None:
         if self.takes_context and next(iter(_signature_of(self.func).parameters), None) != "context":
@@ -260,25 +263,23 @@ def task(
     *,
     takes_context: Literal[True],
     name: str | None = None,
-    queue_name: str = DEFAULT_QUEUE,
-    priority: int = 0,
     admin_enqueue: bool = True,
+    **options: Unpack[JobOptions],
 ) -> _ContextDecorator: ...
 @overload
 def task(
     *,
     takes_context: Literal[False] = False,
     name: str | None = None,
-    queue_name: str = DEFAULT_QUEUE,
-    priority: int = 0,
     admin_enqueue: bool = True,
+    **options: Unpack[JobOptions],
 ) -> _Decorator: ...
 def task(func: Any = None, /, **options: Any) -> Any:
-    """Make a function a task: ``@task``, or ``@task(queue_name="mail", priority=10)``.
+    """Make a function a task: ``@task``, or ``@task(queue_name="mail", max_attempts=5)``.
 
-    ``name`` is what rows hold (default: module and function, dotted). ``queue_name`` and ``priority`` (-100 to 100,
-    higher first) are defaults that ``using()`` overrides. With ``takes_context`` the function's first parameter,
-    ``context``, receives a Context. ``admin_enqueue=False`` keeps it out of the admin's form. Raises InvalidTask.
+    ``name`` is what rows hold (default: module and function, dotted). With ``takes_context`` the function's first
+    parameter, ``context``, receives a Context. ``admin_enqueue=False`` keeps it out of the admin's form. All other
+    keywords are those of ``Options``: defaults that ``using()`` overrides. Raises InvalidTask.
     """
 
     def declare(func: Callable[..., Any]) -> Task[Any, Any]:
@@ -316,6 +317,21 @@ def enqueue_many(signatures: Iterable[Signature[R]]) -> list[JobResult[R]]:
     return made
 
 
+def _declared(options: JobOptions) -> Options:
+    """Raises InvalidTask, also for a name that is no option."""
+    backoff = options.get("backoff")
+    if callable(backoff):
+        # Only a task may have a function there, which using() refuses.
+        return replace(Options().changed({**options, "backoff": None}), backoff=backoff)
+    return Options().changed(options)
+
+
+def _split(moment: str, wait: str, value: Moment | None) -> dict[str, Any]:
+    """A Moment as what a Draft has for it."""
+    is_wait = isinstance(value, datetime.timedelta)
+    return {moment: None if is_wait else value, wait: value if is_wait else None}
+
+
 def _signature_of(func: Callable[..., Any]) -> inspect.Signature:
     if sys.version_info >= (3, 14):
         # There annotations are evaluated when they are asked for, also names that only a type checker imports.
@@ -341,33 +357,49 @@ def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
     """The one way in: every entrance ends here."""
     alias = Settings.load().database
     store = store_for(alias)
-    if any(draft.wait is not None for draft in drafts):
+    if any(draft.counts_from_now for draft in drafts):
         now = store.clock()
         drafts = [draft.due_from(now) for draft in drafts]
-    made: list[JobResult[Any]] = [
-        JobResult(
-            id=str(pk),
-            task_name=draft.task,
-            status=JobStatus.SCHEDULED if draft.run_after else JobStatus.READY,
-            args=draft.args,
-            kwargs=draft.kwargs,
-            queue_name=draft.queue_name,
-            priority=draft.priority,
-            backend=draft.backend,
-            run_after=draft.run_after,
-            enqueued_at=enqueued_at,
-            errors=[],
-            worker_ids=[],
-            database=alias,
-            _uncommitted=True,
-        )
-        for draft, (pk, enqueued_at) in zip(drafts, store.enqueue(drafts), strict=True)
+    if any(draft.unique_key for draft in drafts):
+        entered = store.enqueue_unique(drafts)
+    else:
+        entered = [(pk, enqueued_at, False) for pk, enqueued_at in store.enqueue(drafts)]
+    made = [
+        _existing(pk, alias) if exists else _new(draft, pk, enqueued_at, alias)
+        for draft, (pk, enqueued_at, exists) in zip(drafts, entered, strict=True)
     ]
     if store.connection.in_atomic_block:
         transaction.on_commit(partial(_committed, made), using=alias)
     else:
         _committed(made)
     return made
+
+
+def _new(draft: Draft, pk: int, enqueued_at: datetime.datetime, alias: str) -> JobResult[Any]:
+    return JobResult(
+        id=str(pk),
+        task_name=draft.task,
+        status=JobStatus.SCHEDULED if draft.run_after else JobStatus.READY,
+        args=draft.args,
+        kwargs=draft.kwargs,
+        queue_name=draft.queue_name,
+        priority=draft.priority,
+        backend=draft.backend,
+        run_after=draft.run_after,
+        enqueued_at=enqueued_at,
+        errors=[],
+        worker_ids=[],
+        max_attempts=draft.max_attempts,
+        expires_at=draft.expires_at,
+        database=alias,
+        _uncommitted=True,
+    )
+
+
+def _existing(pk: int, alias: str) -> JobResult[Any]:
+    result = get_result(pk, database=alias)
+    result.duplicate = result._uncommitted = True
+    return result
 
 
 def _committed(results: list[JobResult[Any]]) -> None:

@@ -37,6 +37,7 @@ logger = logging.getLogger("dbqueue.job")
 STATUSES = {
     JobStatus.SCHEDULED: TaskResultStatus.READY,
     JobStatus.READY: TaskResultStatus.READY,
+    JobStatus.BLOCKED: TaskResultStatus.READY,
     JobStatus.RUNNING: TaskResultStatus.RUNNING,
     JobStatus.SUCCESSFUL: TaskResultStatus.SUCCESSFUL,
     JobStatus.FAILED: TaskResultStatus.FAILED,
@@ -71,11 +72,12 @@ class DjangoTask(Task[..., Any]):
     def like(self, task: "DeclaredTask[..., Any]", alias: str) -> Self:
         """This with the options of ``task``, a variant of the declared one. Raises InvalidTask."""
         other = self._copy()
-        other.queue_name = task.queue_name
-        other.priority = int(task.priority)
-        other.run_after = task.run_after
         other.backend = alias
-        other._check()
+        other._set(
+            self.options.changed(
+                {"queue_name": task.queue_name, "priority": int(task.priority), "run_after": task.run_after}
+            )
+        )
         return other
 
     def enqueue(self, *args: Any, **kwargs: Any) -> JobResult[Any]:
@@ -136,11 +138,6 @@ class DjangoTask(Task[..., Any]):
                 f"The queue {self.queue_name!r} is not among TASKS[{self.backend!r}]['QUEUES']: "
                 f"{', '.join(map(repr, sorted(allowed)))}."
             )
-
-    def _copy(self) -> Self:
-        other = object.__new__(type(self))
-        other.__dict__.update(self.__dict__)
-        return other
 
     def _running(self, claim: Claim, database: str) -> "TaskResult[..., Any]":
         errors, workers = _history(claim, database)
@@ -238,7 +235,7 @@ def task_result(job: JobResult[Any], task: "DeclaredTask[..., Any] | None" = Non
     if job.status is JobStatus.SUCCESSFUL:
         _set_return_value(result, job.return_value)
     elif job.status is JobStatus.CANCELLED:
-        result.errors.append(_error(Failure.of(JobCancelled(f"Job {job.id} was cancelled."))))
+        result.errors.append(_error(Failure.of(JobCancelled(f"Job {job.id} was cancelled{job.reason and f': {job.reason}'}."))))
     return result
 
 

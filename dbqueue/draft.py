@@ -28,17 +28,46 @@ class Draft:
     run_after: datetime.datetime | None
     wait: datetime.timedelta | None
     backend: str
+    max_attempts: int = 1
+    options_json: str | None = None
+    expires_at: datetime.datetime | None = None
+    expires_in: datetime.timedelta | None = None
+    unique_key: str | None = None
+    unique_scope: str | None = None
+    unique_for: datetime.timedelta | None = None
+    unique_until: datetime.datetime | None = None
+    replaces: bool = False
+    """Whether a job with the same unique key that still waits is to become this one."""
+    concurrency_key: str | None = None
+    rate_key: str | None = None
+    schedule_id: int | None = None
+    slot: datetime.datetime | None = None
+
+    @property
+    def counts_from_now(self) -> bool:
+        """Whether a time of it is a timedelta yet."""
+        return self.wait is not None or self.expires_in is not None or self.unique_for is not None
 
     def due_from(self, now: datetime.datetime) -> "Draft":
-        """The same, with a wait that is counted from ``now`` told as a ``run_after``. Raises InvalidTask."""
-        if self.wait is None:
+        """The same, with what is counted from ``now`` told as times. Raises InvalidTask."""
+        if not self.counts_from_now:
             return self
-        try:
-            due = now + self.wait
-        except OverflowError:
-            due = None
-        if due is None or not is_possible_time(due):
-            raise InvalidTask(
-                f"run_after is {self.wait!r} from now; it must end in the years {FIRST_YEAR} to {LAST_YEAR}."
-            )
-        return replace(self, run_after=due, wait=None)
+        return replace(
+            self,
+            run_after=self.run_after if self.wait is None else _after(now, self.wait, "run_after"),
+            expires_at=self.expires_at if self.expires_in is None else _after(now, self.expires_in, "expires"),
+            unique_until=self.unique_until if self.unique_for is None else _after(now, self.unique_for, "until"),
+            wait=None,
+            expires_in=None,
+            unique_for=None,
+        )
+
+
+def _after(now: datetime.datetime, wait: datetime.timedelta, name: str) -> datetime.datetime:
+    try:
+        due = now + wait
+    except OverflowError:
+        due = None
+    if due is None or not is_possible_time(due):
+        raise InvalidTask(f"{name} is {wait!r} from now; it must end in the years {FIRST_YEAR} to {LAST_YEAR}.")
+    return due

@@ -1,4 +1,6 @@
-"""Every error that dbqueue raises."""
+"""Every error that dbqueue raises, and those that a task raises to say how its attempt is to end."""
+
+import datetime
 
 from django.core.exceptions import ImproperlyConfigured
 
@@ -49,3 +51,47 @@ class WouldNeverFinish(DBQueueError):
 
 class WorkerLost(DBQueueError):
     """Recorded as the error of an attempt whose worker process died."""
+
+
+class DeadlineExceeded(DBQueueError):
+    """Raised inside a running task whose ``timeout`` is over, and recorded as the error of its attempt."""
+
+
+class Retry(DBQueueError):
+    """Raised by a task: this attempt has failed, try again. With no attempt left the job ends FAILED.
+
+    ``delay`` is in seconds or a timedelta; None leaves it to the task's ``backoff``. Raises ValueError.
+    """
+
+    def __init__(self, reason: str = "", *, delay: "float | datetime.timedelta | None" = None) -> None:
+        super().__init__(reason or "The task asked to be tried again.")
+        self.delay = None if delay is None else seconds(delay, "delay")
+
+
+class Snooze(DBQueueError):
+    """Raised by a task: not now, run me in ``delay`` seconds (or a timedelta). No attempt is used. Raises ValueError."""
+
+    def __init__(self, delay: "float | datetime.timedelta") -> None:
+        self.delay = seconds(delay, "delay")
+        super().__init__(f"The task asked to be run in {self.delay:g} s.")
+
+
+class Discard(DBQueueError):
+    """Raised by a task: there is nothing to be done any more. The job ends CANCELLED, with this ``reason``."""
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(reason)
+        self.reason = reason
+
+
+LONGEST = 3_155_760_000.0
+"""Seconds (a hundred years) of the longest delay."""
+
+
+def seconds(value: object, name: str) -> float:
+    """A duration in seconds. Raises ValueError for what is none, is negative or longer than a hundred years."""
+    if isinstance(value, datetime.timedelta):
+        value = value.total_seconds()
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST:
+        raise ValueError(f"{name} is {value!r}; it must be seconds or a timedelta, from 0 to a hundred years.")
+    return float(value)

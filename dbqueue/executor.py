@@ -11,8 +11,10 @@ from .claim import Claim
 from .conf import Settings
 from .definition import Task
 from .encoding import encode
-from .exceptions import NotStorable, UnknownTask
+from .exceptions import Discard, NotStorable, Retry, Snooze, UnknownTask
+from .models import JobStatus
 from .outcome import Outcome, headline
+from .retry import DEFAULT_BACKOFF, delay_after, from_json, is_one_of
 
 logger = logging.getLogger("dbqueue.job")
 
@@ -27,6 +29,9 @@ class Executor:
         self._settings = settings
 
     def run(self, claim: Claim) -> Outcome:
+        if claim.is_expired:
+            logger.warning("Job %s was not started in time, and is cancelled", claim)
+            return Outcome.expired(claim)
         try:
             task = registry.find(claim.task).for_claim(claim)
         except UnknownTask as exc:
@@ -34,7 +39,11 @@ class Executor:
         try:
             outcome = self._succeed(task, claim)
         except BaseException as exc:  # noqa: BLE001  sys.exit() in a task ends the task, not the worker
-            return self._fail(task, claim, exc)
+            outcome = _failing(task, claim, exc)
+            _log(outcome, exc)
+            if outcome.status.is_final:
+                task.ended(claim, self._settings.database, outcome)
+            return outcome
         task.ended(claim, self._settings.database, outcome)
         logger.info("Job %s succeeded", claim)
         return outcome
@@ -43,12 +52,6 @@ class Executor:
         task.started(claim, self._settings.database)
         value = _called(task, claim, self._settings.database)
         return Outcome.succeeded(claim, self._encoded(value))
-
-    def _fail(self, task: Task[..., object], claim: Claim, exc: BaseException) -> Outcome:
-        outcome = Outcome.failed(claim, exc)
-        task.ended(claim, self._settings.database, outcome)
-        logger.error("Job %s failed: %s", claim, headline(exc), exc_info=exc)
-        return outcome
 
     def _encoded(self, value: object) -> str | None:
         if value is None:
@@ -68,6 +71,63 @@ class Executor:
             return Outcome.postponed(claim, UNKNOWN_TASK_PAUSE)
         logger.error("Job %s failed: %s", claim, exc)
         return Outcome.failed(claim, exc)
+
+
+def _failing(task: Task[..., object], claim: Claim, exc: BaseException) -> Outcome:
+    """How an attempt ends that raised this."""
+    match exc:
+        case Snooze():
+            return Outcome.postponed(claim, exc.delay)
+        case Discard():
+            return Outcome.cancelled(claim, exc, exc.reason)
+    if claim.failures >= claim.max_attempts or not _may_retry(claim, exc):
+        return Outcome.failed(claim, exc)
+    try:
+        delay = _delay(task, claim, exc)
+    except Exception as broken:  # noqa: BLE001  a task's own backoff function may raise anything
+        logger.exception("The backoff of job %s could not be told: it fails", claim, exc_info=broken)
+        return Outcome.failed(claim, exc)
+    return Outcome.retried(claim, exc, delay)
+
+
+def _may_retry(claim: Claim, exc: BaseException) -> bool:
+    if isinstance(exc, Retry):
+        return True
+    options = claim.options
+    if is_one_of(exc, options.get("give_up_on", [])):
+        return False
+    wanted = options.get("retry_on")
+    return isinstance(exc, Exception) if wanted is None else is_one_of(exc, wanted)
+
+
+def _delay(task: Task[..., object], claim: Claim, exc: BaseException) -> float:
+    if isinstance(exc, Retry) and exc.delay is not None:
+        return exc.delay
+    stored = claim.options.get("backoff")
+    # The row can't hold a function: it is asked of the task.
+    backoff = task.options.backoff if stored is None else from_json(stored)
+    return delay_after(DEFAULT_BACKOFF if backoff is None else backoff, claim.failures, exc)
+
+
+def _log(outcome: Outcome, exc: BaseException) -> None:
+    """Inside the ``except``, so that who logs the exception finds it."""
+    claim = outcome.claim
+    match outcome.status:
+        case JobStatus.FAILED:
+            logger.error("Job %s failed: %s", claim, headline(exc), exc_info=exc)
+        case JobStatus.CANCELLED:
+            logger.warning("Job %s is cancelled: %s", claim, outcome.reason)
+        case _ if outcome.counted:
+            logger.warning(
+                "Job %s failed, %d of %d attempts, tried again in %.1f s: %s",
+                claim,
+                claim.failures,
+                claim.max_attempts,
+                outcome.delay,
+                headline(exc),
+            )
+        case _:
+            logger.info("Job %s asked to be run again in %.1f s", claim, outcome.delay)
 
 
 def _called(task: Task[..., object], claim: Claim, database: str) -> object:

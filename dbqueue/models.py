@@ -16,6 +16,16 @@ MIN_PRIORITY = -100
 MAX_PRIORITY = 100
 DEFAULT_QUEUE = "default"
 NAME_LENGTH = 255
+KEY_LENGTH = 255
+REASON_LENGTH = 500
+
+
+class UniqueScope(models.TextChoices):
+    """For how long a job keeps others with its unique key out."""
+
+    STARTED = "started", _("Until it is claimed")
+    FINISHED = "finished", _("Until it has ended")
+    PERIOD = "period", _("Until a time, unless it fails or is cancelled before")
 
 
 class JobStatus(models.TextChoices):
@@ -23,6 +33,7 @@ class JobStatus(models.TextChoices):
 
     SCHEDULED = "SCHEDULED", _("Scheduled")
     READY = "READY", _("Ready")
+    BLOCKED = "BLOCKED", _("Blocked")
     RUNNING = "RUNNING", _("Running")
     SUCCESSFUL = "SUCCESSFUL", _("Successful")
     FAILED = "FAILED", _("Failed")
@@ -34,7 +45,11 @@ class JobStatus(models.TextChoices):
 
 
 FINAL = frozenset({JobStatus.SUCCESSFUL, JobStatus.FAILED, JobStatus.CANCELLED})
-CANCELLABLE = frozenset({JobStatus.SCHEDULED, JobStatus.READY})
+WAITING = frozenset({JobStatus.SCHEDULED, JobStatus.READY, JobStatus.BLOCKED})
+CANCELLABLE = WAITING
+# In an order, because they stand in indexes.
+WAITING_LIST = sorted(WAITING)
+UNFINISHED = sorted({*WAITING, JobStatus.RUNNING})
 RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.CANCELLED})
 
 
@@ -137,6 +152,39 @@ class Job(models.Model):
         default=0, db_default=0, help_text=_("How often a worker died while it held this job.")
     )
     return_value = models.JSONField(null=True, blank=True)
+    reason = models.CharField(
+        max_length=REASON_LENGTH, blank=True, default="", db_default="", help_text=_("Why it was cancelled.")
+    )
+
+    max_attempts = models.PositiveSmallIntegerField(
+        default=1, db_default=1, help_text=_("Attempts after which an error is final. Crashes are counted apart.")
+    )
+    earlier_attempts = models.PositiveIntegerField(
+        default=0, db_default=0, help_text=_("Attempts before an operator's last retry: not counted any more.")
+    )
+    options = models.JSONField(null=True, blank=True, help_text=_("What else was asked for; docs/features.md names it."))
+    expires_at = models.DateTimeField(null=True, blank=True, help_text=_("Not started by then, it is cancelled."))
+
+    unique_key = models.CharField(max_length=KEY_LENGTH, null=True, blank=True)
+    unique_scope = models.CharField(max_length=8, null=True, blank=True, choices=UniqueScope.choices)
+    unique_until = models.DateTimeField(null=True, blank=True)
+    concurrency_key = models.CharField(
+        max_length=KEY_LENGTH, null=True, blank=True, help_text=_("Of the jobs with this key only some run at once.")
+    )
+    rate_key = models.CharField(
+        max_length=KEY_LENGTH, null=True, blank=True, help_text=_("Of the jobs with this key only some start in a while.")
+    )
+
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    cancel_interrupts = models.BooleanField(
+        default=False, db_default=False, help_text=_("Whether the request to cancel is raised inside the running task.")
+    )
+    progress = models.JSONField(null=True, blank=True)
+    awaited = models.BooleanField(
+        default=False, db_default=False, editable=False, help_text=_("Somebody listens for its end.")
+    )
+    schedule_id = models.BigIntegerField(null=True, blank=True, help_text=_("The schedule that made it."))
+    slot = models.DateTimeField(null=True, blank=True, help_text=_("The time on that schedule."))
 
     objects = JobQuerySet.as_manager()
 
@@ -152,6 +200,27 @@ class Job(models.Model):
             ),
             models.Index(fields=["run_after"], condition=Q(status="SCHEDULED"), name="dbqueue_job_scheduled"),
             models.Index(fields=["worker"], condition=Q(status="RUNNING"), name="dbqueue_job_running"),
+            models.Index(
+                fields=["concurrency_key", "status", "id"],
+                condition=Q(concurrency_key__isnull=False, status__in=UNFINISHED),
+                name="dbqueue_job_concurrency",
+            ),
+            models.Index(
+                fields=["expires_at"], condition=Q(expires_at__isnull=False, status__in=WAITING_LIST), name="dbqueue_job_expires"
+            ),
+            models.Index(
+                fields=["schedule_id"],
+                condition=Q(schedule_id__isnull=False, status__in=UNFINISHED),
+                name="dbqueue_job_schedule",
+            ),
+        )
+        constraints = (
+            models.UniqueConstraint(
+                fields=["unique_key"], condition=Q(unique_key__isnull=False), name="dbqueue_job_unique"
+            ),
+            models.UniqueConstraint(
+                fields=["schedule_id", "slot"], condition=Q(slot__isnull=False), name="dbqueue_job_slot"
+            ),
         )
 
     def __str__(self) -> str:
@@ -179,3 +248,36 @@ class Attempt(models.Model):
 
     def __str__(self) -> str:
         return f"attempt {self.number} of job {self.job_id}"
+
+
+class Limit(models.Model):
+    """One key of a limit: the row that claims lock to count under it, and when jobs of a rate started."""
+
+    key = models.CharField(max_length=KEY_LENGTH + 2, primary_key=True, help_text=_("c: or r:, and the job's key."))
+    starts = models.JSONField(null=True, help_text=_("Starts in each slice of the rate's window."))
+    next_start_at = models.DateTimeField(null=True, help_text=_("Until then starts are promised to jobs that wait."))
+    used_at = models.DateTimeField()
+
+    class Meta:
+        default_permissions = ()
+
+    def __str__(self) -> str:
+        return self.key
+
+
+class Queue(models.Model):
+    """What was said about a queue. One of which nothing was said has no row."""
+
+    name = models.CharField(max_length=QUEUE_LENGTH, primary_key=True)
+    paused_at = models.DateTimeField(null=True, blank=True)
+    last_id = models.BigIntegerField(
+        null=True, blank=True, help_text=_("While it is drained: jobs up to this one still run, later ones wait.")
+    )
+    reason = models.CharField(max_length=REASON_LENGTH, blank=True, default="")
+
+    class Meta:
+        default_permissions = ("view",)
+        permissions = (("control_queue", "Can pause and resume a queue"),)
+
+    def __str__(self) -> str:
+        return self.name

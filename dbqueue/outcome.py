@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from .claim import Claim
 from .encoding import storable_text
-from .models import NAME_LENGTH, JobStatus
+from .models import NAME_LENGTH, REASON_LENGTH, JobStatus
 
 TRACEBACK_LENGTH = 100_000
 """Characters of a traceback that are kept. Of a longer one the middle is left out: where it happened stands at the
@@ -69,12 +69,21 @@ def _shortened(text: str) -> str:
     return text[:HEAD_LENGTH] + left_out + text[-tail_length:]
 
 
+def _reason(text: str) -> str:
+    return storable_text(text)[:REASON_LENGTH]
+
+
+EXPIRED = "expired"
+"""The reason of a job that had not been started in time."""
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What to write for one claim.
 
     ``status`` is the state that the job goes to. ``value_json`` is the return value as JSON text; None stands for
-    ``None``. ``delay`` (seconds) says when a job that goes to SCHEDULED may run again; its attempt is not counted.
+    ``None``. ``delay`` (seconds) says when a job that goes to SCHEDULED may run again. An attempt that is not
+    ``counted`` was none. ``reason`` says why the job is CANCELLED.
     """
 
     claim: Claim
@@ -82,6 +91,8 @@ class Outcome:
     value_json: str | None = None
     failure: Failure | None = None
     delay: float = 0.0
+    counted: bool = True
+    reason: str = ""
 
     @classmethod
     def succeeded(cls, claim: Claim, value_json: str | None) -> "Outcome":
@@ -92,10 +103,22 @@ class Outcome:
         return cls(claim, JobStatus.FAILED, failure=Failure.of(exc))
 
     @classmethod
+    def retried(cls, claim: Claim, exc: BaseException, delay: float) -> "Outcome":
+        return cls(claim, JobStatus.SCHEDULED, failure=Failure.of(exc), delay=delay)
+
+    @classmethod
     def postponed(cls, claim: Claim, delay: float) -> "Outcome":
-        return cls(claim, JobStatus.SCHEDULED, delay=delay)
+        return cls(claim, JobStatus.SCHEDULED, delay=delay, counted=False)
+
+    @classmethod
+    def cancelled(cls, claim: Claim, exc: BaseException, reason: str) -> "Outcome":
+        return cls(claim, JobStatus.CANCELLED, failure=Failure.of(exc), reason=_reason(reason))
+
+    @classmethod
+    def expired(cls, claim: Claim) -> "Outcome":
+        return cls(claim, JobStatus.CANCELLED, counted=False, reason=EXPIRED)
 
     def refused(self, exc: BaseException) -> "Outcome":
         """What can be written of this outcome after the database refused what is in it: a failure, in ASCII."""
         failure = (self.failure or Failure.of(exc)).in_ascii()
-        return replace(self, status=JobStatus.FAILED, value_json=None, failure=failure)
+        return replace(self, status=JobStatus.FAILED, value_json=None, failure=failure, counted=True, reason="")

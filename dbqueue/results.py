@@ -67,7 +67,13 @@ class JobResult(Generic[R]):
     attempts: int = 0
     errors: list[JobError]
     worker_ids: list[str]
+    max_attempts: int = 1
+    expires_at: datetime.datetime | None = None
+    reason: str = ""
+    progress: dict[str, Any] | None = None
     database: str
+    duplicate: bool = field(default=False, compare=False)
+    """Whether ``unique`` has made this enqueue return a job that was there already."""
     _return_value: Any = None
     _uncommitted: bool = field(default=False, compare=False)
 
@@ -95,7 +101,7 @@ class JobResult(Generic[R]):
         """Look again. Raises JobDoesNotExist if the row has gone."""
         fresh = get_result(self.id, database=self.database)
         for name in self.__slots__:
-            if name != "_uncommitted":
+            if name not in ("_uncommitted", "duplicate"):
                 setattr(self, name, getattr(fresh, name))
 
     async def arefresh(self) -> None:
@@ -113,7 +119,7 @@ class JobResult(Generic[R]):
         if self.status is JobStatus.FAILED:
             raise JobFailed(f"Job {self.id} ({self.task_name}) failed.\n\n{self.errors[-1].traceback}")
         if self.status is JobStatus.CANCELLED:
-            raise JobCancelled(f"Job {self.id} ({self.task_name}) was cancelled.")
+            raise JobCancelled(f"Job {self.id} ({self.task_name}) was cancelled{self.reason and f': {self.reason}'}.")
         return cast(R, self._return_value)
 
     async def aget(self, timeout: float | None = None) -> R:
@@ -182,6 +188,10 @@ def from_row(job: Job) -> JobResult[Any]:
         attempts=job.attempt,
         errors=[JobError(attempt.exception_class_path, attempt.traceback) for attempt in history],
         worker_ids=[str(worker) for worker in workers],
+        max_attempts=job.max_attempts,
+        expires_at=job.expires_at,
+        reason=job.reason,
+        progress=job.progress,
         database=job._state.db or "default",
         _return_value=job.return_value,
     )

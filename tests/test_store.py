@@ -141,6 +141,12 @@ def test_claim_tells_all_that_a_thread_needs(store: Store) -> None:
         run_after=None,
         enqueued_at=job.enqueued_at,
         crashes=0,
+        max_attempts=1,
+        earlier_attempts=0,
+        options_json=None,
+        expires_at=None,
+        concurrency_key=None,
+        rate_key=None,
         started_at=claim.claimed_at,
         claimed_at=claim.claimed_at,
     )

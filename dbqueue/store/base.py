@@ -20,10 +20,10 @@ from django.db.models.functions import Cast, Coalesce
 from ..claim import Bookmark, Claim, Selection
 from ..draft import Draft
 from ..exceptions import WorkerLost
-from ..models import CANCELLABLE, RETRYABLE, Attempt, Job, JobQuerySet, JobStatus
+from ..models import CANCELLABLE, RETRYABLE, Attempt, Job, JobQuerySet, JobStatus, UniqueScope
 from ..outcome import Outcome
-from .coming_back import ComingBack
-from .database import BATCH
+from .coming_back import ComingBack, uncounted
+from .database import BATCH, key_after
 from .deletion import Deletion
 from .listener import ANY_QUEUE, Listener
 from .workers import WorkerRows
@@ -41,6 +41,12 @@ CLAIMED_COLUMNS = (
     "run_after",
     "enqueued_at",
     "crashes",
+    "max_attempts",
+    "earlier_attempts",
+    Cast("options", models.TextField()),
+    "expires_at",
+    "concurrency_key",
+    "rate_key",
     "started_at",
 )
 _CRASHES = CLAIMED_COLUMNS.index("crashes")
@@ -117,6 +123,16 @@ class Store(WorkerRows, ComingBack, Deletion):
             run_after=draft.run_after,
             backend=draft.backend,
             enqueued_at=now,
+            max_attempts=draft.max_attempts,
+            options=None if draft.options_json is None else json.loads(draft.options_json),
+            expires_at=draft.expires_at,
+            unique_key=draft.unique_key,
+            unique_scope=draft.unique_scope,
+            unique_until=draft.unique_until,
+            concurrency_key=draft.concurrency_key,
+            rate_key=draft.rate_key,
+            schedule_id=draft.schedule_id,
+            slot=draft.slot,
         )
 
     # The run side
@@ -260,6 +276,7 @@ class Store(WorkerRows, ComingBack, Deletion):
             started_at=Coalesce("started_at", Value(now)),
             last_attempted_at=now,
             ahead=models.Case(models.When(pk__in=at_once, then=False), default=True),
+            unique_key=models.Case(models.When(unique_scope=UniqueScope.STARTED, then=None), default="unique_key"),
         )
         return now
 
@@ -299,12 +316,16 @@ class Store(WorkerRows, ComingBack, Deletion):
     def finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None = None) -> list[Outcome]:
         """Write the outcomes of attempts, all in one transaction.
 
-        Returns those that were refused, because their claim does not hold the job any more.
+        Returns those that were refused, because their claim does not hold the job any more. A job that was to be tried
+        again, and that somebody wants to be cancelled, is.
         """
         now = now or self.clock()
         with self.atomic():
             applied = self._apply(outcomes, now)
             self._record_failures((outcome for outcome in outcomes if fence(outcome) in applied), now)
+            if later := [outcome.claim.job_id for outcome in outcomes if outcome.status is JobStatus.SCHEDULED]:
+                self._cancel_requested(later, now)
+                self.call_workers({ANY_QUEUE})
         return [outcome for outcome in outcomes if fence(outcome) not in applied]
 
     def written(self, outcomes: Collection[Outcome]) -> list[Outcome]:
@@ -347,17 +368,28 @@ class Store(WorkerRows, ComingBack, Deletion):
 
     # Operators
 
-    def cancel(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:
+    def cancel(self, ids: Collection[int], now: datetime.datetime | None = None, *, reason: str = "") -> int:
         """Cancel jobs that wait. Returns how many; what runs or has ended is left alone."""
-        return self.jobs.leaving(CANCELLABLE, ids).update(status=JobStatus.CANCELLED, finished_at=now or self.clock())
+        return self.jobs.leaving(CANCELLABLE, ids).update(
+            status=JobStatus.CANCELLED, finished_at=now or self.clock(), reason=reason, unique_key=None
+        )
 
     def retry(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:
-        """Let failed and cancelled jobs run again. Returns how many; their history stays.
+        """Let failed and cancelled jobs run again, with a fresh count of attempts. Returns how many; their history stays.
 
         They are READY, or SCHEDULED again where the time that they were to wait for has not come.
         """
         now = now or self.clock()
-        anew: dict[str, Any] = {"finished_at": None, "worker": None, "crashes": 0}
+        anew: dict[str, Any] = {
+            "finished_at": None,
+            "worker": None,
+            "crashes": 0,
+            "earlier_attempts": F("attempt"),
+            "reason": "",
+            "expires_at": None,
+            "cancel_requested_at": None,
+            "progress": None,
+        }
         with self.atomic():
             # Locked first: of what is cancelled meanwhile, one of two statements might take what the other left.
             locked = self.jobs.leaving(RETRYABLE, ids).order_by("id").select_for_update()
@@ -400,12 +432,10 @@ def _worker_after(outcome: Outcome) -> int | None:
 
 def _columns(outcome: Outcome, now: datetime.datetime) -> dict[str, Any]:
     """What an outcome changes in the job's row."""
+    columns = {} if outcome.counted else uncounted(outcome.claim.attempt)
     if outcome.status is JobStatus.SCHEDULED:
-        return {
-            "status": JobStatus.SCHEDULED,
-            "run_after": now + datetime.timedelta(seconds=outcome.delay),
-            "worker": None,
-            "attempt": F("attempt") - 1,
-        }
+        due = now + datetime.timedelta(seconds=outcome.delay)
+        return columns | {"status": JobStatus.SCHEDULED, "run_after": due, "worker": None}
     value = None if outcome.value_json is None else json.loads(outcome.value_json)
-    return {"status": outcome.status, "finished_at": now, "return_value": value}
+    columns |= {"status": outcome.status, "finished_at": now, "return_value": value, "reason": outcome.reason}
+    return columns | {"unique_key": key_after(outcome.status)}

@@ -42,6 +42,7 @@ class ComingBack(Database):
             for (worker_id, lease, attempt), group in groups.items():
                 held = self.jobs.leaving({JobStatus.RUNNING}, [claim.job_id for claim in group])
                 released += held.filter(lease=lease, worker_id=worker_id).update(**_unclaimed(attempt))
+            self._cancel_requested([claim.job_id for claim in claims], self.clock())
         self.call_workers({claim.queue_name for claim in claims})
         return released
 
@@ -64,10 +65,11 @@ class ComingBack(Database):
             self._record_lost(begun, max_crashes, now)
             crashed = F("crashes") + 1
             self._leave_running(again, status=JobStatus.READY, worker=None, crashes=crashed)
-            self._leave_running(failed, status=JobStatus.FAILED, worker=None, finished_at=now, crashes=crashed)
+            self._leave_running(failed, status=JobStatus.FAILED, worker=None, finished_at=now, crashes=crashed, unique_key=None)
             for attempt in {job.attempt for job in stalled if job.ahead}:
                 ids = [job.pk for job in stalled if job.ahead and job.attempt == attempt]
                 self._leave_running(ids, **_unclaimed(attempt), crashes=Greatest("crashes", Value(1)))
+            self._cancel_requested([job.pk for job in stalled if job.cancel_requested_at], now)
         self.call_workers({job.queue_name for job in stalled if job.pk not in failed})
         return Rescue(again, unbegun, failed)
 
@@ -108,7 +110,12 @@ def _lost(job: Job, max_crashes: int) -> WorkerLost:
 
 def _unclaimed(attempt: int) -> dict[str, Any]:
     """What makes a row as it was before it was claimed for this attempt, but for its lease."""
-    columns: dict[str, Any] = {"status": JobStatus.READY, "worker": None, "attempt": attempt - 1}
+    return {"status": JobStatus.READY, "worker": None, **uncounted(attempt)}
+
+
+def uncounted(attempt: int) -> dict[str, Any]:
+    """What takes this attempt out of the row's count."""
+    columns: dict[str, Any] = {"attempt": attempt - 1}
     if attempt == 1:
         columns["started_at"] = columns["last_attempted_at"] = None
     return columns

@@ -9,10 +9,20 @@ from typing import Any
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..models import Attempt, Job, JobQuerySet, Worker
+from ..models import WAITING, Attempt, Job, JobQuerySet, JobStatus, UniqueScope, Worker
+
+REQUESTED = "cancelled on request"
+"""The reason of a job that was cancelled while it ran."""
 
 BATCH = 500
 """Rows that one promotion, rescue or batch of pruning takes in one transaction."""
+
+
+def key_after(status: JobStatus) -> Any:
+    """What becomes of the unique key of a job that has ended: only a success may keep it, for its period."""
+    if status is not JobStatus.SUCCESSFUL:
+        return None
+    return models.Case(models.When(unique_scope=UniqueScope.PERIOD, then="unique_key"), default=None)
 
 
 class Database(ABC):
@@ -38,6 +48,11 @@ class Database(ABC):
 
     def call_workers(self, queues: Collection[str]) -> None:
         """Tell listening workers, when the transaction commits, that these queues got work."""
+
+    def _cancel_requested(self, ids: Collection[int], now: datetime.datetime) -> None:
+        """Cancel those of these jobs that came back from RUNNING after somebody asked for their end."""
+        came_back = self.jobs.leaving(WAITING, ids).filter(cancel_requested_at__isnull=False)
+        came_back.update(status=JobStatus.CANCELLED, finished_at=now, reason=REQUESTED, unique_key=None)
 
     def _attempts(self) -> "models.QuerySet[Attempt]":
         return Attempt.objects.using(self.alias)

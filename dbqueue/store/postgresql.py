@@ -9,7 +9,7 @@ import time
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from types import MappingProxyType
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
@@ -38,23 +38,66 @@ UNLISTEN_TRIES = 20
 
 _JOB = f'"{Job._meta.db_table}"'
 
-_COLUMNS = "task, args, kwargs, queue_name, priority, status, run_after, backend, enqueued_at, lease, attempt"
+_COLUMNS = {
+    "task": "text",
+    "args": "jsonb",
+    "kwargs": "jsonb",
+    "queue_name": "text",
+    "priority": "smallint",
+    "status": "text",
+    "run_after": "timestamptz",
+    "backend": "text",
+    "max_attempts": "smallint",
+    "options": "jsonb",
+}
+"""What every INSERT gives, with its type."""
 
-_INSERT_ONE = f"""
-    INSERT INTO {_JOB} ({_COLUMNS})
-    VALUES (%s, %s::jsonb, %s::jsonb, %s, %s, %s, %s, %s, statement_timestamp(), 0, 0)
-    RETURNING id, enqueued_at, pg_notify('{CHANNEL}', %s)
-"""
+_RARE_COLUMNS = {
+    "expires_at": "timestamptz",
+    "unique_key": "text",
+    "unique_scope": "text",
+    "unique_until": "timestamptz",
+    "concurrency_key": "text",
+    "rate_key": "text",
+    "schedule_id": "bigint",
+    "slot": "timestamptz",
+}
+"""What is given only where a job of the batch has it."""
 
-_INSERT_MANY = f"""
-    INSERT INTO {_JOB} ({_COLUMNS})
-    SELECT task, args, kwargs, queue_name, priority, status, run_after, backend, statement_timestamp(), 0, 0
-    FROM unnest(%s::text[], %s::jsonb[], %s::jsonb[], %s::text[], %s::smallint[], %s::text[], %s::timestamptz[],
-                %s::text[])
-        WITH ORDINALITY AS draft (task, args, kwargs, queue_name, priority, status, run_after, backend, place)
-    ORDER BY place
-    RETURNING id, enqueued_at
-"""
+
+class Insert(NamedTuple):
+    """The INSERT of one job and that of many, for one set of columns."""
+
+    one: str
+    many: str
+
+
+def _insert(columns: dict[str, str]) -> Insert:
+    names = ", ".join(columns)
+    values = ", ".join(f"%s::{kind}" for kind in columns.values())
+    arrays = ", ".join(f"%s::{kind}[]" for kind in columns.values())
+    return Insert(
+        one=f"""
+            INSERT INTO {_JOB} ({names}, enqueued_at, lease, attempt)
+            VALUES ({values}, statement_timestamp(), 0, 0)
+            {{on_conflict}}
+            RETURNING id, enqueued_at, pg_notify('{CHANNEL}', %s)
+        """,
+        many=f"""
+            INSERT INTO {_JOB} ({names}, enqueued_at, lease, attempt)
+            SELECT {names}, statement_timestamp(), 0, 0
+            FROM unnest({arrays}) WITH ORDINALITY AS draft ({names}, place)
+            ORDER BY place
+            RETURNING id, enqueued_at
+        """,
+    )
+
+
+_PLAIN = _insert(_COLUMNS)
+_FULL = _insert(_COLUMNS | _RARE_COLUMNS)
+_ONE_PLAIN = _PLAIN.one.format(on_conflict="")
+_ONE_FULL = _FULL.one.format(on_conflict="")
+_ONE_UNIQUE = _FULL.one.format(on_conflict="ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING")
 
 _BY_ID = "status || ''"
 """The column ``status`` in an expression that no partial index answers to, for rows that are named by id. With
@@ -66,7 +109,8 @@ _MARK_RUNNING = f"""
         UPDATE {_JOB}
         SET status = 'RUNNING', worker_id = %s, lease = lease + 1, attempt = attempt + 1,
             started_at = coalesce(started_at, clock.now), last_attempted_at = clock.now,
-            ahead = NOT id = ANY(%s::bigint[])
+            ahead = NOT id = ANY(%s::bigint[]),
+            unique_key = CASE WHEN unique_scope = 'started' THEN NULL ELSE unique_key END
         FROM (
             SELECT coalesce(%s::timestamptz, statement_timestamp()) AS now,
                    set_config('synchronous_commit', 'off', true) AS synchronous_commit
@@ -85,10 +129,15 @@ _FINISH = f"""
         finished_at = CASE WHEN ended.status <> 'SCHEDULED' THEN clock.now END,
         run_after = CASE WHEN ended.status = 'SCHEDULED' THEN clock.now + ended.delay * interval '1 second'
                          ELSE job.run_after END,
-        attempt = CASE WHEN ended.status = 'SCHEDULED' THEN job.attempt - 1 ELSE job.attempt END,
-        worker_id = CASE WHEN ended.status <> 'SCHEDULED' THEN job.worker_id END
-    FROM unnest(%s::bigint[], %s::int[], %s::bigint[], %s::text[], %s::jsonb[], %s::float8[])
-            AS ended (id, lease, worker_id, status, value, delay),
+        attempt = job.attempt - ended.uncounted,
+        started_at = CASE WHEN ended.uncounted = job.attempt THEN NULL ELSE job.started_at END,
+        last_attempted_at = CASE WHEN ended.uncounted = job.attempt THEN NULL ELSE job.last_attempted_at END,
+        worker_id = CASE WHEN ended.status <> 'SCHEDULED' THEN job.worker_id END,
+        reason = ended.reason,
+        unique_key = CASE WHEN ended.status = 'SCHEDULED' OR ended.status = 'SUCCESSFUL' AND job.unique_scope = 'period'
+                          THEN job.unique_key END
+    FROM unnest(%s::bigint[], %s::int[], %s::bigint[], %s::text[], %s::jsonb[], %s::float8[], %s::int[], %s::text[])
+            AS ended (id, lease, worker_id, status, value, delay, uncounted, reason),
         (SELECT coalesce(%s::timestamptz, statement_timestamp()) AS now) AS clock
     WHERE job.id = ended.id AND job.{_BY_ID} = 'RUNNING'
         AND job.lease = ended.lease AND job.worker_id = ended.worker_id
@@ -113,23 +162,26 @@ class PostgreSQLStore(Store):
         return _NotifyListener(self.connection)
 
     def enqueue(self, drafts: Sequence[Draft]) -> list[tuple[int, datetime.datetime]]:
+        full = any(map(_has_rare_columns, drafts))
         if len(drafts) == 1:
-            return self._enqueue_one(drafts[0])
+            [entered] = self._enqueue_one(_ONE_FULL if full else _ONE_PLAIN, drafts[0], full)
+            return [entered]
         made: list[tuple[int, datetime.datetime]] = []
         with self.atomic(), self.connection.cursor() as cursor:
             for start in range(0, len(drafts), BULK):
-                rows = [_insertable(draft) for draft in drafts[start : start + BULK]]
-                cursor.execute(_INSERT_MANY, [list(column) for column in zip(*rows, strict=True)])
+                rows = [_insertable(draft, full) for draft in drafts[start : start + BULK]]
+                columns = [list(column) for column in zip(*rows, strict=True)]
+                cursor.execute(_FULL.many if full else _PLAIN.many, columns)
                 # Ids were drawn in the order of the drafts.
                 made += sorted(cursor.fetchall())
             self.call_workers({_channel_word(draft) for draft in drafts})
         return made
 
-    def _enqueue_one(self, draft: Draft) -> list[tuple[int, datetime.datetime]]:
+    def _enqueue_one(self, sql: str, draft: Draft, full: bool) -> list[tuple[int, datetime.datetime]]:
+        """Returns what was inserted: nothing, where the statement lets a unique key stand in the way."""
         with self.connection.cursor() as cursor:
-            cursor.execute(_INSERT_ONE, [*_insertable(draft), _channel_word(draft)])
-            pk, enqueued_at, _ = cursor.fetchone()
-        return [(pk, enqueued_at)]
+            cursor.execute(sql, [*_insertable(draft, full), _channel_word(draft)])
+            return [(pk, enqueued_at) for pk, enqueued_at, _ in cursor.fetchall()]
 
     def _mark_running(
         self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None
@@ -143,7 +195,7 @@ class PostgreSQLStore(Store):
         return claimed_at  # type: ignore[no-any-return]
 
     def finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None = None) -> list[Outcome]:
-        if any(outcome.failure for outcome in outcomes):
+        if any(outcome.failure or outcome.status is JobStatus.SCHEDULED for outcome in outcomes):
             return super().finish(outcomes, now)
         applied = self._apply(outcomes, now)  # one statement, so it needs no transaction around it
         return [outcome for outcome in outcomes if fence(outcome) not in applied]
@@ -157,6 +209,8 @@ class PostgreSQLStore(Store):
             _array(outcome.status.value for outcome in outcomes),
             [outcome.value_json for outcome in outcomes],
             _array(outcome.delay for outcome in outcomes),
+            _array(int(not outcome.counted) for outcome in outcomes),
+            [outcome.reason for outcome in outcomes],
         ]
         with self.connection.cursor() as cursor:
             cursor.execute(_FINISH, [*columns, now])
@@ -173,9 +227,9 @@ def _array(values: Iterable[int | float | str]) -> str:
     return f"{{{','.join(map(str, values))}}}"
 
 
-def _insertable(draft: Draft) -> tuple[Any, ...]:
+def _insertable(draft: Draft, full: bool) -> tuple[Any, ...]:
     status = JobStatus.SCHEDULED if draft.run_after else JobStatus.READY
-    return (
+    columns = (
         draft.task,
         draft.args_json,
         draft.kwargs_json,
@@ -184,7 +238,27 @@ def _insertable(draft: Draft) -> tuple[Any, ...]:
         str(status),
         draft.run_after,
         draft.backend,
+        draft.max_attempts,
+        draft.options_json,
     )
+    return (*columns, *_rare(draft)) if full else columns
+
+
+def _rare(draft: Draft) -> tuple[Any, ...]:
+    return (
+        draft.expires_at,
+        draft.unique_key,
+        draft.unique_scope,
+        draft.unique_until,
+        draft.concurrency_key,
+        draft.rate_key,
+        draft.schedule_id,
+        draft.slot,
+    )
+
+
+def _has_rare_columns(draft: Draft) -> bool:
+    return any(value is not None for value in _rare(draft))
 
 
 def _channel_word(draft: Draft) -> str:

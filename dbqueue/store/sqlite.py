@@ -32,7 +32,8 @@ _MARK_RUNNING = f"""
     UPDATE "{Job._meta.db_table}"
     SET status = 'RUNNING', worker_id = %s, lease = lease + 1, attempt = attempt + 1,
         started_at = coalesce(started_at, %s), last_attempted_at = %s,
-        ahead = id NOT IN (SELECT value FROM json_each(%s))
+        ahead = id NOT IN (SELECT value FROM json_each(%s)),
+        unique_key = CASE WHEN unique_scope = 'started' THEN NULL ELSE unique_key END
     WHERE id IN (SELECT value FROM json_each(%s)) AND status = 'READY'
         AND EXISTS (SELECT 1 FROM "{Worker._meta.db_table}" WHERE id = %s AND stopped_at IS NULL)
 """
@@ -42,7 +43,8 @@ _FINISH = f"""
         SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS lease,
                json_extract(value, '$[2]') AS worker_id, json_extract(value, '$[3]') AS status,
                json_extract(value, '$[4]') AS return_value, json_extract(value, '$[5]') AS finished_at,
-               json_extract(value, '$[6]') AS run_after
+               json_extract(value, '$[6]') AS run_after, json_extract(value, '$[7]') AS uncounted,
+               json_extract(value, '$[8]') AS reason
         FROM json_each(%s)
     )
     UPDATE "{Job._meta.db_table}" AS job
@@ -50,8 +52,13 @@ _FINISH = f"""
         return_value = ended.return_value,
         finished_at = ended.finished_at,
         run_after = coalesce(ended.run_after, job.run_after),
-        attempt = job.attempt - (ended.status = 'SCHEDULED'),
-        worker_id = CASE WHEN ended.status <> 'SCHEDULED' THEN job.worker_id END
+        attempt = job.attempt - ended.uncounted,
+        started_at = CASE WHEN ended.uncounted = job.attempt THEN NULL ELSE job.started_at END,
+        last_attempted_at = CASE WHEN ended.uncounted = job.attempt THEN NULL ELSE job.last_attempted_at END,
+        worker_id = CASE WHEN ended.status <> 'SCHEDULED' THEN job.worker_id END,
+        reason = ended.reason,
+        unique_key = CASE WHEN ended.status = 'SCHEDULED' OR ended.status = 'SUCCESSFUL' AND job.unique_scope = 'period'
+                          THEN job.unique_key END
     FROM ended
     WHERE job.id = ended.id AND job.status = 'RUNNING'
         AND job.lease = ended.lease AND job.worker_id = ended.worker_id
@@ -154,6 +161,8 @@ class SQLiteStore(Store):
                     outcome.value_json,
                     None if later else self._stored(now),
                     self._stored(now + datetime.timedelta(seconds=outcome.delay)) if later else None,
+                    int(not outcome.counted),
+                    outcome.reason,
                 )
             )
         with self.connection.cursor() as cursor:

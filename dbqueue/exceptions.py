@@ -69,7 +69,7 @@ class Retry(DBQueueError):
 
 
 class Snooze(DBQueueError):
-    """Raised by a task: not now, run me in ``delay`` seconds (or a timedelta). No attempt is used. Raises ValueError."""
+    """Raised by a task: run me again in ``delay`` seconds (or a timedelta). No attempt is used. Raises ValueError."""
 
     def __init__(self, delay: "float | datetime.timedelta") -> None:
         self.delay = seconds(delay, "delay")

@@ -306,5 +306,3 @@ def _arguments_of(key: Any) -> list[str]:
         fields = [field for _, field, _, _ in string.Formatter().parse(key) if field is not None]
         return [field.split(".")[0].split("[")[0] for field in fields]
     return []
-
-

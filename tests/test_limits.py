@@ -70,7 +70,7 @@ def test_a_window_never_lets_too_many_start(limit: int, seconds: float, steps: l
 
 @pytest.mark.parametrize("rate", ["", "5", "0/s", "5/x", "-1/s", "1.5/s", 5, "10000000/s", "5 / s"])
 def test_a_rate_that_is_none_is_refused(rate: Any) -> None:
-    with pytest.raises(InvalidTask, match="rate is|rate must"):
+    with pytest.raises(InvalidTask, match="rate is"):
         add.using(rate=rate)
 
 
@@ -241,7 +241,8 @@ def test_jobs_over_a_rate_wait_for_their_time(store: Store) -> None:
 
     assert len(store.claim(worker, 10, now=NOW)) == 2
     assert statuses() == ["RUNNING", "RUNNING", "SCHEDULED", "SCHEDULED", "SCHEDULED"]
-    waits = [(job.run_after - NOW).total_seconds() for job in Job.objects.filter(status="SCHEDULED").order_by("id")]
+    due = Job.objects.filter(status="SCHEDULED").order_by("id").values_list("run_after", flat=True)
+    waits = [(moment - NOW).total_seconds() for moment in due if moment]
     assert 60 <= waits[0] <= 63
     assert [round(wait - waits[0]) for wait in waits] == [0, 30, 60]
 

@@ -198,7 +198,7 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues):
         with self.atomic():
             rows = self._lock_ready(selection, limit, bookmark)
             if limited := any(map(_is_limited, rows)):
-                rows = self._admitted(rows, selection, limit, bookmark, now or self.clock())
+                rows, now = self._admitted(rows, selection, limit, bookmark, now)
             if not rows:
                 return []
             rows.sort(key=lambda row: row[_CRASHES] == 0)
@@ -226,14 +226,14 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues):
         selection: Selection,
         limit: int,
         bookmark: Bookmark,
-        now: datetime.datetime,
-    ) -> list[tuple[Any, ...]]:
-        """Those of the locked rows that limits let through.
+        now: datetime.datetime | None,
+    ) -> tuple[list[tuple[Any, ...]], datetime.datetime]:
+        """Those of the locked rows that limits let through, and the time for which that holds.
 
         Where some are put aside, so are those behind them, many at once and at the price of one claim: the next claims
         find what may run.
         """
-        accepted = self._within_limits(list(map(_candidate, rows)), limit, now)
+        accepted, now = self._within_limits(list(map(_candidate, rows)), limit, now)
         admitted = [row for row in rows if row[0] in accepted]
         bookmark.put_aside = len(admitted) < len(rows)
         if bookmark.put_aside:
@@ -241,9 +241,9 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues):
             taken = {row[0] for row in rows}
             more = [row for row in self._look(selection, BATCH, {}) if row[0] not in taken]
             room = limit - len(admitted)
-            accepted = self._within_limits(list(map(_candidate, more)), room, now, list(map(_candidate, admitted)))
+            accepted, now = self._within_limits(list(map(_candidate, more)), room, now, list(map(_candidate, admitted)))
             admitted += [row for row in more if row[0] in accepted]
-        return admitted
+        return admitted, now
 
     def _look(self, selection: Selection, limit: int, places: dict[str, tuple[int, int]]) -> list[tuple[Any, ...]]:
         """Lock what is READY behind these places, from the start where there is none, and move them on."""

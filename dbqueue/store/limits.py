@@ -84,42 +84,69 @@ class Turnstile:
         return {"starts": self._window.starts, "next_start_at": self._now + ahead, "used_at": self._now}
 
 
+class Admission:
+    """Asked for one job after another: may it run, and if not, what does it wait for?"""
+
+    def __init__(
+        self, places: dict[str, Places], gates: dict[str, Turnstile], room: int, admitted: Sequence[Candidate]
+    ) -> None:
+        self.accepted: set[int] = set()
+        self.blocked: list[int] = []
+        self.later: dict[int, datetime.datetime] = {}
+        self.gates = gates
+        self._places = places
+        self._room = room
+        for job in admitted:
+            if job.concurrency_key in places:
+                places[job.concurrency_key].running += 1
+
+    def ask(self, job: Candidate) -> None:
+        place, gate = self._places.get(job.concurrency_key or ""), self.gates.get(job.rate_key or "")
+        if (job.concurrency_key and not place) or (job.rate_key and not gate):
+            return  # its limit's row has just been deleted: the next look makes it anew
+        if place and not place.admit(job):
+            self.blocked.append(job.id)
+        elif gate and not gate.admit(job):
+            self.later[job.id] = gate.promise()
+        elif len(self.accepted) < self._room:
+            self._accept(job, place, gate)
+
+    def _accept(self, job: Candidate, place: Places | None, gate: Turnstile | None) -> None:
+        self.accepted.add(job.id)
+        if place:
+            place.running += 1
+        if gate:
+            gate.start()
+
+
+def _turnstiles(jobs: Iterable[Candidate], limits: Iterable[Limit], now: datetime.datetime) -> dict[str, Turnstile]:
+    rows = {limit.key: limit for limit in limits}
+    windows = {job.rate_key: job.options["rate"] for job in jobs if job.rate_key}
+    return {
+        key: Turnstile(rows[RATE + key], tuple(window), now) for key, window in windows.items() if RATE + key in rows
+    }
+
+
 class Limits(Database):
     """Admission to RUNNING under limits, and the way back from BLOCKED."""
 
     def _within_limits(
-        self, jobs: Sequence[Candidate], room: int, now: datetime.datetime, admitted: Sequence[Candidate] = ()
-    ) -> set[int]:
+        self, jobs: Sequence[Candidate], room: int, now: datetime.datetime | None, admitted: Sequence[Candidate] = ()
+    ) -> tuple[set[int], datetime.datetime]:
         """Which of these READY, locked jobs may run: at most ``room``. Those that are over a limit are put aside.
 
-        ``admitted`` may run already, and are not yet marked so.
+        ``admitted`` may run already, and are not yet marked so. Returns with them the time at which they start.
         """
-        places, gates = self._places(jobs, now), self._turnstiles(jobs, now)
-        for job in admitted:
-            if job.concurrency_key in places:
-                places[job.concurrency_key].running += 1
-        accepted: set[int] = set()
-        blocked: list[int] = []
-        later: dict[int, datetime.datetime] = {}
+        locked = self._lock_limits(jobs)
+        # Not before: by then others may have let jobs start while this waited for its turn.
+        now = now or self.clock()
+        admission = Admission(self._places(jobs, locked), _turnstiles(jobs, locked, now), room, admitted)
         for job in jobs:
-            place = places.get(job.concurrency_key or "")
-            gate = gates.get(job.rate_key or "")
-            if (job.concurrency_key and not place) or (job.rate_key and not gate):
-                continue  # its limit's row has just gone: the next look makes it anew
-            if place and not place.admit(job):
-                blocked.append(job.id)
-            elif gate and not gate.admit(job):
-                later[job.id] = gate.promise()
-            elif len(accepted) < room:
-                accepted.add(job.id)
-                if place:
-                    place.running += 1
-                if gate:
-                    gate.start()
-        self._put_aside(blocked, later)
-        for key, gate in gates.items():
+            admission.ask(job)
+        self._put_aside(admission.blocked, admission.later)
+        for key, gate in admission.gates.items():
             self._limits().filter(key=RATE + key).update(**gate.columns())
-        return accepted
+        return admission.accepted, now
 
     def unblock(self, keys: Collection[str], now: datetime.datetime | None = None) -> int:
         """Make BLOCKED jobs of these keys READY, as many as may run. Returns how many.
@@ -131,7 +158,7 @@ class Limits(Database):
         queues: list[str] = []
         with self.atomic():
             if now is not None:
-                self._lock_limits(CONCURRENCY, keys, now)
+                self._make_limits([CONCURRENCY + key for key in keys], now)
             blocked = self.jobs.filter(status=JobStatus.BLOCKED, concurrency_key=Substr(OuterRef("key"), 3))
             limits = self._limits().filter(Exists(blocked), key__in=[CONCURRENCY + key for key in keys])
             locked = list(limits.order_by("key").select_for_update(of=self._of()).values_list("key", flat=True))
@@ -185,19 +212,17 @@ class Limits(Database):
         self.jobs.leaving({JobStatus.BLOCKED}, [pk for pk, _ in found]).update(status=JobStatus.READY)
         return [queue for _, queue in found]
 
-    def _places(self, jobs: Sequence[Candidate], now: datetime.datetime) -> dict[str, Places]:
-        keys = {job.concurrency_key for job in jobs if job.concurrency_key}
+    def _places(self, jobs: Sequence[Candidate], limits: Iterable[Limit]) -> dict[str, Places]:
+        keys = {limit.key.removeprefix(CONCURRENCY) for limit in limits if limit.key.startswith(CONCURRENCY)}
         if not keys:
             return {}
-        locked = [limit.key.removeprefix(CONCURRENCY) for limit in self._lock_limits(CONCURRENCY, keys, now)]
-        running = self.jobs.filter(status=JobStatus.RUNNING, concurrency_key__in=locked)
+        running = self.jobs.filter(status=JobStatus.RUNNING, concurrency_key__in=keys)
         counts = dict(running.values_list("concurrency_key").annotate(Count("id")))
-        in_order = {job.concurrency_key for job in jobs if job.concurrency_key and job.options.get("serial")}
-        heads = self._heads(in_order)
-        return {key: Places(counts.get(key, 0), heads.get(key)) for key in locked}
+        heads = self._heads({job.concurrency_key for job in jobs if job.concurrency_key and job.options.get("serial")})
+        return {key: Places(counts.get(key, 0), heads.get(key)) for key in keys}
 
     def _heads(self, keys: Iterable[str | None]) -> dict[str, int]:
-        """The first unfinished job of each line. One that was never begun, and whose time has not come, is not in it."""
+        """The first unfinished job of each line. One whose time has not come, never begun, is not in line."""
         if not (wanted := list(keys)):
             return {}
         in_line = Q(status__in=(JobStatus.READY, JobStatus.BLOCKED, JobStatus.RUNNING))
@@ -205,18 +230,15 @@ class Limits(Database):
         line = self.jobs.filter(in_line | begun, concurrency_key__in=wanted)
         return dict(line.values_list("concurrency_key").annotate(Min("id")))
 
-    def _turnstiles(self, jobs: Sequence[Candidate], now: datetime.datetime) -> dict[str, Turnstile]:
-        windows = {job.rate_key: job.options["rate"] for job in jobs if job.rate_key}
-        if not windows:
-            return {}
-        limits = self._lock_limits(RATE, windows.keys(), now)
-        return {(key := limit.key.removeprefix(RATE)): Turnstile(limit, tuple(windows[key]), now) for limit in limits}
+    def _lock_limits(self, jobs: Sequence[Candidate]) -> list[Limit]:
+        """In the order of their keys, so that two claims never wait for each other."""
+        keys = {CONCURRENCY + job.concurrency_key for job in jobs if job.concurrency_key}
+        keys |= {RATE + job.rate_key for job in jobs if job.rate_key}
+        self._make_limits(keys, self.clock())
+        return list(self._limits().filter(key__in=keys).order_by("key").select_for_update())
 
-    def _lock_limits(self, kind: str, keys: Collection[str], now: datetime.datetime) -> list[Limit]:
-        """In the order of the keys, so that two claims never wait for each other."""
-        rows = sorted(kind + key for key in keys)
-        self._limits().bulk_create([Limit(key=key, used_at=now) for key in rows], ignore_conflicts=True)
-        return list(self._limits().filter(key__in=rows).order_by("key").select_for_update())
+    def _make_limits(self, keys: Iterable[str], now: datetime.datetime) -> None:
+        self._limits().bulk_create([Limit(key=key, used_at=now) for key in sorted(keys)], ignore_conflicts=True)
 
     def _put_aside(self, blocked: list[int], later: dict[int, datetime.datetime]) -> None:
         if blocked:

@@ -18,9 +18,12 @@ __all__ = [
     "Task",
     "Unique",
     "aenqueue",
+    "drain",
     "enqueue",
     "enqueue_many",
     "get_result",
+    "pause",
+    "resume",
     "task",
 ]
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from .exceptions import Discard, Retry, Snooze
     from .limits import Concurrency, Rate
     from .options import Unique
+    from .queues import drain, pause, resume
     from .results import Context, JobResult, get_result
     from .retry import Exponential
 
@@ -45,9 +49,12 @@ _HOME = {
     "Signature": "definition",
     "Task": "definition",
     "aenqueue": "definition",
+    "drain": "queues",
     "enqueue": "definition",
     "enqueue_many": "definition",
     "get_result": "results",
+    "pause": "queues",
+    "resume": "queues",
     "task": "definition",
 }
 

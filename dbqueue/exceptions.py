@@ -17,6 +17,10 @@ class InvalidTask(DBQueueError, ValueError):
     """A task that can't be declared so, or an option of ``using()`` that is not allowed."""
 
 
+class InvalidQueue(DBQueueError, ValueError):
+    """What is no queue's name, or a reason that can't be kept."""
+
+
 class UnknownTask(DBQueueError, LookupError):
     """A name under which no task is registered in this process."""
 

@@ -33,6 +33,10 @@ class Queues(Database):
         rows = self._queues().filter(paused_at__isnull=False).values_list("name", "last_id")
         return {name: last_id or 0 for name, last_id in rows}
 
+    def reasons(self) -> dict[str, str]:
+        """Why each closed queue was closed."""
+        return dict(self._queues().filter(paused_at__isnull=False).values_list("name", "reason"))
+
     def _close(self, name: str, last_id: int | None, reason: str, now: datetime.datetime | None) -> None:
         said = {"paused_at": now or self.clock(), "last_id": last_id, "reason": reason}
         self._queues().update_or_create(name=name, defaults=said)

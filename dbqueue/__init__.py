@@ -18,6 +18,7 @@ __all__ = [
     "Task",
     "Unique",
     "aenqueue",
+    "current_context",
     "drain",
     "enqueue",
     "enqueue_many",
@@ -33,7 +34,7 @@ if TYPE_CHECKING:
     from .limits import Concurrency, Rate
     from .options import Unique
     from .queues import drain, pause, resume
-    from .results import Context, JobResult, get_result
+    from .results import Context, JobResult, current_context, get_result
     from .retry import Exponential
 
 _HOME = {
@@ -49,6 +50,7 @@ _HOME = {
     "Signature": "definition",
     "Task": "definition",
     "aenqueue": "definition",
+    "current_context": "results",
     "drain": "queues",
     "enqueue": "definition",
     "enqueue_many": "definition",

@@ -22,6 +22,7 @@ from .exceptions import InvalidArguments, InvalidTask, JobDoesNotExist
 from .models import NAME_LENGTH, JobStatus
 from .options import Call, JobOptions, Moment, Options
 from .results import Context, JobResult, get_result
+from .running import current
 from .store import Entered, store_for
 
 P = ParamSpec("P")
@@ -158,11 +159,11 @@ class Task(Generic[P, R]):
         args = (self.context(claim, database), *claim.args) if self.takes_context else claim.args
         if self._is_async:
             # Not asyncio.run(): that would send the ORM to another thread, past this one's clean-up.
-            return async_to_sync(self.func)(*args, **claim.kwargs)
+            return async_to_sync(_run_async)(self.func(*args, **claim.kwargs))
         return self.func(*args, **claim.kwargs)
 
     def context(self, claim: Claim, database: str) -> Any:
-        return Context(claim, database)
+        return Context(claim, database, current.get())
 
     def started(self, claim: Claim, database: str) -> None:
         """Called on the job's thread before it runs; a hook for adapters."""
@@ -315,6 +316,11 @@ def enqueue_many(signatures: Iterable[Signature[R]]) -> list[JobResult[R]]:
         while chunk := list(itertools.islice(remaining, CHUNK)):
             made += _insert([_own_signature(item).task.draft(item.args, item.kwargs) for item in chunk])
     return made
+
+
+async def _run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    running = current.get()
+    return await (coroutine if running is None else running.call_async(coroutine))
 
 
 def _declared(options: JobOptions) -> Options:

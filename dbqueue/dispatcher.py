@@ -17,14 +17,16 @@ from django.db import Error, OperationalError
 from .claim import Bookmark, Claim, Selection
 from .conf import Settings
 from .connections import close_all, owned_connection, renew
-from .exceptions import WorkerLost
+from .exceptions import DeadlineExceeded, WorkerLost
 from .executor import Executor
 from .outcome import Outcome
 from .pool import Pool
+from .running import Running
 from .services.base import Service, Trouble
 from .services.completer import Completer
 from .services.heartbeat import Heartbeat
 from .services.maintenance import Maintenance
+from .services.monitor import Monitor
 from .services.notifier import Notifier
 from .store import ANY_QUEUE, store_for
 from .suspects import Isolation
@@ -75,7 +77,9 @@ class Dispatcher:
         self.selection = replace(mode.selection, ageing=settings.priority_ageing)
         self.maintenance = Maintenance(self.store, settings, self._work_arrived, self.wakeup.set, self._close)
         self.notifier = Notifier(self.store, self._work_arrived, self.wakeup.set)
-        self.services: tuple[Service, ...] = (self.completer, self.heartbeat, self.maintenance)
+        self.running: dict[tuple[int, int], Running] = {}
+        self.monitor = Monitor(self.store, self._running_now, self._give_up_on, self.wakeup.set)
+        self.services: tuple[Service, ...] = (self.completer, self.heartbeat, self.maintenance, self.monitor)
         if settings.listen:
             self.services += (self.notifier,)
         self.worker_id = 0
@@ -87,6 +91,7 @@ class Dispatcher:
         self._called_anew = False
         self._finished = False
         self._failed = False
+        self._stuck: Running | None = None
 
     def run(self) -> int:
         """Work until told to stop.
@@ -114,7 +119,7 @@ class Dispatcher:
     @property
     def stopping(self) -> bool:
         orphaned = self.mode.supervisor is not None and os.getppid() != self.mode.supervisor
-        return bool(self._stops or self._finished or orphaned or self._crashed() or self._gives_up())
+        return bool(self._stops or self._finished or orphaned or self._crashed() or self._gives_up() or self._stuck)
 
     def turn(self) -> None:
         """Look for work once, hand it out, and wait if there was nothing to do."""
@@ -139,14 +144,20 @@ class Dispatcher:
 
     def run_job(self, claim: Claim) -> None:
         """Runs on a thread of the pool. Whatever happens beside the task, its outcome is told."""
+        running = self.running[claim.job_id, claim.lease] = Running(claim, self.monitor.wake)
+        if running.timeout is not None or running.hard_timeout is not None:
+            self.monitor.wake()
         try:
             # A context of its own, so that a language or a time zone that a job activates ends with it.
-            outcome = contextvars.copy_context().run(self.executor.run, claim)
+            outcome = contextvars.copy_context().run(self.executor.run, claim, running)
         except BaseException as exc:  # noqa: BLE001  a logging filter or a signal's receiver may raise anything
             outcome = Outcome.failed(claim, exc)
         try:
             self._clean_up(claim)
         finally:
+            self.running.pop((claim.job_id, claim.lease), None)
+            if running.has_reports:
+                self.monitor.leave(running)
             self.completer.put(outcome)
 
     def _clean_up(self, claim: Claim) -> None:
@@ -343,9 +354,18 @@ class Dispatcher:
             self.settings.database,
         )
 
+    def _running_now(self) -> list[Running]:
+        return list(self.running.copy().values())
+
+    def _give_up_on(self, running: Running) -> None:
+        """This job is past its hard timeout: only the end of the process ends it."""
+        self._stuck = running
+        self.wakeup.set()
+
     def _work_arrived(self, queues: Collection[str]) -> None:
         if ANY_QUEUE in queues:
             self._called_anew = True
+            self.monitor.ask_now()
         if any(queue == ANY_QUEUE or self.mode.selection.serves(queue) for queue in queues):
             self.wakeup.set()
 
@@ -368,15 +388,25 @@ class Dispatcher:
         elif reason := self._hopeless():
             grace = self.settings.database_grace
             logger.critical("Worker %s ends: no use of its database for %g s: %s", self.name, grace, reason)
-        self._failed = reason is not None
+        elif stuck := self._stuck:
+            logger.critical(
+                "Worker %s ends: job %s is past its hard timeout of %g s", self.name, stuck.claim, stuck.hard_timeout
+            )
+        self._failed = reason is not None or self._stuck is not None
         self._give_back_at_last([*self.pool.take_back(), *self.isolation.waiting.values()])
         self._await_running()
-        if still_running := self.pool.held():
+        still_running = self.pool.held()
+        if self._stuck is not None:
+            claim = self._stuck.claim
+            still_running.pop((claim.job_id, claim.lease), None)
+            self.completer.put(self.executor.give_up(claim, DeadlineExceeded("The task's hard_timeout is over.")))
+        if still_running:
             logger.warning("Worker %s gives back what still runs, jobs: %d", self.name, len(still_running))
             self._give_back_at_last(still_running.values())
         self._flush()
         for service in self.services:
             service.stop()
+        self.monitor.join(1.0)
         self.pool.stop()
         try:
             self.store.unregister(self.worker_id)
@@ -393,7 +423,7 @@ class Dispatcher:
                 self.settings.grace,
             )
         end = time.monotonic() + self.settings.grace
-        while not self.pool.idle and self._stops < 2 and time.monotonic() < end:
+        while not self.pool.idle and self._stops < 2 and self._stuck is None and time.monotonic() < end:
             self.wakeup.wait(min(PATIENT_LOOK, end - time.monotonic()))
 
     def _flush(self) -> None:

@@ -46,7 +46,10 @@ class JobFailed(DBQueueError):
 
 
 class JobCancelled(DBQueueError):
-    """Waiting for a job that ended CANCELLED."""
+    """Waiting for a job that ended CANCELLED; and raised inside a running task that somebody wants to end."""
+
+    def __init__(self, text: str = "Somebody wants this job to end.") -> None:
+        super().__init__(text)
 
 
 class WouldNeverFinish(DBQueueError):
@@ -59,6 +62,9 @@ class WorkerLost(DBQueueError):
 
 class DeadlineExceeded(DBQueueError):
     """Raised inside a running task whose ``timeout`` is over, and recorded as the error of its attempt."""
+
+    def __init__(self, text: str = "The task's timeout is over.") -> None:
+        super().__init__(text)
 
 
 class Retry(DBQueueError):

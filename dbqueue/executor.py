@@ -13,8 +13,9 @@ from .definition import Task
 from .encoding import encode
 from .exceptions import Discard, NotStorable, Retry, Snooze, UnknownTask
 from .models import JobStatus
-from .outcome import Outcome, headline
+from .outcome import REQUESTED, Outcome, headline
 from .retry import DEFAULT_BACKOFF, delay_after, from_json, is_one_of
+from .running import Running, current
 
 logger = logging.getLogger("dbqueue.job")
 
@@ -28,7 +29,25 @@ class Executor:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
 
-    def run(self, claim: Claim) -> Outcome:
+    def run(self, claim: Claim, running: Running | None = None) -> Outcome:
+        running = running or Running(claim)
+        token = current.set(running)
+        try:
+            return self._run(claim, running)
+        finally:
+            current.reset(token)
+
+    def give_up(self, claim: Claim, exc: BaseException) -> Outcome:
+        """How an attempt ends whose thread will not come back."""
+        try:
+            task = registry.find(claim.task).for_claim(claim)
+        except UnknownTask as unknown:
+            return Outcome.failed(claim, unknown)
+        outcome = _failing(task, claim, exc)
+        _log(outcome, exc)
+        return outcome
+
+    def _run(self, claim: Claim, running: Running) -> Outcome:
         if claim.is_expired:
             logger.warning("Job %s was not started in time, and is cancelled", claim)
             return Outcome.expired(claim)
@@ -37,9 +56,9 @@ class Executor:
         except UnknownTask as exc:
             return self._unknown(claim, exc)
         try:
-            outcome = self._succeed(task, claim)
+            outcome = self._succeed(task, claim, running)
         except BaseException as exc:  # noqa: BLE001  sys.exit() in a task ends the task, not the worker
-            outcome = _failing(task, claim, exc)
+            outcome = Outcome.cancelled(claim, exc, REQUESTED) if running.cancelled else _failing(task, claim, exc)
             _log(outcome, exc)
             if outcome.status.is_final:
                 task.ended(claim, self._settings.database, outcome)
@@ -48,9 +67,9 @@ class Executor:
         logger.info("Job %s succeeded", claim)
         return outcome
 
-    def _succeed(self, task: Task[..., object], claim: Claim) -> Outcome:
+    def _succeed(self, task: Task[..., object], claim: Claim, running: Running) -> Outcome:
         task.started(claim, self._settings.database)
-        value = _called(task, claim, self._settings.database)
+        value = running.call(lambda: _called(task, claim, self._settings.database))
         return Outcome.succeeded(claim, self._encoded(value))
 
     def _encoded(self, value: object) -> str | None:

@@ -260,6 +260,22 @@ class Attempt(models.Model):
         return f"attempt {self.number} of job {self.job_id}"
 
 
+class LogLine(models.Model):
+    """A line that a running task has logged with its job."""
+
+    job = models.ForeignKey(Job, models.CASCADE, related_name="log_line_set")
+    attempt = models.PositiveIntegerField(help_text=_("In which attempt; counted from 1."))
+    made_at = models.DateTimeField()
+    text = models.TextField()
+
+    class Meta:
+        default_permissions = ()
+        ordering = ("id",)
+
+    def __str__(self) -> str:
+        return self.text
+
+
 class Limit(models.Model):
     """One key of a limit: the row that claims lock to count under it, and when jobs of a rate started."""
 

@@ -73,6 +73,9 @@ def _reason(text: str) -> str:
     return storable_text(text)[:REASON_LENGTH]
 
 
+REQUESTED = "cancelled on request"
+"""The reason of a job that was cancelled while it ran."""
+
 EXPIRED = "expired"
 """The reason of a job that had not been started in time."""
 

@@ -9,12 +9,16 @@ from typing import Any, Generic, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 from django.db import connections
+from django.utils import timezone
 
 from . import registry
 from .claim import Claim
 from .conf import Settings
+from .encoding import storable_text
 from .exceptions import JobCancelled, JobDoesNotExist, JobFailed, ResultNotReady, WouldNeverFinish
-from .models import Job, JobStatus
+from .models import Job, JobStatus, LogLine
+from .running import Running, current
+from .store import store_for
 
 R = TypeVar("R")
 
@@ -23,6 +27,8 @@ LAST_LOOK = 0.25
 """Seconds between two looks of a waiting ``get()``: they double from the first to the last."""
 
 MAX_ID = 2**63 - 1
+
+MESSAGE_LENGTH = 200
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +143,27 @@ class JobResult(Generic[R]):
             time.sleep(min(pause, left))
             pause = min(2 * pause, LAST_LOOK)
 
+    def cancel(self, *, interrupt: bool = False) -> bool:
+        """Ask for the job's end, in the caller's transaction. Returns whether there was anything to end.
+
+        One that waits is CANCELLED at once. One that runs learns it from ``context.cancelled``; with ``interrupt``
+        JobCancelled is raised inside it, too. It ends CANCELLED if it raises anything after that, or comes back for
+        another attempt; what it returns nevertheless stands.
+        """
+        asked = store_for(self.database).request_cancel([int(self.id)], interrupt=interrupt)
+        self.refresh()
+        return any(asked)
+
+    async def acancel(self, *, interrupt: bool = False) -> bool:
+        """The same as cancel(), from async code."""
+        return await sync_to_async(self.cancel)(interrupt=interrupt)
+
+    @property
+    def log(self) -> list[str]:
+        """The lines that the job has logged so far, of all its attempts, oldest first."""
+        lines = LogLine.objects.using(self.database).filter(job_id=int(self.id))
+        return list(lines.values_list("text", flat=True))
+
     def _ended_by_now(self) -> bool:
         if not self.is_finished:
             self.refresh()
@@ -199,10 +226,11 @@ def from_row(job: Job) -> JobResult[Any]:
 
 @dataclass(frozen=True, slots=True)
 class Context:
-    """What a running task that takes a context is told of its own job."""
+    """What a running task is told of its own job, and what it tells."""
 
     claim: Claim
     database: str
+    _running: Running | None = field(default=None, compare=False, repr=False)
 
     @property
     def attempt(self) -> int:
@@ -213,3 +241,52 @@ class Context:
     def task_result(self) -> JobResult[Any]:
         """The job as it stands in the database now."""
         return get_result(self.claim.job_id, database=self.database)
+
+    @property
+    def deadline(self) -> datetime.datetime | None:
+        """When the task's ``timeout`` will be over, by this host's clock; None without one."""
+        return None if self._running is None else self._running.deadline
+
+    def remaining(self) -> float | None:
+        """Seconds until the deadline, never below zero; None without one."""
+        deadline = self.deadline
+        return None if deadline is None else max(0.0, (deadline - timezone.now()).total_seconds())
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether somebody wants this job to end. Known within about a second."""
+        return self._running is not None and self._running.cancelled
+
+    def raise_if_cancelled(self) -> None:
+        """Raises JobCancelled if somebody wants this job to end: a good place to stop."""
+        if self.cancelled:
+            raise JobCancelled
+
+    def progress(self, done: float, total: float | None = None, message: str = "") -> None:
+        """Tell how far the job is: ``done`` of ``total``, in whatever unit, and a few words (at most 200 characters).
+
+        Cheap to call often: the row gets the latest word about twice a second, and the last one at the end. Raises
+        ValueError.
+        """
+        for name, value in (("done", done), ("total", total)):
+            is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+            if not (is_number and value >= 0) and not (name == "total" and value is None):  # type: ignore[operator]
+                raise ValueError(f"{name} is {value!r}; it must be a finite number, not below zero.")
+        if not isinstance(message, str) or len(message) > MESSAGE_LENGTH:
+            raise ValueError(f"message is {message!r}; it must be text of at most {MESSAGE_LENGTH} characters.")
+        if self._running is not None:
+            self._running.tell_progress(done, total, storable_text(message))
+
+    def log(self, message: str, *args: object) -> None:
+        """Keep a line with the job, formatted as by ``logging``: ``context.log("Read %d rows", n)``.
+
+        At most 1,000 lines of an attempt are kept, and 2,000 characters of a line.
+        """
+        if self._running is not None:
+            self._running.log(str(message) % args if args else str(message))
+
+
+def current_context() -> Context | None:
+    """The context of the job that this code runs in; None outside of any."""
+    running = current.get()
+    return None if running is None else Context(running.claim, Settings.load().database, running)

@@ -16,6 +16,7 @@ from .connections import renew
 from .executor import Executor
 from .outcome import Outcome
 from .results import JobResult, get_result
+from .running import Running
 from .store import store_for
 
 logger = logging.getLogger("dbqueue.testing")
@@ -44,8 +45,10 @@ def run_jobs(*, limit: int | None = None) -> list[JobResult[Any]]:
             claims = store.claim(worker_id, 1, Selection(closed=store.closed_queues(), ageing=settings.priority_ageing))
             if not claims:
                 break
-            outcome = _run(executor, claims[0])
+            running = Running(claims[0])
+            outcome = _run(executor, claims[0], running)
             store.finish([outcome])
+            store.write_reports([running])
             store.unblock({key} if (key := claims[0].concurrency_key) else ())
             results.append(get_result(claims[0].job_id))
             if outcome.failure and outcome.failure.exception_class_path == "builtins.KeyboardInterrupt":
@@ -55,12 +58,12 @@ def run_jobs(*, limit: int | None = None) -> list[JobResult[Any]]:
     return results
 
 
-def _run(executor: Executor, claim: Claim) -> Outcome:
+def _run(executor: Executor, claim: Claim, running: Running) -> Outcome:
     with ExitStack() as stack:
         held = [connection for connection in connections.all(initialized_only=True) if connection.in_atomic_block]
         for connection in held:
             stack.enter_context(_transaction_of_the_caller(connection, claim))
-        outcome = executor.run(claim)
+        outcome = executor.run(claim, running)
         for connection in connections.all(initialized_only=True):
             if connection not in held:
                 _mend(connection, claim)

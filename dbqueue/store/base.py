@@ -28,6 +28,7 @@ from .deletion import Deletion
 from .limits import Candidate, Limits
 from .listener import ANY_QUEUE, Listener
 from .queues import Queues
+from .reports import Reports
 from .uniqueness import Uniqueness
 from .workers import WorkerRows
 
@@ -96,7 +97,7 @@ class Locking(NamedTuple):
     converted: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]
 
 
-class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues):
+class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues, Reports):
     """The operations on the jobs of one database."""
 
     LOCK: Mapping[str, Any] = MappingProxyType({"skip_locked": True})

@@ -10,9 +10,7 @@ from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from ..models import WAITING, Attempt, Job, JobQuerySet, JobStatus, UniqueScope, Worker
-
-REQUESTED = "cancelled on request"
-"""The reason of a job that was cancelled while it ran."""
+from ..outcome import REQUESTED
 
 BATCH = 500
 """Rows that one promotion, rescue or batch of pruning takes in one transaction."""

@@ -18,6 +18,7 @@ from . import (
     chaos_tasks,  # noqa: F401  those of tests.chaos are found through this module
     django_tasks,  # noqa: F401  those of django.tasks are found through this module
     retry_tasks,  # noqa: F401  those that fail are found through this module
+    running_tasks,  # noqa: F401  those that take their time are found through this module
 )
 from .models import Mark
 

@@ -1,0 +1,219 @@
+"""One attempt while it runs in this process: what it is asked from outside, and what it tells of itself."""
+
+import asyncio
+import contextvars
+import ctypes
+import datetime
+import logging
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
+
+from django.db import connections
+from django.utils import timezone
+
+from .claim import Claim
+from .encoding import storable_text
+from .exceptions import DeadlineExceeded, JobCancelled
+
+logger = logging.getLogger("dbqueue.job")
+
+R = TypeVar("R")
+
+INTERRUPTS = (DeadlineExceeded, JobCancelled)
+"""What may be raised in a job's thread from outside."""
+
+MOST_LINES = 1000
+"""Lines of log that are kept of one attempt."""
+
+LINE_LENGTH = 2000
+"""Characters of a line that are kept."""
+
+SQL_PATIENCE = 5.0
+"""Seconds in which a server must take the request to cancel a statement, where the driver can be told."""
+
+current: "contextvars.ContextVar[Running | None]" = contextvars.ContextVar("dbqueue_running", default=None)
+
+
+class Line(NamedTuple):
+    """One line that a task has logged, by this host's clock."""
+
+    made_at: datetime.datetime
+    text: str
+
+
+class Running:
+    """An attempt in the hands of a thread. That thread writes it; a monitor reads it, and may interrupt.
+
+    ``ended`` and ``sending`` keep an interrupt out of whatever the thread does after the task. Who interrupts says so
+    in ``sending`` before he looks at ``ended``; the thread says ``ended`` before it looks at ``sending``. So either
+    the interrupt is not sent, or the thread waits for it and takes it away.
+    """
+
+    __slots__ = (
+        "_logged",
+        "_loop",
+        "_on_report",
+        "_task",
+        "_thread_id",
+        "_wrappers",
+        "began",
+        "cancelled",
+        "claim",
+        "deadline",
+        "ended",
+        "hard_timeout",
+        "interrupted_by",
+        "is_overdue",
+        "lines",
+        "progress",
+        "progress_told",
+        "sending",
+        "timeout",
+    )
+
+    def __init__(self, claim: Claim, on_report: Callable[[], None] = lambda: None) -> None:
+        options = claim.options if claim.options_json is not None else {}
+        self.claim = claim
+        self.timeout: float | None = options.get("timeout")
+        self.hard_timeout: float | None = options.get("hard_timeout")
+        self.deadline: datetime.datetime | None = None
+        self.began = 0.0
+        """time.monotonic() at the start; 0 before."""
+        self.ended = self.sending = False
+        self.cancelled = False
+        """Whether somebody has asked for its end."""
+        self.interrupted_by: type[BaseException] | None = None
+        self.is_overdue = False
+        self.progress: dict[str, Any] | None = None
+        self.progress_told: dict[str, Any] | None = None
+        self.lines: deque[Line] = deque()
+        self._logged = 0
+        self._on_report = on_report
+        self._thread_id = 0
+        self._wrappers: list[Any] = []
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+
+    # On the job's thread
+
+    def call(self, function: Callable[[], R]) -> R:
+        """Call ``function`` where it can be interrupted; when this returns or raises, nothing can be any more."""
+        self._begin()
+        try:
+            return function()
+        except INTERRUPTS:
+            raise
+        except BaseException as exc:
+            if self.interrupted_by is not None:
+                # As the driver's error, where a statement was cancelled.
+                raise self.interrupted_by from exc
+            raise
+        finally:
+            # The first thing, and nothing that Python might interrupt.
+            self.ended = True
+            try:
+                self._take_away()
+            except INTERRUPTS:
+                self._take_away()
+
+    async def call_async(self, coroutine: Any) -> Any:
+        """The same for a coroutine, whose event loop may be on another thread."""
+        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        try:
+            return await coroutine
+        except asyncio.CancelledError:
+            if self.interrupted_by is not None:
+                raise self.interrupted_by from None
+            raise
+        finally:
+            self._loop = None
+
+    def tell_progress(self, done: float, total: float | None, message: str) -> None:
+        self.progress = {"done": done, "total": total, "message": message, "at": timezone.now().isoformat()}
+        self._on_report()
+
+    def log(self, text: str) -> None:
+        self._logged += 1
+        if self._logged > MOST_LINES + 1:
+            return
+        if self._logged == MOST_LINES + 1:
+            text = f"More than {MOST_LINES} lines: what follows is not kept."
+        self.lines.append(Line(timezone.now(), storable_text(text)[:LINE_LENGTH]))
+        self._on_report()
+
+    def _begin(self) -> None:
+        self._thread_id = threading.get_ident()
+        self._wrappers = [connections[alias] for alias in connections]
+        self.began = time.monotonic()
+        if self.timeout is not None:
+            self.deadline = timezone.now() + datetime.timedelta(seconds=self.timeout)
+
+    def _take_away(self) -> None:
+        while self.sending:
+            time.sleep(0.0005)
+        if self.interrupted_by is not None:
+            _raise_in(self._thread_id, None)
+
+    # From outside
+
+    def seconds_left(self) -> float | None:
+        """Until the next of its two limits that is still to be kept; None without any."""
+        if not self.began:
+            return None
+        limits = [] if self.timeout is None or self.interrupted_by is not None else [self.timeout]
+        if self.hard_timeout is not None:
+            limits.append(self.hard_timeout)
+        return min(limits) - (time.monotonic() - self.began) if limits else None
+
+    @property
+    def has_reports(self) -> bool:
+        return bool(self.lines) or self.progress is not self.progress_told
+
+    def interrupt(self, kind: type[BaseException]) -> None:
+        """Raise ``kind`` in the task, and cancel the SQL that it may be waiting for. Only the first one counts."""
+        self.sending = True
+        try:
+            if self.ended or self.interrupted_by is not None:
+                return
+            self.interrupted_by = kind
+            if not self._cancel_task():
+                _raise_in(self._thread_id, kind)
+            for wrapper in self._wrappers:
+                _cancel_sql(wrapper)
+        finally:
+            self.sending = False
+
+    def _cancel_task(self) -> bool:
+        loop, task = self._loop, self._task
+        if loop is None or task is None:
+            return False
+        with suppress(RuntimeError):  # it has closed meanwhile
+            loop.call_soon_threadsafe(task.cancel)
+        return True
+
+
+def _raise_in(thread_id: int, kind: type[BaseException] | None) -> None:
+    """Have Python raise ``kind`` in a thread as soon as it executes bytecode there; None takes that back."""
+    what = None if kind is None else ctypes.py_object(kind)
+    ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), what)
+
+
+def _cancel_sql(wrapper: Any) -> None:
+    """Ask the server to cancel what this connection executes, as its own protocol does it: also through a pooler."""
+    raw = wrapper.connection
+    if raw is None:
+        return
+    try:
+        if wrapper.vendor == "sqlite":
+            raw.interrupt()
+        elif hasattr(raw, "cancel_safe"):
+            raw.cancel_safe(timeout=SQL_PATIENCE)
+        elif wrapper.vendor == "postgresql":
+            raw.cancel()
+    except Exception as exc:  # noqa: BLE001  a connection that is just being closed may raise its driver's own errors
+        logger.debug("SQL of a job could not be cancelled: %s", exc)

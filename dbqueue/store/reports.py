@@ -1,0 +1,68 @@
+"""What running jobs tell of themselves, and what is asked of them."""
+
+import datetime
+from collections.abc import Collection, Iterable
+from typing import NamedTuple
+
+from ..models import CANCELLABLE, JobStatus, LogLine
+from ..running import Running
+from .database import Database
+from .listener import ANY_QUEUE
+
+
+class Asked(NamedTuple):
+    """How many jobs were cancelled at once, and how many of those that run were asked to end."""
+
+    cancelled: int
+    asked: int
+
+
+class Reports(Database):
+    """Progress and log lines on their way in, requests to cancel on their way out."""
+
+    def request_cancel(
+        self, ids: Collection[int], *, interrupt: bool = False, now: datetime.datetime | None = None
+    ) -> Asked:
+        """Cancel jobs that wait, and ask those that run to end; what has ended is left alone."""
+        now = now or self.clock()
+        with self.atomic():
+            # Locked first, or one might be claimed or given back between two statements and escape both.
+            rows = self.jobs.leaving(CANCELLABLE | {JobStatus.RUNNING}, ids).order_by("id").select_for_update()
+            states = dict(rows.values_list("id", "status"))
+            running = [pk for pk, status in states.items() if status == JobStatus.RUNNING]
+            waiting = [pk for pk, status in states.items() if status != JobStatus.RUNNING]
+            self.jobs.leaving(CANCELLABLE, waiting).update(
+                status=JobStatus.CANCELLED, finished_at=now, unique_key=None, cancel_requested_at=now
+            )
+            self.jobs.leaving({JobStatus.RUNNING}, running).update(cancel_requested_at=now, cancel_interrupts=interrupt)
+            if running:
+                self.call_workers({ANY_QUEUE})
+        return Asked(len(waiting), len(running))
+
+    def cancel_requests(self, ids: Iterable[int]) -> list[tuple[int, int, bool]]:
+        """(id, lease, whether to interrupt it) of those of these jobs that run and that somebody wants to end."""
+        asked = self.jobs.leaving({JobStatus.RUNNING}, list(ids)).filter(cancel_requested_at__isnull=False)
+        return list(asked.values_list("id", "lease", "cancel_interrupts"))
+
+    def write_reports(self, jobs: Collection[Running]) -> None:
+        """Write the progress and the log lines that these jobs have told since the last time.
+
+        Under the fence of the lease alone: what is told last may come after the outcome.
+        """
+        told = [(job, job.progress, list(job.lines)) for job in jobs]
+        with self.atomic():
+            for job, progress, _ in told:
+                if progress is not job.progress_told:
+                    self.jobs.filter(pk=job.claim.job_id, lease=job.claim.lease).update(progress=progress)
+            ids = [job.claim.job_id for job, _, lines in told if lines]
+            there = set(self.jobs.filter(pk__in=ids).values_list("id", flat=True)) if ids else set()
+            LogLine.objects.using(self.alias).bulk_create(
+                LogLine(job_id=job.claim.job_id, attempt=job.claim.attempt, made_at=line.made_at, text=line.text)
+                for job, _, lines in told
+                for line in lines
+                if job.claim.job_id in there
+            )
+        for job, progress, lines in told:
+            job.progress_told = progress
+            for _ in lines:
+                job.lines.popleft()

@@ -18,8 +18,10 @@ __all__ = [
     "Task",
     "Unique",
     "aenqueue",
+    "cron",
     "enqueue",
     "enqueue_many",
+    "every",
     "get_result",
     "task",
 ]
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from .options import Unique
     from .results import Context, JobResult, get_result
     from .retry import Exponential
+    from .schedule import cron, every
 
 _HOME = {
     "Concurrency": "limits",
@@ -45,8 +48,10 @@ _HOME = {
     "Signature": "definition",
     "Task": "definition",
     "aenqueue": "definition",
+    "cron": "schedule",
     "enqueue": "definition",
     "enqueue_many": "definition",
+    "every": "schedule",
     "get_result": "results",
     "task": "definition",
 }

@@ -26,6 +26,7 @@ from .coming_back import ComingBack, uncounted
 from .database import BATCH, key_after
 from .deletion import Deletion
 from .listener import ANY_QUEUE, Listener
+from .schedules import ScheduleRows
 from .workers import WorkerRows
 
 CLAIMED_COLUMNS = (
@@ -87,7 +88,7 @@ class Locking(NamedTuple):
     converted: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]
 
 
-class Store(WorkerRows, ComingBack, Deletion):
+class Store(WorkerRows, ComingBack, Deletion, ScheduleRows):
     """The operations on the jobs of one database."""
 
     LOCK: Mapping[str, Any] = MappingProxyType({"skip_locked": True})

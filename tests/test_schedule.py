@@ -237,7 +237,7 @@ def test_a_task_has_its_schedules_by_name() -> None:
     hourly = dbqueue.every(hours=1, kwargs={"kind": "hourly"}, name="hourly")
     other = dbqueue.every(hours=2, args=["other"])
 
-    task = Task(report, name="report", schedule=[daily, hourly, other])
+    task: Task[Any, Any] = Task(report, name="report", schedule=[daily, hourly, other])
 
     assert task.schedules == {"report": daily, "report:hourly": hourly, "report:3": other}
     assert Task(report, name="report", schedule=daily).schedules == {"report": daily}
@@ -281,7 +281,7 @@ def test_a_bad_option_is_named(options: Any, words: str) -> None:
 
 
 def test_a_schedule_is_the_decorators_alone() -> None:
-    task = Task(report, name="report")
+    task: Task[Any, Any] = Task(report, name="report")
     options: Any = {"schedule": dbqueue.every(hours=1)}
     with pytest.raises(InvalidTask, match="There is no option 'schedule'"):
         task.using(**options)

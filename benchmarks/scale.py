@@ -6,7 +6,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from django.db import connection
 
@@ -27,29 +27,44 @@ READY = 3_700
 
 _INSERT = """
     INSERT INTO dbqueue_job (task, args, kwargs, queue_name, priority, status, run_after, backend, enqueued_at,
-                             started_at, last_attempted_at, finished_at, worker_id, lease, attempt)
+                             started_at, last_attempted_at, finished_at, worker_id, lease, attempt{columns})
     SELECT 'benchmarks.jobs.tasks.noop', '[]', '{{}}', {queue}, 0, '{status}', {run_after}, '', now(),
-           {past}, {past}, {past}, {worker}, {lease}, {lease}
+           {past}, {past}, {past}, {worker}, {lease}, {lease}{values}
     FROM generate_series(1, {number}) AS number
 """
 
 
 class Scene(NamedTuple):
-    """What the table is filled with before ``READY`` jobs are added, and which queues the worker leaves out."""
+    """What the table is filled with before ``READY`` jobs are added, and which queues the worker leaves out.
+
+    ``paused``: left out because somebody paused them.
+    """
 
     title: str
     fill: Callable[[], None]
     excluded: tuple[str, ...] = ()
+    paused: tuple[str, ...] = ()
     holds_snapshot: bool = False
 
 
-def insert(number: int, status: str = "READY", *, queue: str = "'default'", run_after: str = "NULL") -> None:
-    """Insert rows by the server itself; ``queue`` and ``run_after`` are SQL, where ``number`` counts from 1."""
+def insert(
+    number: int, status: str = "READY", *, queue: str = "'default'", run_after: str = "NULL", **others: str
+) -> None:
+    """Insert rows by the server itself; ``queue`` and all that follow are SQL, where ``number`` counts from 1."""
     done = status == "SUCCESSFUL"
     values = {"past": "now() - interval '1 hour'" if done else "NULL", "worker": "1" if done else "NULL"}
     with connection.cursor() as cursor:
         cursor.execute(
-            _INSERT.format(number=number, status=status, queue=queue, run_after=run_after, lease=int(done), **values)
+            _INSERT.format(
+                number=number,
+                status=status,
+                queue=queue,
+                run_after=run_after,
+                lease=int(done),
+                columns="".join(f", {name}" for name in others),
+                values="".join(f", {value}" for value in others.values()),
+                **values,
+            )
         )
 
 
@@ -100,15 +115,53 @@ def scenes(share: float) -> list[Scene]:
             lambda: insert(million // 10, queue="'left out'"),
             excluded=("left out",),
         ),
+        *_limited_scenes(million // 10),
+    ]
+
+
+def _limited_scenes(number: int) -> list[Scene]:
+    """What others' limits, keys and times leave in the table."""
+    later = "now() + number * interval '1 minute'"
+    return [
+        Scene(f"{number:,} ready in a paused queue", lambda: insert(number, queue="'mail'"), paused=("mail",)),
+        Scene(
+            f"{number:,} blocked under one key",
+            lambda: insert(number, "BLOCKED", concurrency_key="'k'", options="""'{"concurrency": 3}'"""),
+        ),
+        Scene(
+            f"{number:,} blocked in as many lines",
+            lambda: insert(number, "BLOCKED", concurrency_key="'k' || number", options="""'{"serial": true}'"""),
+        ),
+        Scene(
+            f"{number:,} that wait for a rate",
+            lambda: insert(number, "SCHEDULED", run_after=later, rate_key="'k'", options="""'{"rate": [1, 60]}'"""),
+        ),
+        Scene(
+            f"{number:,} scheduled, unique, that expire",
+            lambda: insert(
+                number,
+                "SCHEDULED",
+                run_after=later,
+                unique_key="'k' || number",
+                unique_scope="'started'",
+                expires_at=later,
+            ),
+        ),
+        Scene(
+            f"{number:,} to be tried again",
+            lambda: insert(number, "SCHEDULED", run_after=later, max_attempts="5", options="""'{"backoff": 60.0}'"""),
+        ),
     ]
 
 
 def measure(scene: Scene) -> list[dict[int, float]]:
     """Medians of a claim in milliseconds, by its size: of an almost empty table, and of the scene."""
-    return [_timed(Scene("", lambda: None, scene.excluded)), _timed(scene)]
+    return [_timed(scene._replace(fill=lambda: None, holds_snapshot=False)), _timed(scene)]
 
 
 def _timed(scene: Scene) -> dict[int, float]:
+    from dbqueue.claim import Selection
+
     empty()
     with snapshot() if scene.holds_snapshot else _nothing():
         scene.fill()
@@ -116,7 +169,7 @@ def _timed(scene: Scene) -> dict[int, float]:
         if not scene.holds_snapshot:
             with connection.cursor() as cursor:
                 cursor.execute("VACUUM ANALYZE dbqueue_job")
-        return _claims(scene.excluded)
+        return _claims(Selection(exclude=scene.excluded, closed=dict.fromkeys(scene.paused, 0)))
 
 
 @contextmanager
@@ -124,8 +177,8 @@ def _nothing() -> Iterator[None]:
     yield
 
 
-def _claims(excluded: tuple[str, ...]) -> dict[int, float]:
-    from dbqueue.claim import Bookmark, Selection
+def _claims(selection: Any) -> dict[int, float]:
+    from dbqueue.claim import Bookmark
     from dbqueue.store import store_for
 
     store, worker, bookmark, medians = store_for("default"), register(), Bookmark(), {}
@@ -133,7 +186,7 @@ def _claims(excluded: tuple[str, ...]) -> dict[int, float]:
         times = []
         for _ in range(CLAIMS[size] * 11 // 10):
             began = time.perf_counter()
-            claims = store.claim(worker, size, Selection(exclude=excluded), bookmark=bookmark)
+            claims = store.claim(worker, size, selection, bookmark=bookmark)
             times.append(time.perf_counter() - began)
             if len(claims) != size:
                 raise RuntimeError(f"a claim of {size} brought {len(claims)}")

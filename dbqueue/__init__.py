@@ -19,10 +19,13 @@ __all__ = [
     "Unique",
     "aenqueue",
     "cron",
+    "drain",
     "enqueue",
     "enqueue_many",
     "every",
     "get_result",
+    "pause",
+    "resume",
     "task",
 ]
 
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
     from .exceptions import Discard, Retry, Snooze
     from .limits import Concurrency, Rate
     from .options import Unique
+    from .queues import drain, pause, resume
     from .results import Context, JobResult, get_result
     from .retry import Exponential
     from .schedule import cron, every
@@ -49,10 +53,13 @@ _HOME = {
     "Task": "definition",
     "aenqueue": "definition",
     "cron": "schedule",
+    "drain": "queues",
     "enqueue": "definition",
     "enqueue_many": "definition",
     "every": "schedule",
     "get_result": "results",
+    "pause": "queues",
+    "resume": "queues",
     "task": "definition",
 }
 

@@ -3,7 +3,8 @@
 import datetime
 import json
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 
@@ -81,6 +82,8 @@ class Bookmark:
         """By queue ("" where the order goes through all queues): priority and id of the last job that was claimed."""
         self.nothing_left = False
         """Whether the last look was one from the start and found less than was asked for."""
+        self.put_aside = False
+        """Whether limits put aside what the last claim found: then there may be more behind it."""
         self._good_until = 0.0
 
     def is_good(self) -> bool:
@@ -95,10 +98,16 @@ class Bookmark:
 
 @dataclass(frozen=True, slots=True)
 class Selection:
-    """Which queues a worker serves: those in ``include`` (empty: all) but for those in ``exclude``."""
+    """Which queues a worker serves: those in ``include`` (empty: all) but for those in ``exclude``.
+
+    Of a queue that is ``closed`` only jobs up to an id may start, of one that is paused none (0). ``ageing`` is the
+    setting PRIORITY_AGEING, in seconds; 0: priorities stand as they are.
+    """
 
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    closed: Mapping[str, int] = field(default_factory=dict)
+    ageing: float = 0.0
 
     def serves(self, queue_name: str) -> bool:
         return (not self.include or queue_name in self.include) and queue_name not in self.exclude

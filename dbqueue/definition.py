@@ -23,7 +23,7 @@ from .models import NAME_LENGTH, JobStatus
 from .options import Call, JobOptions, Moment, Options
 from .results import Context, JobResult, get_result
 from .schedule import Periodic, named
-from .store import store_for
+from .store import Entered, store_for
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -389,7 +389,7 @@ def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
     if any(draft.unique_key for draft in drafts):
         entered = store.enqueue_unique(drafts)
     else:
-        entered = [(pk, enqueued_at, False) for pk, enqueued_at in store.enqueue(drafts)]
+        entered = [Entered(pk, enqueued_at, exists=False) for pk, enqueued_at in store.enqueue(drafts)]
     made = [
         _existing(pk, alias) if exists else _new(draft, pk, enqueued_at, alias)
         for draft, (pk, enqueued_at, exists) in zip(drafts, entered, strict=True)

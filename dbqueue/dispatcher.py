@@ -7,9 +7,9 @@ import random
 import socket
 import time
 import uuid
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from django.core.cache import caches
 from django.db import Error, OperationalError
@@ -72,7 +72,8 @@ class Dispatcher:
         self.pool = Pool(settings.threads, self.run_job, self.wakeup.set, _keep_caches)
         self.completer = Completer(self.store, self.wakeup.set)
         self.heartbeat = Heartbeat(self.store, settings.heartbeat_timeout, self.wakeup.set)
-        self.maintenance = Maintenance(self.store, settings, self._work_arrived, self.wakeup.set)
+        self.selection = replace(mode.selection, ageing=settings.priority_ageing)
+        self.maintenance = Maintenance(self.store, settings, self._work_arrived, self.wakeup.set, self._close)
         self.notifier = Notifier(self.store, self._work_arrived, self.wakeup.set)
         self.services: tuple[Service, ...] = (self.completer, self.heartbeat, self.maintenance)
         if settings.listen:
@@ -131,6 +132,8 @@ class Dispatcher:
             self.maintenance.wake()
         if not claims and was_idle and self._nothing_will_come(nobody_to_rescue):
             self._finished = True
+        elif self.bookmark.put_aside and self._room():
+            return  # behind what limits have put aside there may be more
         elif not claims or self.bookmark.nothing_left or not self._room():
             self._rest()
 
@@ -182,7 +185,7 @@ class Dispatcher:
         claims = self.store.claim(
             self.worker_id,
             room,
-            self.mode.selection,
+            self.selection,
             free=self.pool.free,
             last_chance=self.isolation.last_chance,
             bookmark=self.bookmark,
@@ -318,8 +321,15 @@ class Dispatcher:
                     raise
                 self._lost_database(exc)
 
+    def _close(self, queues: Mapping[str, int]) -> None:
+        """These queues are paused or drained, each up to an id; all others are open."""
+        if queues != self.selection.closed:
+            self.selection = replace(self.selection, closed=queues)
+            self.wakeup.set()
+
     def _start(self) -> None:
         self._register()
+        self._close(self.store.closed_queues())
         self._on_start()
         for service in self.services:
             service.start()

@@ -235,7 +235,9 @@ def task_result(job: JobResult[Any], task: "DeclaredTask[..., Any] | None" = Non
     if job.status is JobStatus.SUCCESSFUL:
         _set_return_value(result, job.return_value)
     elif job.status is JobStatus.CANCELLED:
-        result.errors.append(_error(Failure.of(JobCancelled(f"Job {job.id} was cancelled{job.reason and f': {job.reason}'}."))))
+        result.errors.append(
+            _error(Failure.of(JobCancelled(f"Job {job.id} was cancelled{job.reason and f': {job.reason}'}.")))
+        )
     return result
 
 

@@ -1,6 +1,7 @@
 """A job that was checked and not yet inserted."""
 
 import datetime
+import json
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -42,6 +43,10 @@ class Draft:
     rate_key: str | None = None
     schedule_id: int | None = None
     slot: datetime.datetime | None = None
+
+    @property
+    def options(self) -> dict[str, Any] | None:
+        return None if self.options_json is None else json.loads(self.options_json)
 
     @property
     def counts_from_now(self) -> bool:

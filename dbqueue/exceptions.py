@@ -17,6 +17,10 @@ class InvalidTask(DBQueueError, ValueError):
     """A task that can't be declared so, or an option of ``using()`` that is not allowed."""
 
 
+class InvalidQueue(DBQueueError, ValueError):
+    """What is no queue's name, or a reason that can't be kept."""
+
+
 class UnknownTask(DBQueueError, LookupError):
     """A name under which no task is registered in this process."""
 
@@ -69,7 +73,7 @@ class Retry(DBQueueError):
 
 
 class Snooze(DBQueueError):
-    """Raised by a task: not now, run me in ``delay`` seconds (or a timedelta). No attempt is used. Raises ValueError."""
+    """Raised by a task: run me again in ``delay`` seconds (or a timedelta). No attempt is used. Raises ValueError."""
 
     def __init__(self, delay: "float | datetime.timedelta") -> None:
         self.delay = seconds(delay, "delay")

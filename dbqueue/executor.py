@@ -84,7 +84,7 @@ def _failing(task: Task[..., object], claim: Claim, exc: BaseException) -> Outco
         return Outcome.failed(claim, exc)
     try:
         delay = _delay(task, claim, exc)
-    except Exception as broken:  # noqa: BLE001  a task's own backoff function may raise anything
+    except Exception as broken:
         logger.exception("The backoff of job %s could not be told: it fails", claim, exc_info=broken)
         return Outcome.failed(claim, exc)
     return Outcome.retried(claim, exc, delay)

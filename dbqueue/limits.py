@@ -37,8 +37,8 @@ class Rate:
     """At most so many jobs with one ``key`` start in a while, over all workers; the others wait.
 
     ``rate`` is a number per second, minute, hour or day: ``"5/s"``, ``"100/m"``. ``burst`` (default: that number) is
-    how many may start at once: no more than ``burst`` start in any ``burst / rate`` of time, so 100/m with a burst of 10
-    means at most 10 in any 6 seconds. Without a key it is the task's name. Raises ValueError.
+    how many may start at once: no more than ``burst`` start in any ``burst / rate`` of time. So 100/m with a burst of
+    10 means at most 10 in any 6 seconds. Without a key it is the task's name. Raises ValueError.
     """
 
     rate: str
@@ -101,7 +101,7 @@ class Window:
         """When the oldest start will have left the window (seconds since the epoch); now, if there is room."""
         if self.room or not self._starts:
             return self._now
-        return (min(self._starts) + SLICES + 1) * self._length
+        return (min(self._starts) + SLICES + 1.01) * self._length
 
     @property
     def starts(self) -> dict[str, int]:

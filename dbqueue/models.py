@@ -163,7 +163,9 @@ class Job(models.Model):
     earlier_attempts = models.PositiveIntegerField(
         default=0, db_default=0, help_text=_("Attempts before an operator's last retry: not counted any more.")
     )
-    options = models.JSONField(null=True, blank=True, help_text=_("What else was asked for; docs/features.md names it."))
+    options = models.JSONField(
+        null=True, blank=True, help_text=_("What else was asked for; docs/features.md names it.")
+    )
     expires_at = models.DateTimeField(null=True, blank=True, help_text=_("Not started by then, it is cancelled."))
 
     unique_key = models.CharField(max_length=KEY_LENGTH, null=True, blank=True)
@@ -173,7 +175,10 @@ class Job(models.Model):
         max_length=KEY_LENGTH, null=True, blank=True, help_text=_("Of the jobs with this key only some run at once.")
     )
     rate_key = models.CharField(
-        max_length=KEY_LENGTH, null=True, blank=True, help_text=_("Of the jobs with this key only some start in a while.")
+        max_length=KEY_LENGTH,
+        null=True,
+        blank=True,
+        help_text=_("Of the jobs with this key only some start in a while."),
     )
 
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
@@ -207,7 +212,12 @@ class Job(models.Model):
                 name="dbqueue_job_concurrency",
             ),
             models.Index(
-                fields=["expires_at"], condition=Q(expires_at__isnull=False, status__in=WAITING_LIST), name="dbqueue_job_expires"
+                fields=["concurrency_key", "-priority", "id"], condition=Q(status="BLOCKED"), name="dbqueue_job_blocked"
+            ),
+            models.Index(
+                fields=["expires_at"],
+                condition=Q(expires_at__isnull=False, status__in=WAITING_LIST),
+                name="dbqueue_job_expires",
             ),
             models.Index(
                 fields=["schedule_id"],

@@ -1,4 +1,4 @@
-"""What can be said about a task's jobs, beside the arguments: where they wait, when they run, how often they are tried."""
+"""What can be said about a task's jobs beside the arguments: where they wait, when they run, how often."""
 
 import datetime
 import hashlib
@@ -85,9 +85,9 @@ class Options:
     ``timeout`` seconds after its start DeadlineExceeded is raised inside a run; ``hard_timeout`` seconds after it, the
     worker process is ended where the run has not.
 
-    ``unique``, ``concurrency``, ``rate`` and ``serial`` (a key: its jobs run one at a time, in the order of their enqueue)
-    keep jobs from others' way. With ``durable`` a job is written on a connection of its own, and survives the rollback
-    of the caller's transaction.
+    ``unique``, ``concurrency``, ``rate`` and ``serial`` (a key, whose jobs run one at a time, in the order of their
+    enqueue) keep jobs out of each other's way. With ``durable`` a job is written on a connection of its own, and
+    survives the rollback of the caller's transaction.
     """
 
     queue_name: str = DEFAULT_QUEUE
@@ -306,5 +306,3 @@ def _arguments_of(key: Any) -> list[str]:
         fields = [field for _, field, _, _ in string.Formatter().parse(key) if field is not None]
         return [field.split(".")[0].split("[")[0] for field in fields]
     return []
-
-

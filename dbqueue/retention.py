@@ -49,9 +49,11 @@ class Sweep:
     def step(self) -> bool:
         """Delete one batch. Returns whether there may be more."""
         if self._after_id is None:
-            workers = 0 if self._dry_run else self._store.prune_workers(self._cutoffs[JobStatus.FAILED])
+            if self._dry_run:
+                return False
+            workers = self._store.prune_workers(self._cutoffs[JobStatus.FAILED])
             self.workers += workers
-            return workers > 0
+            return workers > 0 or self._store.prune_limits(self._store.clock()) > 0
         pruned = self._store.prune(self._cutoffs, self._after_id, dry_run=self._dry_run)
         self.deleted += pruned.deleted
         self.refused += pruned.refused

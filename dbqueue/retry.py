@@ -72,4 +72,3 @@ def is_one_of(error: BaseException, paths: list[str]) -> bool:
 
 def path_of(cls: type) -> str:
     return f"{cls.__module__}.{cls.__qualname__}"
-

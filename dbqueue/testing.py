@@ -10,7 +10,7 @@ from typing import Any
 from django.db import DatabaseError, Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from .claim import Claim
+from .claim import Claim, Selection
 from .conf import Settings
 from .connections import renew
 from .executor import Executor
@@ -41,11 +41,12 @@ def run_jobs(*, limit: int | None = None) -> list[JobResult[Any]]:
         while limit is None or len(results) < limit:
             while store.promote():
                 pass
-            claims = store.claim(worker_id, 1)
+            claims = store.claim(worker_id, 1, Selection(closed=store.closed_queues(), ageing=settings.priority_ageing))
             if not claims:
                 break
             outcome = _run(executor, claims[0])
             store.finish([outcome])
+            store.unblock({key} if (key := claims[0].concurrency_key) else ())
             results.append(get_result(claims[0].job_id))
             if outcome.failure and outcome.failure.exception_class_path == "builtins.KeyboardInterrupt":
                 raise KeyboardInterrupt  # who runs the tests wants them to end

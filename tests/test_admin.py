@@ -23,7 +23,7 @@ from dbqueue.admin import JobAdmin, WorkerAdmin
 from dbqueue.claim import Claim
 from dbqueue.console.base import MOST_COUNTED
 from dbqueue.exceptions import NotStorable
-from dbqueue.models import FINAL, Attempt, Job, JobStatus, Worker
+from dbqueue.models import CANCELLABLE, FINAL, Attempt, Job, JobStatus, Worker
 from dbqueue.outcome import Outcome
 from dbqueue.store import store_for
 
@@ -101,6 +101,11 @@ def a_job(status: JobStatus, message: str = "m") -> Job:
             store.finish([Outcome.failed(a_claim(), ValueError(message))])
         case JobStatus.CANCELLED:
             store.cancel([job_id])
+        case JobStatus.BLOCKED:
+            store.cancel([job_id])
+            ids = [int(tasks.fail_with.using(concurrency=1).enqueue(message).id) for _ in range(2)]
+            store.claim(a_worker(), 2)
+            job_id = ids[1]
     job = Job.objects.get(pk=job_id)
     assert job.status == status
     return job
@@ -456,7 +461,7 @@ def test_a_job_in_any_state_has_a_page_with_the_buttons_that_apply(operator: Cli
 
     assert f'class="dbqueue-state dbqueue-{status.lower()}">{status.label}<' in html
     assert ("retry_form" in html) == (status in {JobStatus.FAILED, JobStatus.CANCELLED})
-    assert ("cancel_form" in html) == (status in {JobStatus.READY, JobStatus.SCHEDULED})
+    assert ("cancel_form" in html) == (status in CANCELLABLE)
     assert ("deletelink" in html) == (status in FINAL)
 
 
@@ -679,3 +684,13 @@ other = admin.AdminSite(name="other")
 other.register(Job, JobAdmin)
 other.register(Worker, WorkerAdmin)
 urlpatterns = [path("other/", other.urls), path("admin/", admin.site.urls)]
+
+
+def test_enqueueing_what_is_there_already_says_so(operator: Client) -> None:
+    for _ in range(2):
+        page = operator.post(
+            f"{ADD}?task={tasks.only_once.name}", {"queue_name": "default", "priority": "0"}, follow=True
+        )
+
+    job = Job.objects.get()
+    assert f"job {job.pk} was there already" in page.content.decode()

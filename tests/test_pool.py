@@ -15,7 +15,9 @@ NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
 def claim(number: int) -> Claim:
-    return Claim(number, 1, 1, 1, "task", "[]", "{}", "default", 0, "", None, NOW, 0, 1, 0, None, None, None, None, NOW, NOW)
+    return Claim(
+        number, 1, 1, 1, "task", "[]", "{}", "default", 0, "", None, NOW, 0, 1, 0, None, None, None, None, NOW, NOW
+    )
 
 
 class Gate:

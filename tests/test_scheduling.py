@@ -295,6 +295,14 @@ def test_a_slot_is_skipped_while_a_job_of_the_schedule_has_not_ended(store: Stor
     assert (row().skipped, row().problem) == (4, "")
 
 
+def test_a_unique_task_that_waits_already_gets_no_second_job(store: Store, declare: Declare) -> None:
+    declare(dbqueue.every(seconds=10), unique=True)
+    scheduling = started(store)
+    steps(scheduling, START + 10 * SECOND, START + 20 * SECOND)
+    assert (slots(), row().skipped, row().problem) == ([10.0], 1, "")
+    assert run_now(store, row()) == (Job.objects.get().pk, False)
+
+
 def test_jobs_may_overlap_otherwise(store: Store, declare: Declare) -> None:
     declare(dbqueue.every(seconds=10))
     steps(started(store), START + 10 * SECOND, START + 20 * SECOND)

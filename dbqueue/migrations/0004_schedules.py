@@ -5,41 +5,122 @@ from django.db import migrations, models
 
 
 class Migration(migrations.Migration):
-
     dependencies = [
-        ('dbqueue', '0003_life_of_a_job'),
+        ("dbqueue", "0003_life_of_a_job"),
     ]
 
     operations = [
         migrations.CreateModel(
-            name='Schedule',
+            name="Schedule",
             fields=[
-                ('id', models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name='ID')),
-                ('name', models.CharField(help_text="For one of the code: the task's name, and what tells it from others of the task.", max_length=356)),
-                ('source', models.CharField(choices=[('code', 'Code'), ('admin', 'Admin')], default='admin', editable=False, max_length=5)),
-                ('task', models.CharField(help_text='The name under which the task is registered.', max_length=255)),
-                ('args', models.JSONField(blank=True, default=list)),
-                ('kwargs', models.JSONField(blank=True, default=dict)),
-                ('cron', models.CharField(blank=True, default='', help_text='Minute, hour, day, month, day of week.', max_length=200)),
-                ('every', models.PositiveIntegerField(blank=True, help_text='Seconds, instead of a cron expression.', null=True)),
-                ('timezone', models.CharField(blank=True, default='', help_text='Whose clock cron goes by.', max_length=100)),
-                ('misfire', models.CharField(choices=[('skip', 'Drop them'), ('once', 'One job for all'), ('all', 'A job for each')], default='once', help_text='What becomes of slots at which no worker was there.', max_length=4)),
-                ('overlap', models.CharField(choices=[('allow', 'Allow'), ('skip', 'Skip the slot')], default='allow', help_text='Whether there is a job for a slot while an earlier one has not ended.', max_length=5)),
-                ('enabled', models.BooleanField(default=True)),
-                ('queue_name', models.CharField(blank=True, default='', help_text="Empty: the task's own.", max_length=100)),
-                ('priority', models.SmallIntegerField(blank=True, help_text="-100 to 100; higher runs first. Empty: the task's own.", null=True, validators=[django.core.validators.MinValueValidator(-100), django.core.validators.MaxValueValidator(100)])),
-                ('overrides', models.JSONField(default=list, editable=False, help_text='Fields that an admin changed: the code does not.')),
-                ('declared_at', models.DateTimeField(editable=False, help_text='When a worker last said that its code has it.', null=True)),
-                ('next_at', models.DateTimeField(editable=False, help_text='The next slot.', null=True)),
-                ('last_slot', models.DateTimeField(editable=False, help_text='The last slot that made a job.', null=True)),
-                ('last_job_id', models.BigIntegerField(editable=False, null=True)),
-                ('skipped', models.PositiveIntegerField(db_default=0, default=0, editable=False, help_text='Slots without a job, as another was there already.')),
-                ('problem', models.CharField(default='', editable=False, help_text='Why the last slot made no job.', max_length=500)),
+                ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+                (
+                    "name",
+                    models.CharField(
+                        help_text="For one of the code: the task's name, and what tells it from others of the task.",
+                        max_length=356,
+                    ),
+                ),
+                (
+                    "source",
+                    models.CharField(
+                        choices=[("code", "Code"), ("admin", "Admin")], default="admin", editable=False, max_length=5
+                    ),
+                ),
+                ("task", models.CharField(help_text="The name under which the task is registered.", max_length=255)),
+                ("args", models.JSONField(blank=True, default=list)),
+                ("kwargs", models.JSONField(blank=True, default=dict)),
+                (
+                    "cron",
+                    models.CharField(
+                        blank=True, default="", help_text="Minute, hour, day, month, day of week.", max_length=200
+                    ),
+                ),
+                (
+                    "every",
+                    models.PositiveIntegerField(
+                        blank=True, help_text="Seconds, instead of a cron expression.", null=True
+                    ),
+                ),
+                (
+                    "timezone",
+                    models.CharField(blank=True, default="", help_text="Whose clock cron goes by.", max_length=100),
+                ),
+                (
+                    "misfire",
+                    models.CharField(
+                        choices=[("skip", "Drop them"), ("once", "One job for all"), ("all", "A job for each")],
+                        default="once",
+                        help_text="What becomes of slots at which no worker was there.",
+                        max_length=4,
+                    ),
+                ),
+                (
+                    "overlap",
+                    models.CharField(
+                        choices=[("allow", "Allow"), ("skip", "Skip the slot")],
+                        default="allow",
+                        help_text="Whether there is a job for a slot while an earlier one has not ended.",
+                        max_length=5,
+                    ),
+                ),
+                ("enabled", models.BooleanField(default=True)),
+                (
+                    "queue_name",
+                    models.CharField(blank=True, default="", help_text="Empty: the task's own.", max_length=100),
+                ),
+                (
+                    "priority",
+                    models.SmallIntegerField(
+                        blank=True,
+                        help_text="-100 to 100; higher runs first. Empty: the task's own.",
+                        null=True,
+                        validators=[
+                            django.core.validators.MinValueValidator(-100),
+                            django.core.validators.MaxValueValidator(100),
+                        ],
+                    ),
+                ),
+                (
+                    "overrides",
+                    models.JSONField(
+                        default=list, editable=False, help_text="Fields that an admin changed: the code does not."
+                    ),
+                ),
+                (
+                    "declared_at",
+                    models.DateTimeField(
+                        editable=False, help_text="When a worker last said that its code has it.", null=True
+                    ),
+                ),
+                ("next_at", models.DateTimeField(editable=False, help_text="The next slot.", null=True)),
+                (
+                    "last_slot",
+                    models.DateTimeField(editable=False, help_text="The last slot that made a job.", null=True),
+                ),
+                ("last_job_id", models.BigIntegerField(editable=False, null=True)),
+                (
+                    "skipped",
+                    models.PositiveIntegerField(
+                        db_default=0,
+                        default=0,
+                        editable=False,
+                        help_text="Slots without a job, as another was there already.",
+                    ),
+                ),
+                (
+                    "problem",
+                    models.CharField(
+                        default="", editable=False, help_text="Why the last slot made no job.", max_length=500
+                    ),
+                ),
             ],
             options={
-                'permissions': (('run_schedule', 'Can run a schedule now'),),
-                'indexes': [models.Index(condition=models.Q(('enabled', True)), fields=['next_at'], name='dbqueue_schedule_due')],
-                'constraints': [models.UniqueConstraint(fields=('source', 'name'), name='dbqueue_schedule_name')],
+                "permissions": (("run_schedule", "Can run a schedule now"),),
+                "indexes": [
+                    models.Index(condition=models.Q(("enabled", True)), fields=["next_at"], name="dbqueue_schedule_due")
+                ],
+                "constraints": [models.UniqueConstraint(fields=("source", "name"), name="dbqueue_schedule_name")],
             },
         ),
     ]

@@ -114,6 +114,8 @@ class Completer(Service):
         if refused and self._store.restore([outcome.claim for outcome in refused]):
             refused = self._store.finish(refused)
         self._store.count_lost_leases(refused)
+        # What they leave room for. Should this not come to pass, maintenance does it.
+        self._store.unblock({key for outcome in outcomes if (key := outcome.claim.concurrency_key)})
         return refused
 
     def _write_singly(self, outcomes: list[Outcome]) -> None:

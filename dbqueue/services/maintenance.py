@@ -1,14 +1,17 @@
 """Makes due jobs ready and those of schedules, returns the jobs of workers that died, and deletes what is old."""
 
+import logging
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 
 from ..conf import Settings
 from ..rescue import rescue_all
 from ..retention import Retention
 from ..scheduling import Scheduling
-from ..store import Store
+from ..store import ANY_QUEUE, Store
 from .base import BEATS, Service
+
+logger = logging.getLogger("dbqueue.worker")
 
 RESCUES = 8
 """Looks for dead workers in one HEARTBEAT_TIMEOUT."""
@@ -28,6 +31,7 @@ class Maintenance(Service):
         settings: Settings,
         on_ready: Callable[[Collection[str]], None],
         on_change: Callable[[], None],
+        on_closed: Callable[[Mapping[str, int]], None] = lambda queues: None,
     ) -> None:
         super().__init__(store.alias, on_change)
         self._store = store
@@ -36,6 +40,8 @@ class Maintenance(Service):
         self._silence = settings.silence
         self._max_crashes = settings.max_crashes
         self._on_ready = on_ready
+        self._on_closed = on_closed
+        self._last_key = ""
         self._retention = Retention(store, settings)
         self._scheduling = Scheduling(store)
         self._rescue_at = 0.0
@@ -48,6 +54,9 @@ class Maintenance(Service):
             self._give_time_to_beat()
         self._rescue()
         self._scheduling.step()
+        self._on_closed(self._store.closed_queues())
+        self._expire()
+        self._unblock()
         due = self._store.seconds_to_next_due()
         promoted = due == 0 and self._promote()
         if promoted:
@@ -72,6 +81,17 @@ class Maintenance(Service):
         self._store.call_workers(queues)
         self._on_ready(queues)
         return bool(queues)
+
+    def _expire(self) -> None:
+        while ids := self._store.expire():
+            logger.warning("Jobs that were not started in time are cancelled: %s", ", ".join(map(str, ids)))
+
+    def _unblock(self) -> None:
+        """Some of the keys whose jobs are blocked, in turn: the guarantee behind those who unblock at once."""
+        keys = self._store.blocked_keys(self._last_key)
+        self._last_key = keys[-1] if keys else ""
+        if keys and self._store.unblock(keys, self._store.clock()):
+            self._on_ready((ANY_QUEUE,))
 
     def _rescue(self) -> None:
         if self._until_rescue() > 0:

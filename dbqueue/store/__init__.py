@@ -12,8 +12,9 @@ from .listener import ANY_QUEUE, Listener
 from .mysql import MySQLStore
 from .postgresql import PostgreSQLStore
 from .sqlite import SQLiteStore
+from .uniqueness import Entered
 
-__all__ = ["ANY_QUEUE", "Listener", "Pruned", "Rescue", "Store", "fence", "store_for"]
+__all__ = ["ANY_QUEUE", "Entered", "Listener", "Pruned", "Rescue", "Store", "fence", "store_for"]
 
 _STORES: dict[str, type[Store]] = {"postgresql": PostgreSQLStore, "sqlite": SQLiteStore, "mysql": MySQLStore}
 

@@ -20,13 +20,16 @@ from django.db.models.functions import Cast, Coalesce
 from ..claim import Bookmark, Claim, Selection
 from ..draft import Draft
 from ..exceptions import WorkerLost
-from ..models import CANCELLABLE, RETRYABLE, Attempt, Job, JobQuerySet, JobStatus, UniqueScope
-from ..outcome import Outcome
+from ..models import CANCELLABLE, RETRYABLE, WAITING, Attempt, Job, JobQuerySet, JobStatus, UniqueScope
+from ..outcome import EXPIRED, Outcome
 from .coming_back import ComingBack, uncounted
 from .database import BATCH, key_after
 from .deletion import Deletion
+from .limits import Candidate, Limits
 from .listener import ANY_QUEUE, Listener
+from .queues import Queues
 from .schedules import ScheduleRows
+from .uniqueness import Uniqueness
 from .workers import WorkerRows
 
 CLAIMED_COLUMNS = (
@@ -52,6 +55,10 @@ CLAIMED_COLUMNS = (
 )
 _CRASHES = CLAIMED_COLUMNS.index("crashes")
 _PRIORITY = CLAIMED_COLUMNS.index("priority")
+_RUN_AFTER = CLAIMED_COLUMNS.index("run_after")
+_CONCURRENCY_KEY = CLAIMED_COLUMNS.index("concurrency_key")
+_RATE_KEY = CLAIMED_COLUMNS.index("rate_key")
+_OPTIONS = CLAIMED_COLUMNS.index("expires_at") - 1
 
 _READY_QUEUES = f"""
     WITH RECURSIVE queue (name) AS (
@@ -73,9 +80,11 @@ class Part(NamedTuple):
     queue: str = ""
     priority: int | None = None
     after: int | None = None
+    last: int | None = None
+    """Up to this id, whatever else."""
 
 
-_STAND_INS = ("a queue", -32_000, -1)
+_STAND_INS = ("a queue", -32_000, -1, -2)
 _LIMIT = 987_654_321
 """What stands for the values of a Part, and for the limit, while Django puts a SELECT together."""
 
@@ -88,7 +97,7 @@ class Locking(NamedTuple):
     converted: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]
 
 
-class Store(WorkerRows, ComingBack, Deletion, ScheduleRows):
+class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues, ScheduleRows):
     """The operations on the jobs of one database."""
 
     LOCK: Mapping[str, Any] = MappingProxyType({"skip_locked": True})
@@ -125,7 +134,7 @@ class Store(WorkerRows, ComingBack, Deletion, ScheduleRows):
             backend=draft.backend,
             enqueued_at=now,
             max_attempts=draft.max_attempts,
-            options=None if draft.options_json is None else json.loads(draft.options_json),
+            options=draft.options,
             expires_at=draft.expires_at,
             unique_key=draft.unique_key,
             unique_scope=draft.unique_scope,
@@ -148,6 +157,17 @@ class Store(WorkerRows, ComingBack, Deletion, ScheduleRows):
                 ids = [pk for pk, _ in found]
                 self.jobs.leaving({JobStatus.SCHEDULED}, ids).update(status=JobStatus.READY)
         return [queue for _, queue in found]
+
+    def expire(self, limit: int = BATCH, now: datetime.datetime | None = None) -> list[int]:
+        """Cancel jobs that wait and were to be started by now. Returns their ids. One that had begun before goes on."""
+        now = now or self.clock()
+        late = self.jobs.filter(status__in=WAITING, expires_at__lte=now, started_at=None)
+        if not (ids := list(late.order_by("expires_at").values_list("id", flat=True)[:limit])):
+            return []
+        with self.atomic():
+            ids = list(late.filter(pk__in=ids).select_for_update(skip_locked=True).values_list("id", flat=True))
+            self.cancel(ids, now, reason=EXPIRED)
+        return ids
 
     def seconds_to_next_due(self, now: datetime.datetime | None = None) -> float | None:
         """How long until the next SCHEDULED job is due; None if there is none, never below zero."""
@@ -176,13 +196,16 @@ class Store(WorkerRows, ComingBack, Deletion, ScheduleRows):
         """
         if not self._has_ready(selection):
             return []
+        bookmark = bookmark or Bookmark()
         with self.atomic():
-            rows = self._lock_ready(selection, limit, bookmark or Bookmark())
+            rows = self._lock_ready(selection, limit, bookmark)
+            if limited := any(map(_is_limited, rows)):
+                rows, now = self._admitted(rows, selection, limit, bookmark, now)
             if not rows:
                 return []
             rows.sort(key=lambda row: row[_CRASHES] == 0)
             at_once = {row[0] for row in rows[:free] if last_chance is None or row[_CRASHES] < last_chance}
-            claimed_at = self._mark_running([row[0] for row in rows], at_once, worker_id, now)
+            claimed_at = self._mark_running([row[0] for row in rows], at_once, worker_id, now, limited=limited)
         return [_claim(row, worker_id, claimed_at, ahead=row[0] not in at_once) for row in rows]
 
     def _has_ready(self, selection: Selection) -> bool:
@@ -190,8 +213,8 @@ class Store(WorkerRows, ComingBack, Deletion, ScheduleRows):
         return True
 
     def _lock_ready(self, selection: Selection, limit: int, bookmark: Bookmark) -> list[tuple[Any, ...]]:
-        bookmark.nothing_left = False
-        if bookmark.is_good() and (rows := self._look(selection, limit, bookmark.places)):
+        bookmark.nothing_left = bookmark.put_aside = False
+        if bookmark.is_good() and not selection.ageing and (rows := self._look(selection, limit, bookmark.places)):
             return rows
         bookmark.places.clear()
         began = time.monotonic()
@@ -199,11 +222,36 @@ class Store(WorkerRows, ComingBack, Deletion, ScheduleRows):
         bookmark.looked_from_the_start(began, nothing_left=len(rows) < limit)
         return rows
 
+    def _admitted(
+        self,
+        rows: list[tuple[Any, ...]],
+        selection: Selection,
+        limit: int,
+        bookmark: Bookmark,
+        now: datetime.datetime | None,
+    ) -> tuple[list[tuple[Any, ...]], datetime.datetime]:
+        """Those of the locked rows that limits let through, and the time for which that holds.
+
+        Where some are put aside, so are those behind them, many at once and at the price of one claim: the next claims
+        find what may run.
+        """
+        accepted, now = self._within_limits(list(map(_candidate, rows)), limit, now)
+        admitted = [row for row in rows if row[0] in accepted]
+        bookmark.put_aside = len(admitted) < len(rows)
+        if bookmark.put_aside:
+            bookmark.places.clear()
+            taken = {row[0] for row in rows}
+            more = [row for row in self._look(selection, BATCH, {}) if row[0] not in taken]
+            room = limit - len(admitted)
+            accepted, now = self._within_limits(list(map(_candidate, more)), room, now, list(map(_candidate, admitted)))
+            admitted += [row for row in more if row[0] in accepted]
+        return admitted, now
+
     def _look(self, selection: Selection, limit: int, places: dict[str, tuple[int, int]]) -> list[tuple[Any, ...]]:
         """Lock what is READY behind these places, from the start where there is none, and move them on."""
         rows: dict[int, tuple[Any, ...]] = {}
-        for queue in self._lanes(selection):
-            for part in _behind(queue, places.get(queue)):
+        for queue, last in self._lanes(selection):
+            for part in self._aged(queue, last, selection.ageing) or _behind(queue, last, places.get(queue)):
                 if len(rows) < limit:
                     found = self._lock_part(part, limit - len(rows))
                     # By id: two names may be one queue to a database that doesn't tell capitals apart.
@@ -213,17 +261,22 @@ class Store(WorkerRows, ComingBack, Deletion, ScheduleRows):
         return list(rows.values())
 
     def _lock_part(self, part: Part, limit: int) -> list[tuple[Any, ...]]:
-        locking = self._locking(bool(part.queue), part.priority is not None, part.after is not None)
+        locking = self._locking(*(value is not None and value != "" for value in part))
         values = dict(zip(_STAND_INS, part, strict=True))
         with self.connection.cursor() as cursor:
             cursor.execute(locking.sql, [*(values.get(stands, stands) for stands in locking.parameters), limit])
             return locking.converted(cursor.fetchall())
 
     @cache  # noqa: B019  a store lives as long as its process
-    def _locking(self, by_queue: bool, by_priority: bool, by_id: bool) -> Locking:
+    def _locking(self, by_queue: bool, by_priority: bool, by_id: bool, up_to_id: bool) -> Locking:
         """Django takes longer to put such a statement together than the server to carry it out."""
-        queue, priority, after = _STAND_INS
-        part = Part(queue if by_queue else "", priority if by_priority else None, after if by_id else None)
+        queue, priority, after, last = _STAND_INS
+        part = Part(
+            queue if by_queue else "",
+            priority if by_priority else None,
+            after if by_id else None,
+            last if up_to_id else None,
+        )
         jobs = self._part(part).select_for_update(**self.LOCK).values_list(*CLAIMED_COLUMNS)
         compiler = jobs[:_LIMIT].query.get_compiler(self.alias)
         sql, parameters = compiler.as_sql()
@@ -238,23 +291,43 @@ class Store(WorkerRows, ComingBack, Deletion, ScheduleRows):
         jobs = self.jobs.ready()
         if part.queue:
             jobs = jobs.filter(queue_name=part.queue)
+        if part.last is not None:
+            jobs = jobs.filter(pk__lte=part.last)
         if part.priority is None:
             return jobs
         if part.after is None:
             return jobs.filter(priority__lt=part.priority)
         return jobs.filter(priority=part.priority, pk__gt=part.after)
 
-    def _lanes(self, selection: Selection) -> Iterable[str]:
+    def _lanes(self, selection: Selection) -> "Iterable[tuple[str, int | None]]":
         """The queues to ask, each by one ordered scan of one index; "" stands for all queues in one order.
 
         Where not all queues are served, they are asked one by one, in random order, so that none starves: a single
-        scan would walk past every job of the other queues, or sort all of these.
+        scan would walk past every job of the other queues, or sort all of these. With each stands the last id that may
+        be taken (None: any).
         """
-        if not selection.include and not selection.exclude:
-            return ("",)
+        if not selection.include and not selection.exclude and not selection.closed:
+            return (("", None),)
         names = dict.fromkeys(selection.include or self._ready_queues())
-        served = [name for name in names if name not in selection.exclude]
-        return random.sample(served, len(served))
+        lanes = [(name, selection.closed.get(name)) for name in names if name not in selection.exclude]
+        return random.sample(open_lanes := [lane for lane in lanes if lane[1] != 0], len(open_lanes))
+
+    def _aged(self, queue: str, last: int | None, ageing: float) -> tuple[Part, ...]:
+        """The priorities that wait, the most urgent first, where each ``ageing`` seconds of waiting count as one.
+
+        What has waited is told by the first job of each priority: so a claim takes whole runs of one priority.
+        """
+        if not ageing:
+            return ()
+        heads: list[tuple[float, int]] = []
+        jobs = self._part(Part(queue, last=last)).values_list("priority", "enqueued_at", "run_after")
+        head = jobs.first()
+        while head is not None:
+            priority, enqueued_at, run_after = head
+            since = max(enqueued_at, run_after or enqueued_at)
+            heads.append((priority - since.timestamp() / ageing, priority))
+            head = jobs.filter(priority__lt=priority).first()
+        return tuple(Part(queue, priority, -1, last) for _, priority in sorted(heads, reverse=True))
 
     def _ready_queues(self) -> list[str]:
         """The queues that have a READY job, found by one step in the index for each, however many jobs they have."""
@@ -263,9 +336,9 @@ class Store(WorkerRows, ComingBack, Deletion, ScheduleRows):
             return [name for (name,) in cursor.fetchall()]
 
     def _mark_running(
-        self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None
+        self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None, *, limited: bool = False
     ) -> datetime.datetime:
-        """Returns the time of the claim. Raises WorkerLost."""
+        """Returns the time of the claim. ``limited``: whether it counts under a limit. Raises WorkerLost."""
         if not self._workers().alive().filter(pk=worker_id).exists():
             raise declared_lost(worker_id)
         now = now or self.clock()
@@ -376,8 +449,9 @@ class Store(WorkerRows, ComingBack, Deletion, ScheduleRows):
         )
 
     def retry(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:
-        """Let failed and cancelled jobs run again, with a fresh count of attempts. Returns how many; their history stays.
+        """Let failed and cancelled jobs run again, with a fresh count of attempts. Returns how many.
 
+        Their history stays.
         They are READY, or SCHEDULED again where the time that they were to wait for has not come.
         """
         now = now or self.clock()
@@ -404,12 +478,20 @@ class Store(WorkerRows, ComingBack, Deletion, ScheduleRows):
         return len(found)
 
 
-def _behind(queue: str, place: tuple[int, int] | None) -> tuple[Part, ...]:
+def _behind(queue: str, last: int | None, place: tuple[int, int] | None) -> tuple[Part, ...]:
     """What stands behind this place in the order of a queue's ready jobs."""
     if place is None:
-        return (Part(queue),)
+        return (Part(queue, last=last),)
     priority, pk = place
-    return Part(queue, priority, pk), Part(queue, priority)
+    return Part(queue, priority, pk, last), Part(queue, priority, last=last)
+
+
+def _is_limited(row: tuple[Any, ...]) -> bool:
+    return row[_CONCURRENCY_KEY] is not None or row[_RATE_KEY] is not None
+
+
+def _candidate(row: tuple[Any, ...]) -> Candidate:
+    return Candidate(row[0], row[_CONCURRENCY_KEY], row[_RATE_KEY], row[_OPTIONS], row[_RUN_AFTER])
 
 
 def declared_lost(worker_id: int) -> WorkerLost:

@@ -65,7 +65,9 @@ class ComingBack(Database):
             self._record_lost(begun, max_crashes, now)
             crashed = F("crashes") + 1
             self._leave_running(again, status=JobStatus.READY, worker=None, crashes=crashed)
-            self._leave_running(failed, status=JobStatus.FAILED, worker=None, finished_at=now, crashes=crashed, unique_key=None)
+            self._leave_running(
+                failed, status=JobStatus.FAILED, worker=None, finished_at=now, crashes=crashed, unique_key=None
+            )
             for attempt in {job.attempt for job in stalled if job.ahead}:
                 ids = [job.pk for job in stalled if job.ahead and job.attempt == attempt]
                 self._leave_running(ids, **_unclaimed(attempt), crashes=Greatest("crashes", Value(1)))
@@ -82,9 +84,6 @@ class ComingBack(Database):
         heard = self.clock() - datetime.timedelta(seconds=timeout)
         living = self._workers().alive().filter(pk=models.OuterRef("worker_id"), heartbeat_at__gte=heard)
         return self.jobs.filter(~models.Exists(living), status=JobStatus.RUNNING).exists()
-
-    def _of(self) -> tuple[str, ...]:
-        return ("self",) if self.connection.features.has_select_for_update_of else ()
 
     def _record_lost(self, jobs: Iterable[Job], max_crashes: int, now: datetime.datetime) -> None:
         self._attempts().bulk_create(

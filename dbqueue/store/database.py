@@ -54,6 +54,9 @@ class Database(ABC):
         came_back = self.jobs.leaving(WAITING, ids).filter(cancel_requested_at__isnull=False)
         came_back.update(status=JobStatus.CANCELLED, finished_at=now, reason=REQUESTED, unique_key=None)
 
+    def _of(self) -> tuple[str, ...]:
+        return ("self",) if self.connection.features.has_select_for_update_of else ()
+
     def _attempts(self) -> "models.QuerySet[Attempt]":
         return Attempt.objects.using(self.alias)
 

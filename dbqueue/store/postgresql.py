@@ -21,6 +21,7 @@ from ..models import Job, JobStatus, Worker
 from ..outcome import Outcome
 from .base import Store, declared_lost, fence
 from .listener import ANY_QUEUE, Listener
+from .uniqueness import Entered
 
 CHANNEL = "dbqueue"
 
@@ -99,6 +100,13 @@ _ONE_PLAIN = _PLAIN.one.format(on_conflict="")
 _ONE_FULL = _FULL.one.format(on_conflict="")
 _ONE_UNIQUE = _FULL.one.format(on_conflict="ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING")
 
+_HOLDER = f"""
+    SELECT id, enqueued_at FROM {_JOB}
+    WHERE unique_key = %s AND NOT coalesce(unique_scope = 'period' AND unique_until <= statement_timestamp(), false)
+"""
+_SHARED_HOLDER = f"{_HOLDER} FOR SHARE"
+"""Several callers may hold on to one job; no claim gets it before the last of them has committed."""
+
 _BY_ID = "status || ''"
 """The column ``status`` in an expression that no partial index answers to, for rows that are named by id. With
 statistics of a quieter hour the planner would take that index and walk over every entry that an old snapshot keeps in
@@ -113,13 +121,13 @@ _MARK_RUNNING = f"""
             unique_key = CASE WHEN unique_scope = 'started' THEN NULL ELSE unique_key END
         FROM (
             SELECT coalesce(%s::timestamptz, statement_timestamp()) AS now,
-                   set_config('synchronous_commit', 'off', true) AS synchronous_commit
+                   set_config('synchronous_commit', %s, true) AS synchronous_commit
         ) AS clock
-        WHERE id = ANY(%s::bigint[]) AND {_BY_ID} = 'READY' AND clock.synchronous_commit = 'off'
+        WHERE id = ANY(%s::bigint[]) AND {_BY_ID} = 'READY' AND clock.synchronous_commit IS NOT NULL
             AND EXISTS (SELECT FROM "{Worker._meta.db_table}" WHERE id = %s AND stopped_at IS NULL)
-        RETURNING clock.now
+        RETURNING clock.now, unique_scope
     )
-    SELECT max(now) FROM marked
+    SELECT max(now), bool_or(unique_scope = 'started') FROM marked
 """
 
 _FINISH = f"""
@@ -177,6 +185,23 @@ class PostgreSQLStore(Store):
             self.call_workers({_channel_word(draft) for draft in drafts})
         return made
 
+    def _insert_where_free(self, drafts: Sequence[Draft]) -> dict[str | None, tuple[int, datetime.datetime]]:
+        # By key, as two that insert the same keys would otherwise wait for each other; but a line keeps its order.
+        ordered = drafts if any(draft.concurrency_key for draft in drafts) else sorted(drafts, key=_unique_key)
+        made = {}
+        for draft in ordered:
+            if entered := self._enqueue_one(_ONE_UNIQUE, draft, full=True):
+                [made[draft.unique_key]] = entered
+        return made
+
+    def _holder(self, draft: Draft) -> Entered | None:
+        if draft.replaces:
+            return super()._holder(draft)
+        with self.connection.cursor() as cursor:
+            cursor.execute(_SHARED_HOLDER if self.connection.in_atomic_block else _HOLDER, [draft.unique_key])
+            found = cursor.fetchone()
+        return super()._holder(draft) if found is None else Entered(found[0], found[1], exists=True)
+
     def _enqueue_one(self, sql: str, draft: Draft, full: bool) -> list[tuple[int, datetime.datetime]]:
         """Returns what was inserted: nothing, where the statement lets a unique key stand in the way."""
         with self.connection.cursor() as cursor:
@@ -184,12 +209,17 @@ class PostgreSQLStore(Store):
             return [(pk, enqueued_at) for pk, enqueued_at, _ in cursor.fetchall()]
 
     def _mark_running(
-        self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None
+        self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None, *, limited: bool = False
     ) -> datetime.datetime:
-        # A claim that a server crash takes back only makes its jobs READY again. An outcome always waits for the disk.
+        # A claim that a server crash takes back only makes its jobs READY again. An outcome always waits for the disk,
+        # and so does a claim under a limit, where somebody else might be let in meanwhile, and one that frees a unique
+        # key, which nobody might be told of.
+        commit = "on" if limited else "off"
         with self.connection.cursor() as cursor:
-            cursor.execute(_MARK_RUNNING, [worker_id, _array(at_once), now, _array(ids), worker_id])
-            [claimed_at] = cursor.fetchone()
+            cursor.execute(_MARK_RUNNING, [worker_id, _array(at_once), now, commit, _array(ids), worker_id])
+            claimed_at, frees_key = cursor.fetchone()
+            if frees_key:
+                cursor.execute("SET LOCAL synchronous_commit = on")
         if claimed_at is None:
             raise declared_lost(worker_id)
         return claimed_at  # type: ignore[no-any-return]
@@ -259,6 +289,10 @@ def _rare(draft: Draft) -> tuple[Any, ...]:
 
 def _has_rare_columns(draft: Draft) -> bool:
     return any(value is not None for value in _rare(draft))
+
+
+def _unique_key(draft: Draft) -> str:
+    return draft.unique_key or ""
 
 
 def _channel_word(draft: Draft) -> str:

@@ -90,14 +90,14 @@ class SQLiteStore(Store):
     def _has_ready(self, selection: Selection) -> bool:
         # A look takes no lock; only who sees work asks for the writer's place.
         with self.connection.cursor() as cursor:
-            for queue in self._lanes(selection):
+            for queue, _ in self._lanes(selection):
                 cursor.execute(*(_HAS_READY_IN, [queue]) if queue else (_HAS_READY,))
                 if cursor.fetchone():
                     return True
         return False
 
     def _mark_running(
-        self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None
+        self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None, *, limited: bool = False
     ) -> datetime.datetime:
         now = now or self.clock()
         moment = self._stored(now)

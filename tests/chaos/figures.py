@@ -12,6 +12,9 @@ NAMES = {
     "rolling": "rolling restarts of the workers",
     "failover": "SIGKILL of the primary, and promotion of its synchronous standby",
     "leaks": "jobs that leak transactions among others that don't",
+    "concurrency": "kills of workers whose jobs have one key of concurrency",
+    "rate": "three workers under one rate",
+    "unique": "eight processes that enqueue one unique key",
 }
 
 DEFAULTS = {
@@ -21,6 +24,9 @@ DEFAULTS = {
     "rolling": {"times": 20, "jobs": 4000},
     "failover": {"times": 1, "jobs": 1000},
     "leaks": {"times": 100, "jobs": 1000},
+    "concurrency": {"times": 10, "jobs": 2000},
+    "rate": {"times": 1, "jobs": 3250},
+    "unique": {"times": 1, "jobs": 10_000},
 }
 
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from dbqueue.models import JobStatus
 
 from ..servers import Mode
-from . import audit
+from . import audit, limits
 from .crew import Crew
 from .faults import Faults
 from .load import KINDS, Kind, Ledger, Load, enqueue_all
@@ -123,4 +123,7 @@ MEASURES: Mapping[str, Callable[[Stage, Namespace], int]] = {
     "rolling": rolling,
     "failover": failover,
     "leaks": leaks,
+    "concurrency": limits.concurrency,
+    "rate": limits.rate,
+    "unique": limits.unique,
 }

@@ -17,6 +17,7 @@ from . import (
     admin_tasks,  # noqa: F401  those of the admin's tests are found through this module
     chaos_tasks,  # noqa: F401  those of tests.chaos are found through this module
     django_tasks,  # noqa: F401  those of django.tasks are found through this module
+    retry_tasks,  # noqa: F401  those that fail are found through this module
 )
 from .models import Mark
 

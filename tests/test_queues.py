@@ -1,0 +1,74 @@
+"""Queues that are paused, drained and opened again, with real workers."""
+
+from io import StringIO
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+
+import dbqueue
+from dbqueue import queues
+from dbqueue.exceptions import InvalidQueue
+from dbqueue.models import JobStatus
+from dbqueue.testing import run_jobs
+
+from .shop.tasks import add
+from .workers import worker
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_workers_leave_a_paused_queue_alone_until_it_is_resumed() -> None:
+    with worker("--threads", "2"):
+        add.enqueue(1, 2).get(timeout=15)
+        dbqueue.pause("mail", "the provider is down")
+        # Whoever was told first may still have claimed from it: two jobs of another queue show that all have heard.
+        for _ in range(2):
+            add.enqueue(1, 2).get(timeout=15)
+        waits, runs = add.using(queue_name="mail").enqueue(1, 2), add.enqueue(3, 4)
+        assert runs.get(timeout=15) == 7
+        waits.refresh()
+        assert waits.status is JobStatus.READY
+
+        assert dbqueue.resume("mail")
+        assert waits.get(timeout=15) == 3
+
+
+def test_a_worker_that_starts_knows_what_is_closed() -> None:
+    dbqueue.drain("default")
+    later = add.enqueue(1, 2)
+    with worker("--threads", "2"):
+        assert add.using(queue_name="mail").enqueue(1, 2).get(timeout=15) == 3
+        later.refresh()
+        assert later.status is JobStatus.READY
+
+
+def test_inline_runs_leave_it_alone_too() -> None:
+    dbqueue.pause("default")
+    add.enqueue(1, 2)
+    assert run_jobs() == []
+    dbqueue.resume("default")
+    assert len(run_jobs()) == 1
+
+
+def test_the_command_says_what_it_did() -> None:
+    def said(*arguments: str) -> str:
+        out = StringIO()
+        call_command("dbqueue_queue", *arguments, stdout=out)
+        return out.getvalue()
+
+    assert said("pause", "mail", "--reason", "a new template") == "Queue mail is paused.\n"
+    assert said("drain", "slow") == "Queue slow is drained: what is in it now still runs.\n"
+    assert said() == "mail: a new template\nslow: no reason given\n"
+    assert said("resume", "mail") == "Queue mail is open.\n"
+    assert said("resume", "mail") == "Queue mail is open; it was not closed.\n"
+    assert list(queues.closed()) == ["slow"]
+    with pytest.raises(CommandError, match="Which queue"):
+        said("pause")
+
+
+@pytest.mark.parametrize(("queue", "reason"), [("", ""), ("a,b", ""), (5, ""), ("mail", "x" * 501), ("mail", None)])
+def test_what_is_no_queue_or_no_reason(queue: Any, reason: Any) -> None:
+    with pytest.raises(InvalidQueue, match="it must be"):
+        dbqueue.pause(queue, reason)
+    assert queues.closed() == {}

@@ -188,7 +188,7 @@ def due_slots(schedule: Schedule, now: datetime.datetime) -> list[datetime.datet
         logger.warning(
             "Schedule %s was looked at too late for its slots from %s to %s; jobs for them: %d",
             schedule,
-            schedule.next_at,
+            aware(schedule.next_at),
             missed[-1],
             len(made_up_for),
         )

@@ -125,8 +125,8 @@ def test_a_cron_schedule_goes_by_the_clock_of_its_zone(store: Store, declare: De
     assert slots() == [30 * 60.0]
 
 
-def test_many_workers_make_one_job_per_slot(store: Store, declare: Declare) -> None:
-    """Eight at the same moment, again and again; each on a connection of its own."""
+def test_many_workers_make_one_job_per_slot(store: Store, declare: Declare, caplog: pytest.LogCaptureFixture) -> None:
+    """Eight at the same moment, again and again; each on a connection of its own. The lock does it, not the key."""
     declare(dbqueue.every(seconds=1))
     started(store)
     barrier = threading.Barrier(8)
@@ -150,6 +150,7 @@ def test_many_workers_make_one_job_per_slot(store: Store, declare: Declare) -> N
         thread.join()
 
     assert not errors
+    assert "made no job" not in caplog.text
     Scheduling(store).step(START + 25 * SECOND)  # what was locked at the last look of all
     assert slots() == [float(number) for number in range(1, 26)]
     assert Schedule.objects.count() == 1

@@ -18,10 +18,12 @@ __all__ = [
     "Task",
     "Unique",
     "aenqueue",
+    "cron",
     "current_context",
     "drain",
     "enqueue",
     "enqueue_many",
+    "every",
     "get_result",
     "pause",
     "resume",
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
     from .queues import drain, pause, resume
     from .results import Context, JobResult, current_context, get_result
     from .retry import Exponential
+    from .schedule import cron, every
 
 _HOME = {
     "Concurrency": "limits",
@@ -51,9 +54,11 @@ _HOME = {
     "Task": "definition",
     "aenqueue": "definition",
     "current_context": "results",
+    "cron": "schedule",
     "drain": "queues",
     "enqueue": "definition",
     "enqueue_many": "definition",
+    "every": "schedule",
     "get_result": "results",
     "pause": "queues",
     "resume": "queues",

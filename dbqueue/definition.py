@@ -5,7 +5,7 @@ import inspect
 import itertools
 import json
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, update_wrapper
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
@@ -18,11 +18,12 @@ from .claim import Claim
 from .conf import Settings
 from .draft import Draft
 from .encoding import encode
-from .exceptions import InvalidArguments, InvalidTask, JobDoesNotExist
+from .exceptions import InvalidArguments, InvalidTask, JobDoesNotExist, NotStorable
 from .models import NAME_LENGTH, JobStatus
 from .options import Call, JobOptions, Moment, Options
 from .results import Context, JobResult, get_result
 from .running import current
+from .schedule import Periodic, named
 from .store import Entered, store_for
 
 P = ParamSpec("P")
@@ -46,6 +47,7 @@ class Task(Generic[P, R]):
         takes_context: bool = False,
         admin_enqueue: bool = True,
         backend: str = "",
+        schedule: Periodic | Sequence[Periodic] = (),
         **options: Unpack[JobOptions],
     ) -> None:
         if not inspect.isfunction(func) or "<locals>" in func.__qualname__:
@@ -60,6 +62,7 @@ class Task(Generic[P, R]):
         self.backend = backend
         self._check()
         self._set(_declared(options))
+        self.schedules: dict[str, Periodic] = self._scheduled(schedule)
 
     @property
     def queue_name(self) -> str:
@@ -121,12 +124,7 @@ class Task(Generic[P, R]):
         """Check a call of this task and make it ready to be inserted. Raises InvalidArguments or NotStorable."""
         registry.find(self.name)
         self._check_queue()
-        try:
-            if self.takes_context and "context" in kwargs:
-                raise TypeError("the context is given by the worker")
-            bound = self.signature.bind(*args, **kwargs)
-        except TypeError as exc:
-            raise InvalidArguments(f"{self.name}{self.signature} can't be called so: {exc}.") from None
+        bound = self._bind(args, kwargs)
         args_json = encode(args, "args") if args else "[]"
         kwargs_json = encode(kwargs, "kwargs") if kwargs else "{}"
         return Draft(
@@ -137,6 +135,14 @@ class Task(Generic[P, R]):
             **self._common,
             **(self._keys(bound) if self._has_keys else {}),
         )
+
+    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        try:
+            if self.takes_context and "context" in kwargs:
+                raise TypeError("the context is given by the worker")
+            return self.signature.bind(*args, **kwargs)
+        except TypeError as exc:
+            raise InvalidArguments(f"{self.name}{self.signature} can't be called so: {exc}.") from None
 
     def _keys(self, bound: inspect.BoundArguments) -> dict[str, Any]:
         call = Call.of(bound)
@@ -198,6 +204,23 @@ class Task(Generic[P, R]):
                 "unique_for": unique.until if isinstance(unique.until, datetime.timedelta) else None,
                 "replaces": unique.replace,
             }
+
+    def _scheduled(self, schedule: Periodic | Sequence[Periodic]) -> dict[str, Periodic]:
+        """The schedules by name, each with arguments that were checked. Raises InvalidTask."""
+        given = (schedule,) if isinstance(schedule, Periodic) else schedule
+        if not isinstance(given, list | tuple) or not all(isinstance(one, Periodic) for one in given):
+            raise InvalidTask(
+                f"schedule of {self.name} is {schedule!r}; it must be what dbqueue.cron() or dbqueue.every() makes, or "
+                "a list of it."
+            )
+        try:
+            for one in given:
+                self._bind(one.args, one.kwargs)
+                encode(one.args, "args")
+                encode(one.kwargs, "kwargs")
+            return named(self.name, given)
+        except (InvalidArguments, NotStorable, ValueError) as exc:
+            raise InvalidTask(f"schedule of {self.name}: {exc}") from None
 
     def _check(self) -> None:
         if not isinstance(self.name, str) or not self.name.isprintable() or not 0 < len(self.name) <= NAME_LENGTH:
@@ -265,6 +288,7 @@ def task(
     takes_context: Literal[True],
     name: str | None = None,
     admin_enqueue: bool = True,
+    schedule: Periodic | Sequence[Periodic] = (),
     **options: Unpack[JobOptions],
 ) -> _ContextDecorator: ...
 @overload
@@ -273,14 +297,16 @@ def task(
     takes_context: Literal[False] = False,
     name: str | None = None,
     admin_enqueue: bool = True,
+    schedule: Periodic | Sequence[Periodic] = (),
     **options: Unpack[JobOptions],
 ) -> _Decorator: ...
 def task(func: Any = None, /, **options: Any) -> Any:
     """Make a function a task: ``@task``, or ``@task(queue_name="mail", max_attempts=5)``.
 
     ``name`` is what rows hold (default: module and function, dotted). With ``takes_context`` the function's first
-    parameter, ``context``, receives a Context. ``admin_enqueue=False`` keeps it out of the admin's form. All other
-    keywords are those of ``Options``: defaults that ``using()`` overrides. Raises InvalidTask.
+    parameter, ``context``, receives a Context. ``admin_enqueue=False`` keeps it out of the admin's form. ``schedule``
+    is one, or a list, of what ``cron()`` and ``every()`` make: workers enqueue it then. All other keywords are those
+    of ``Options``: defaults that ``using()`` overrides. Raises InvalidTask.
     """
 
     def declare(func: Callable[..., Any]) -> Task[Any, Any]:

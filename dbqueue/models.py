@@ -11,6 +11,7 @@ from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
 from .conf import QUEUE_LENGTH
+from .schedule import EXPRESSION_LENGTH, OWN_NAME_LENGTH, Cron, Every, When
 
 MIN_PRIORITY = -100
 MAX_PRIORITY = 100
@@ -307,3 +308,85 @@ class Queue(models.Model):
 
     def __str__(self) -> str:
         return self.name
+
+
+class Source(models.TextChoices):
+    """Where a schedule was made."""
+
+    CODE = "code", _("Code")
+    ADMIN = "admin", _("Admin")
+
+
+class ScheduleQuerySet(models.QuerySet["Schedule"]):
+    def due(self, moment: datetime.datetime) -> Self:
+        return self.filter(enabled=True, next_at__lte=moment)
+
+
+class Schedule(models.Model):
+    """A call of a task that comes again and again. One of the code follows the code, but for what an admin changed."""
+
+    name = models.CharField(
+        max_length=NAME_LENGTH + OWN_NAME_LENGTH + 1,
+        help_text=_("For one of the code: the task's name, and what tells it from others of the task."),
+    )
+    source = models.CharField(max_length=5, choices=Source.choices, default=Source.ADMIN, editable=False)
+    task = models.CharField(max_length=NAME_LENGTH, help_text=_("The name under which the task is registered."))
+    args = models.JSONField(default=list, blank=True)
+    kwargs = models.JSONField(default=dict, blank=True)
+    cron = models.CharField(
+        max_length=EXPRESSION_LENGTH, blank=True, default="", help_text=_("Minute, hour, day, month, day of week.")
+    )
+    every = models.PositiveIntegerField(null=True, blank=True, help_text=_("Seconds, instead of a cron expression."))
+    timezone = models.CharField(max_length=100, blank=True, default="", help_text=_("Whose clock cron goes by."))
+    misfire = models.CharField(
+        max_length=4,
+        default="once",
+        choices=[("skip", _("Drop them")), ("once", _("One job for all")), ("all", _("A job for each"))],
+        help_text=_("What becomes of slots at which no worker was there."),
+    )
+    overlap = models.CharField(
+        max_length=5,
+        default="allow",
+        choices=[("allow", _("Allow")), ("skip", _("Skip the slot"))],
+        help_text=_("Whether there is a job for a slot while an earlier one has not ended."),
+    )
+    enabled = models.BooleanField(default=True)
+    queue_name = models.CharField(
+        max_length=QUEUE_LENGTH, blank=True, default="", help_text=_("Empty: the task's own.")
+    )
+    priority = models.SmallIntegerField(
+        null=True,
+        blank=True,
+        validators=[MinValueValidator(MIN_PRIORITY), MaxValueValidator(MAX_PRIORITY)],
+        help_text=_("-100 to 100; higher runs first. Empty: the task's own."),
+    )
+    overrides = models.JSONField(
+        default=list, editable=False, help_text=_("Fields that an admin changed: the code does not.")
+    )
+    declared_at = models.DateTimeField(
+        null=True, editable=False, help_text=_("When a worker last said that its code has it.")
+    )
+    next_at = models.DateTimeField(null=True, editable=False, help_text=_("The next slot."))
+    last_slot = models.DateTimeField(null=True, editable=False, help_text=_("The last slot that made a job."))
+    last_job_id = models.BigIntegerField(null=True, editable=False)
+    skipped = models.PositiveIntegerField(
+        default=0, db_default=0, editable=False, help_text=_("Slots without a job, as another was there already.")
+    )
+    problem = models.CharField(
+        max_length=REASON_LENGTH, default="", editable=False, help_text=_("Why the last slot made no job.")
+    )
+
+    objects = ScheduleQuerySet.as_manager()
+
+    class Meta:
+        permissions = (("run_schedule", "Can run a schedule now"),)
+        indexes = (models.Index(fields=["next_at"], condition=Q(enabled=True), name="dbqueue_schedule_due"),)
+        constraints = (models.UniqueConstraint(fields=["source", "name"], name="dbqueue_schedule_name"),)
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def when(self) -> When:
+        """Raises ValueError for a row that somebody wrote past the form."""
+        return Every(self.every) if self.every else Cron(self.cron, self.timezone)

@@ -7,12 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.contrib import admin, messages
-from django.contrib.auth import get_permission_codename
 from django.core.exceptions import PermissionDenied
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
@@ -121,24 +120,7 @@ class JobAdmin(QueueAdmin[Job]):
         """A job that has ended, on its own page; the action on a selection would load it whole."""
         return obj is not None and obj.status in FINAL and super().has_delete_permission(request, obj)
 
-    def _may(self, request: HttpRequest, action: str) -> bool:
-        codename = get_permission_codename(action, self.opts)
-        return request.user.has_perm(f"{self.opts.app_label}.{codename}")
-
     # Enqueue
-
-    def changeform_view(
-        self,
-        request: HttpRequest,
-        object_id: str | None = None,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        if request.method != "POST":
-            return super().changeform_view(request, object_id, form_url, extra_context)
-        # Django opens the default database's transaction; the job may be in another.
-        with store().atomic():
-            return super().changeform_view(request, object_id, form_url, extra_context)
 
     def add_view(
         self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
@@ -254,10 +236,6 @@ class JobAdmin(QueueAdmin[Job]):
     def _operate(self, request: HttpRequest, operation: Operation, ids: Collection[int]) -> None:
         tally = operate(store(), operation, ids, request.user.pk)
         self.message_user(request, str(tally), messages.SUCCESS if tally.changed else messages.WARNING)
-
-    def _url(self, page: str, *args: object) -> str:
-        name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
-        return reverse(name, args=args, current_app=self.admin_site.name)
 
     # One job
 

@@ -21,5 +21,6 @@ the code's default.
 
 from .arguments import readable_signature
 from .enqueue import ChooseTaskForm, EnqueueForm, enqueue_form
+from .schedule import ScheduleForm
 
-__all__ = ["ChooseTaskForm", "EnqueueForm", "enqueue_form", "readable_signature"]
+__all__ = ["ChooseTaskForm", "EnqueueForm", "ScheduleForm", "enqueue_form", "readable_signature"]

@@ -37,7 +37,7 @@ class ChooseTaskForm(forms.Form):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        cast(forms.Select, self.fields["task"].widget).choices = [("", "---------"), *_grouped(offered())]
+        cast(forms.Select, self.fields["task"].widget).choices = [("", "---------"), *grouped(offered())]
 
     def clean_task(self) -> Task[Any, Any]:
         name = self.cleaned_data["task"]
@@ -61,7 +61,7 @@ def summary(task: Task[Any, Any]) -> str:
     return Truncator((inspect.getdoc(task.func) or "").partition("\n")[0]).chars(SUMMARY_LENGTH)
 
 
-def _grouped(tasks: Iterable[Task[Any, Any]]) -> list[tuple[str, list[tuple[str, str]]]]:
+def grouped(tasks: Iterable[Task[Any, Any]]) -> list[tuple[str, list[tuple[str, str]]]]:
     """Choices by module, so that typing a task's own name finds it."""
     groups: dict[str, list[tuple[str, str]]] = {}
     for task in tasks:

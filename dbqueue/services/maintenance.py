@@ -1,4 +1,4 @@
-"""Makes due jobs ready, returns the jobs of workers that died, and deletes what is old."""
+"""Makes due jobs ready and those of schedules, returns the jobs of workers that died, and deletes what is old."""
 
 import logging
 import time
@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping
 from ..conf import Settings
 from ..rescue import rescue_all
 from ..retention import Retention
+from ..scheduling import Scheduling
 from ..store import ANY_QUEUE, Store
 from .base import BEATS, Service
 
@@ -42,6 +43,7 @@ class Maintenance(Service):
         self._on_closed = on_closed
         self._last_key = ""
         self._retention = Retention(store, settings)
+        self._scheduling = Scheduling(store)
         self._rescue_at = 0.0
         self._last_seen = 0.0
         self._pause = 0.0
@@ -51,6 +53,7 @@ class Maintenance(Service):
         if self._was_away():
             self._give_time_to_beat()
         self._rescue()
+        self._scheduling.step()
         self._on_closed(self._store.closed_queues())
         self._expire()
         self._unblock()
@@ -64,7 +67,7 @@ class Maintenance(Service):
             self._give_time_to_beat()
         if due == 0 and not promoted:
             due = None  # it is locked by somebody: no reason to ask without a pause
-        pauses = (self._poll_interval, self._until_rescue(), self._retention.pause)
+        pauses = (self._poll_interval, self._until_rescue(), self._retention.pause, self._scheduling.pause)
         self._pause = min(pauses) if due is None else min(due, *pauses)
         self._last_seen = time.time()
         return self._pause

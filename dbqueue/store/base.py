@@ -29,6 +29,7 @@ from .limits import Candidate, Limits
 from .listener import ANY_QUEUE, Listener
 from .queues import Queues
 from .reports import Reports
+from .schedules import ScheduleRows
 from .uniqueness import Uniqueness
 from .workers import WorkerRows
 
@@ -97,7 +98,7 @@ class Locking(NamedTuple):
     converted: Callable[[list[tuple[Any, ...]]], list[tuple[Any, ...]]]
 
 
-class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues, Reports):
+class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues, Reports, ScheduleRows):
     """The operations on the jobs of one database."""
 
     LOCK: Mapping[str, Any] = MappingProxyType({"skip_locked": True})

@@ -15,9 +15,10 @@ NAMES = {
     "concurrency": "kills of workers whose jobs have one key of concurrency",
     "rate": "three workers under one rate",
     "unique": "eight processes that enqueue one unique key",
+    "schedules": "a schedule of one second, whose workers are killed and started at random",
 }
 
-DEFAULTS = {
+DEFAULTS: dict[str, dict[str, float]] = {
     "tree-kills": {"times": 20, "jobs": 5000},
     "child-kills": {"times": 10, "jobs": 2000},
     "restarts": {"times": 5, "jobs": 2000},
@@ -27,6 +28,7 @@ DEFAULTS = {
     "concurrency": {"times": 10, "jobs": 2000},
     "rate": {"times": 1, "jobs": 3250},
     "unique": {"times": 1, "jobs": 10_000},
+    "schedules": {"times": 1, "jobs": 0, "seconds": 120.0, "workers": 10},
 }
 
 
@@ -44,6 +46,9 @@ def main() -> int:
         command.add_argument("--database", choices=DATABASES, default="postgresql")
     names.choices["restarts"].add_argument("--immediate", action="store_true", help="crash it instead")
     names.choices["child-kills"].add_argument("--within", type=float, default=2.0, help="seconds allowed (default: 2)")
+    of_schedules = names.choices["schedules"]
+    of_schedules.add_argument("--seconds", type=float, help="how long workers come and go (default: 120)")
+    of_schedules.add_argument("--workers", type=int, help="at most at a time (default: 10)")
     options = parser.parse_args()
     if options.name in ("restarts", "failover") and options.database != "postgresql":
         parser.error(f"{options.name} needs --database postgresql")

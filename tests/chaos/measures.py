@@ -13,6 +13,7 @@ from . import audit, limits
 from .crew import Crew
 from .faults import Faults
 from .load import KINDS, Kind, Ledger, Load, enqueue_all
+from .schedules import schedules
 from .stage import Stage
 from .verdict import Account, judge, print_table
 
@@ -126,4 +127,5 @@ MEASURES: Mapping[str, Callable[[Stage, Namespace], int]] = {
     "concurrency": limits.concurrency,
     "rate": limits.rate,
     "unique": limits.unique,
+    "schedules": schedules,
 }

@@ -1,0 +1,208 @@
+"""Periodic jobs: see them, make them, change them, switch them off, and run one now."""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.models import LogEntry
+from django.core.exceptions import PermissionDenied
+from django.db import router, transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_POST
+
+from .. import scheduling
+from ..exceptions import DBQueueError
+from ..forms import ScheduleForm
+from ..models import Schedule, Source
+from ..store import ANY_QUEUE
+from . import display
+from .base import QueueAdmin, store
+
+CODE_ONLY = ("name", "task")
+"""What a schedule of the code has from there alone."""
+
+
+@admin.register(Schedule)
+class ScheduleAdmin(QueueAdmin[Schedule]):
+    form = ScheduleForm
+    list_display = ("name", "task_name", "clock", "next", "last", "enabled", "origin", "overridden")
+    list_display_links = ("name",)
+    ordering = ("name",)
+    search_fields = ("name", "task")
+    actions = ("run_selected", "enable_selected", "disable_selected", "give_back_selected")
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Schedule]:
+        return store().schedules.order_by(*self.ordering)
+
+    # Permissions
+
+    def has_change_permission(self, request: HttpRequest, obj: Schedule | None = None) -> bool:
+        return self._may(request, "change")
+
+    def has_run_permission(self, request: HttpRequest, obj: Schedule | None = None) -> bool:
+        return self._may(request, "run")
+
+    def has_delete_permission(self, request: HttpRequest, obj: Schedule | None = None) -> bool:
+        """One of the code would come back: it is switched off instead."""
+        return (obj is None or obj.source != Source.CODE) and super().has_delete_permission(request, obj)
+
+    # The form
+
+    def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
+        told = ("origin", "overridden", "next", "last", "skipped", "problem")
+        return (*told, *CODE_ONLY) if obj is not None and obj.source == Source.CODE else told
+
+    def get_fieldsets(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
+        told = [] if obj is None else [(None, {"fields": self.get_readonly_fields(request)})]
+        return [
+            *told,
+            (_("Call"), {"fields": ("name", "task", "args", "kwargs", "queue_name", "priority")}),
+            (_("When"), {"fields": ("enabled", "cron", "timezone", "every", "misfire", "overlap")}),
+        ]
+
+    def save_model(self, request: HttpRequest, obj: Schedule, form: ScheduleForm, change: bool) -> None:
+        if change:
+            values = {name: form.cleaned_data[name] for name in form.fields}
+            if scheduling.change(store(), obj.pk, values) is None:
+                raise PermissionDenied("The schedule has been deleted meanwhile.")
+        else:
+            scheduling.plan(obj, scheduling.aware(store().clock()))
+            obj.save(using=store().alias, force_insert=True)
+        store().call_workers({ANY_QUEUE})
+
+    # Operations
+
+    def get_urls(self) -> list[URLPattern]:
+        def post(name: str, operate: Callable[[HttpRequest, Schedule], None], permission: str) -> URLPattern:
+            view = require_POST(lambda request, pk: self._operate_on_one(request, pk, operate, permission))
+            shown = f"{self.opts.app_label}_{self.opts.model_name}_{name}"
+            return path(f"<int:pk>/{name}/", self.admin_site.admin_view(view), name=shown)
+
+        run, back = post("run", self._run, "run"), post("give_back", self._give_back, "change")
+        return [run, back, *super().get_urls()]
+
+    def _operate_on_one(
+        self, request: HttpRequest, pk: int, operate: Callable[[HttpRequest, Schedule], None], permission: str
+    ) -> HttpResponse:
+        if not self._may(request, permission):
+            raise PermissionDenied
+        schedule = self.get_object(request, str(pk))
+        if schedule is None:
+            self.message_user(request, _("No schedule has the id %d.") % pk, messages.WARNING)
+            return HttpResponseRedirect(self._url("changelist"))
+        operate(request, schedule)
+        return HttpResponseRedirect(self._url("change", pk))
+
+    @admin.action(description=gettext_lazy("Run selected schedules now"), permissions=["run"])
+    def run_selected(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
+        for schedule in queryset:
+            self._run(request, schedule)
+
+    @admin.action(description=gettext_lazy("Enable selected schedules"), permissions=["change"])
+    def enable_selected(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
+        self._switch(request, queryset, enabled=True)
+
+    @admin.action(description=gettext_lazy("Disable selected schedules"), permissions=["change"])
+    def disable_selected(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
+        self._switch(request, queryset, enabled=False)
+
+    @admin.action(description=gettext_lazy("Give selected schedules back to the code"), permissions=["change"])
+    def give_back_selected(self, request: HttpRequest, queryset: QuerySet[Schedule]) -> None:
+        for schedule in queryset:
+            self._give_back(request, schedule)
+
+    def _run(self, request: HttpRequest, schedule: Schedule) -> None:
+        try:
+            with store().atomic(), _log_of_the_admin():
+                job_id, is_new = scheduling.run_now(store(), schedule)
+                self.log_change(request, schedule, f"Run now: job #{job_id}.")
+        except DBQueueError as exc:
+            self.message_user(request, f"{schedule}: {exc}", messages.ERROR)
+        else:
+            said = _("Enqueued: {}.") if is_new else _("There is such a job already: {}.")
+            level = messages.SUCCESS if is_new else messages.WARNING
+            self.message_user(request, format_html(said, _job_link(schedule, job_id)), level)
+
+    def _switch(self, request: HttpRequest, queryset: QuerySet[Schedule], *, enabled: bool) -> None:
+        with store().atomic(), _log_of_the_admin():
+            for schedule in queryset.filter(enabled=not enabled).order_by("pk"):
+                scheduling.change(store(), schedule.pk, {"enabled": enabled})
+                self.log_change(request, schedule, "Enabled." if enabled else "Disabled.")
+                self.message_user(request, f"{schedule}: {_('enabled') if enabled else _('disabled')}")
+            store().call_workers({ANY_QUEUE})
+
+    def _give_back(self, request: HttpRequest, schedule: Schedule) -> None:
+        if not schedule.overrides:
+            self.message_user(request, _("%s has no overrides.") % schedule, messages.WARNING)
+            return
+        with store().atomic(), _log_of_the_admin():
+            scheduling.give_back(store(), schedule.pk)
+            self.log_change(request, schedule, f"Given back to the code: {', '.join(schedule.overrides)}.")
+            store().call_workers({ANY_QUEUE})
+        self.message_user(request, _("%s follows the code again.") % schedule)
+
+    # One schedule
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Schedule | None = None,
+    ) -> HttpResponse:
+        if obj is not None:
+            context |= {
+                "can_run": self.has_run_permission(request),
+                "can_give_back": bool(obj.overrides) and self.has_change_permission(request),
+            }
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    @admin.display(description=gettext_lazy("Task"))
+    def task_name(self, schedule: Schedule) -> str:
+        return display.dotted(schedule.task)
+
+    @admin.display(description=gettext_lazy("When"))
+    def clock(self, schedule: Schedule) -> str:
+        try:
+            return str(schedule.when)
+        except ValueError:
+            return f"{schedule.cron} {schedule.timezone}"
+
+    @admin.display(description=gettext_lazy("Next"))
+    def next(self, schedule: Schedule) -> str:
+        return display.moment(schedule.next_at)
+
+    @admin.display(description=gettext_lazy("Last"))
+    def last(self, schedule: Schedule) -> str:
+        if schedule.last_job_id is None:
+            return display.NOTHING
+        moment = display.moment(schedule.last_slot)
+        return format_html("{} {}", moment, _job_link(schedule, schedule.last_job_id))
+
+    @admin.display(description=gettext_lazy("Source"))
+    def origin(self, schedule: Schedule) -> str:
+        return str(Source(schedule.source).label)
+
+    @admin.display(description=gettext_lazy("Overridden"))
+    def overridden(self, schedule: Schedule) -> str:
+        return ", ".join(schedule.overrides) or display.NOTHING
+
+
+def _log_of_the_admin() -> AbstractContextManager[None]:
+    return transaction.atomic(using=router.db_for_write(LogEntry))
+
+
+def _job_link(schedule: Schedule, job_id: int) -> str:
+    try:
+        url = reverse("admin:dbqueue_job_change", args=[job_id])
+    except NoReverseMatch:  # this site has no page for jobs
+        return f"#{job_id}"
+    return format_html('<a href="{}">#{}</a>', url, job_id)

@@ -1,0 +1,145 @@
+"""The form of a periodic job: when, which task with which arguments, and what happens to slots at a bad moment."""
+
+import json
+import zoneinfo
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.core.exceptions import ValidationError
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from .. import conf
+from ..exceptions import DBQueueError, InvalidTask
+from ..models import MAX_PRIORITY, MIN_PRIORITY, Schedule
+from ..schedule import Cron, Every, default_timezone
+from ..scheduling import draft_of
+from .enqueue import grouped, offered
+from .fields import JSONTextField
+
+if TYPE_CHECKING:
+    _ScheduleForm = forms.ModelForm[Schedule]
+else:
+    _ScheduleForm = forms.ModelForm  # can't be subscripted when it runs
+
+CALL = ("task", "args", "kwargs", "queue_name", "priority")
+"""What a job is made of."""
+
+EMPTY = [("", "---------")]
+
+
+class ScheduleForm(_ScheduleForm):
+    """All that a worker would refuse at the next slot is an error here."""
+
+    task = forms.ChoiceField(label=gettext_lazy("Task"))
+    timezone = forms.ChoiceField(
+        label=gettext_lazy("Timezone"), required=False, help_text=gettext_lazy("Whose clock cron goes by.")
+    )
+    args = JSONTextField(
+        label=gettext_lazy("Arguments"), required=False, shape=list, help_text=gettext_lazy("JSON: a list, as [1, 2].")
+    )
+    kwargs = JSONTextField(
+        label=gettext_lazy("Keyword arguments"),
+        required=False,
+        shape=dict,
+        help_text=gettext_lazy('JSON: an object, as {"a": 1}.'),
+    )
+    # Checked before the call is, unlike the validators of the column.
+    priority = forms.IntegerField(
+        label=gettext_lazy("Priority"),
+        required=False,
+        min_value=MIN_PRIORITY,
+        max_value=MAX_PRIORITY,
+        help_text=gettext_lazy("-100 to 100; higher runs first. Empty: the task's own."),
+    )
+
+    class Meta:
+        model = Schedule
+        fields = (
+            "name",
+            "task",
+            "cron",
+            "timezone",
+            "every",
+            "args",
+            "kwargs",
+            "misfire",
+            "overlap",
+            "enabled",
+            "queue_name",
+            "priority",
+        )
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name in ("args", "kwargs"):
+            self.initial[name] = json.dumps(getattr(self.instance, name), ensure_ascii=False)
+        self._offer("task", [*EMPTY, *grouped(offered())])
+        self._offer("timezone", [*EMPTY, *((name, name) for name in _timezones())])
+        if self.instance._state.adding:
+            self.initial["timezone"] = self.initial.get("timezone") or default_timezone()
+
+    def clean_name(self) -> str:
+        name: str = self.cleaned_data["name"]
+        if not name.isprintable():
+            raise ValidationError(_("A name is printable text."))
+        others = Schedule.objects.using(conf.read()[0].database).exclude(pk=self.instance.pk)
+        if others.filter(source=self.instance.source, name=name).exists():
+            raise ValidationError(_("There is a schedule of this name already."))
+        return name
+
+    def clean_args(self) -> list[Any]:
+        parsed = self.cleaned_data["args"]
+        return [] if parsed is None else parsed.value
+
+    def clean_kwargs(self) -> dict[str, Any]:
+        parsed = self.cleaned_data["kwargs"]
+        return {} if parsed is None else parsed.value
+
+    def clean(self) -> dict[str, Any] | None:
+        super().clean()
+        if not self.errors:
+            self._check_clock()
+        if not self.errors:
+            self._check_call()
+        return self.cleaned_data
+
+    def _offer(self, field: str, choices: list[Any]) -> None:
+        """These choices, and what the row has already."""
+        if field not in self.fields:
+            return
+        current = getattr(self.instance, field)
+        known = {name for group, names in choices for name in (dict(names) if isinstance(names, list) else [group])}
+        choice: Any = self.fields[field]
+        choice.choices = choices if current in known else [*choices, (current, current)]
+
+    def _check_clock(self) -> None:
+        cron, every = self.cleaned_data["cron"], self.cleaned_data["every"]
+        if bool(cron) == (every is not None):
+            self.add_error("cron", _("Give either a cron expression or a number of seconds."))
+            return
+        try:
+            if every is not None:
+                Every(every)
+                self.cleaned_data["timezone"] = ""
+            else:
+                when = Cron(cron, self.cleaned_data["timezone"] or default_timezone())
+                self.cleaned_data |= {"cron": when.expression, "timezone": when.timezone}
+        except ValueError as exc:
+            self.add_error("cron" if every is None else "every", str(exc))
+
+    def _check_call(self) -> None:
+        given = {name: self.cleaned_data.get(name, getattr(self.instance, name)) for name in CALL}
+        try:
+            draft_of(Schedule(**given))
+        except InvalidTask as exc:
+            # Of the options, only those of the queue are still in question here.
+            self.add_error("queue_name", str(exc))
+        except DBQueueError as exc:
+            self.add_error("args", str(exc))
+
+
+@cache
+def _timezones() -> list[str]:
+    return sorted(zoneinfo.available_timezones())

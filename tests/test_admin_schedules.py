@@ -1,0 +1,283 @@
+"""The pages of periodic jobs, through Django's client."""
+
+import datetime
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+import dbqueue
+from dbqueue import registry
+from dbqueue.definition import Task
+from dbqueue.models import Job, Schedule, Source
+from dbqueue.scheduling import Scheduling
+from dbqueue.store import store_for
+
+pytestmark = pytest.mark.django_db
+
+SCHEDULES = "/admin/dbqueue/schedule/"
+ADD = f"{SCHEDULES}add/"
+ROME = "Europe/Rome"
+
+
+def greet(name: str, *, times: int = 1) -> None: ...
+
+
+@pytest.fixture(autouse=True)
+def task() -> Iterator["Task[Any, Any]"]:
+    made: Task[Any, Any] = Task(
+        greet, name="greet", schedule=dbqueue.cron("0 5 * * *", "Europe/Berlin", args=["code"]), priority=3
+    )
+    registry.register(made)
+    yield made
+    registry._tasks.pop("greet", None)
+
+
+@pytest.fixture
+def operator(client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("operator"))
+    return client
+
+
+@pytest.fixture
+def of_the_code() -> Schedule:
+    Scheduling(store_for("default")).step()
+    return Schedule.objects.get(name="greet")
+
+
+def client_who_may(*codenames: str) -> Client:
+    user = User.objects.create_user("-".join(codenames), is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(content_type__app_label="dbqueue", codename__in=codenames))
+    client = Client()
+    client.force_login(user)
+    return client
+
+
+def filled(**values: str) -> dict[str, str]:
+    return {
+        "name": "mine",
+        "task": "greet",
+        "cron": "*/5 * * * *",
+        "timezone": ROME,
+        "every": "",
+        "args": '["Ann"]',
+        "kwargs": '{"times": 2}',
+        "misfire": "once",
+        "overlap": "skip",
+        "enabled": "on",
+        "queue_name": "",
+        "priority": "",
+        **values,
+    }
+
+
+def change_page(schedule: Schedule) -> str:
+    return f"{SCHEDULES}{schedule.pk}/change/"
+
+
+def page(client: Client, url: str) -> str:
+    response = client.get(url)
+    assert response.status_code == 200
+    return response.content.decode()
+
+
+def errors(client: Client, **values: str) -> dict[str, list[str]]:
+    """What the form says to such a schedule, which is not made."""
+    response = client.post(ADD, filled(**values))
+    assert response.status_code == 200
+    assert not Schedule.objects.exists()
+    found: dict[str, list[str]] = response.context["adminform"].form.errors
+    return found
+
+
+def test_a_schedule_is_made_and_its_jobs_come(operator: Client) -> None:
+    assert "Europe/Rome" in page(operator, ADD)
+
+    assert operator.post(ADD, filled()).status_code == 302
+
+    schedule = Schedule.objects.get()
+    assert (schedule.source, schedule.task, schedule.args, schedule.kwargs) == (
+        Source.ADMIN,
+        "greet",
+        ["Ann"],
+        {"times": 2},
+    )
+    assert (schedule.cron, schedule.timezone, schedule.every, schedule.overlap) == ("*/5 * * * *", ROME, None, "skip")
+    assert schedule.next_at is not None and schedule.next_at > store_for("default").clock()
+    Scheduling(store_for("default")).step(schedule.next_at)
+    job = Job.objects.get(schedule_id=schedule.pk)
+    assert (job.args, job.kwargs, job.priority, job.slot) == (["Ann"], {"times": 2}, 3, schedule.next_at)
+    html = page(operator, SCHEDULES)
+    assert f"*/5 * * * * {ROME}" in html
+    assert f"/admin/dbqueue/job/{job.pk}/change/" in html
+    assert page(operator, change_page(schedule))
+
+
+def test_an_interval_needs_no_zone(operator: Client) -> None:
+    operator.post(ADD, filled(cron="", every="300", enabled=""))
+    schedule = Schedule.objects.get()
+    assert (schedule.every, schedule.cron, schedule.timezone, schedule.next_at) == (300, "", "", None)
+    assert "every 5 min" in page(operator, SCHEDULES)
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "words"),
+    [
+        ({"cron": "61 * * * *"}, "cron", "cron is '61 * * * *': bad minute."),
+        ({"cron": ""}, "cron", "Give either a cron expression or a number of seconds."),
+        ({"every": "60"}, "cron", "Give either a cron expression or a number of seconds."),
+        ({"cron": "", "every": "0"}, "every", "every is 0 seconds; it must be a whole number from 1"),
+        ({"timezone": "Europe/Rom"}, "timezone", "Select a valid choice."),
+        ({"task": "os.system"}, "task", "Select a valid choice."),
+        ({"args": "[1"}, "args", "This is not JSON"),
+        ({"args": '{"a": 1}'}, "args", "This must be a list"),
+        ({"args": "[]"}, "args", "missing a required argument: 'name'"),
+        ({"kwargs": '{"size": 1}'}, "args", "got an unexpected keyword argument 'size'"),
+        ({"args": '["a\\u0000"]'}, "args", "NUL"),
+        ({"kwargs": "[]"}, "kwargs", "This must be an object"),
+        ({"queue_name": "a,b"}, "queue_name", "queue_name is 'a,b'"),
+        ({"priority": "101"}, "priority", "less than or equal to 100"),
+        ({"misfire": "never"}, "misfire", "Select a valid choice."),
+        ({"name": "a\x07b"}, "name", "printable"),
+        ({"name": ""}, "name", "This field is required."),
+    ],
+)
+def test_what_a_worker_would_refuse_is_an_error_of_the_form(
+    operator: Client, values: dict[str, str], field: str, words: str
+) -> None:
+    found = errors(operator, **values)
+    assert list(found) == [field]
+    assert words in found[field][0]
+
+
+def test_a_name_is_given_once_by_the_admin_and_may_be_one_of_the_code(operator: Client, of_the_code: Schedule) -> None:
+    operator.post(ADD, filled(name="greet"))
+    assert Schedule.objects.filter(name="greet").count() == 2
+    again = operator.post(ADD, filled(name="greet"))
+    assert "There is a schedule of this name already." in again.content.decode()
+
+
+def test_a_schedule_of_the_code_is_overridden_and_given_back(operator: Client, of_the_code: Schedule) -> None:
+    html = page(operator, change_page(of_the_code))
+    assert 'name="task"' not in html and 'name="name"' not in html
+    assert "give_back_form" not in html
+
+    values = filled(args='["code"]', kwargs="{}", cron="0 6 * * *", timezone="Europe/Berlin", overlap="allow")
+    assert operator.post(change_page(of_the_code), values).status_code == 302
+
+    of_the_code.refresh_from_db()
+    assert (of_the_code.cron, of_the_code.overrides) == ("0 6 * * *", ["cron", "every", "timezone"])
+    assert of_the_code.next_at is not None
+    assert of_the_code.next_at.astimezone(datetime.UTC).minute == 0
+    assert "cron, every, timezone" in page(operator, SCHEDULES)
+    Scheduling(store_for("default")).step()
+    of_the_code.refresh_from_db()
+    assert of_the_code.cron == "0 6 * * *"
+
+    assert "give_back_form" in page(operator, change_page(of_the_code))
+    assert operator.post(f"{SCHEDULES}{of_the_code.pk}/give_back/").status_code == 302
+
+    of_the_code.refresh_from_db()
+    assert (of_the_code.cron, of_the_code.overrides) == ("0 5 * * *", [])
+    assert [entry.change_message for entry in LogEntry.objects.order_by("id")][-1] == (
+        "Given back to the code: cron, every, timezone."
+    )
+
+
+def test_saving_without_a_change_overrides_nothing(operator: Client, of_the_code: Schedule) -> None:
+    form = operator.get(change_page(of_the_code)).context["adminform"].form
+    values = {name: "" if (value := form[name].value()) is None else str(value) for name in form.fields}
+    assert operator.post(change_page(of_the_code), {**values, "enabled": "on"}).status_code == 302
+    before = of_the_code.next_at
+    of_the_code.refresh_from_db()
+    assert (of_the_code.overrides, of_the_code.next_at) == ([], before)
+
+
+def test_saving_does_not_undo_what_a_worker_did_meanwhile(operator: Client, of_the_code: Schedule) -> None:
+    """The page was loaded before the slot."""
+    assert of_the_code.next_at is not None
+    Scheduling(store_for("default")).step(of_the_code.next_at)
+    values = filled(args='["code"]', kwargs="{}", cron="0 5 * * *", timezone="Europe/Berlin", overlap="skip")
+    operator.post(change_page(of_the_code), values)
+
+    schedule = Schedule.objects.get()
+    assert schedule.last_slot == of_the_code.next_at
+    assert schedule.next_at is not None and schedule.next_at > of_the_code.next_at
+
+
+def test_run_now_by_button_and_by_action(operator: Client, of_the_code: Schedule) -> None:
+    assert "run_form" in page(operator, change_page(of_the_code))
+    assert operator.post(f"{SCHEDULES}{of_the_code.pk}/run/").status_code == 302
+    operator.post(SCHEDULES, {"action": "run_selected", "_selected_action": [str(of_the_code.pk)]})
+
+    jobs = list(Job.objects.filter(schedule_id=of_the_code.pk, slot=None).order_by("id"))
+    assert [job.args for job in jobs] == [["code"], ["code"]]
+    before = of_the_code.next_at
+    of_the_code.refresh_from_db()
+    assert of_the_code.next_at == before
+    assert [entry.change_message for entry in LogEntry.objects.order_by("id")] == [
+        f"Run now: job #{job.pk}." for job in jobs
+    ]
+
+
+def test_run_now_says_why_it_can_not(operator: Client, of_the_code: Schedule) -> None:
+    Schedule.objects.update(args=[])
+    response = operator.post(f"{SCHEDULES}{of_the_code.pk}/run/", follow=True)
+    assert "missing a required argument" in response.content.decode()
+    assert not Job.objects.exists()
+    assert operator.post(f"{SCHEDULES}12345/run/", follow=True).status_code == 200
+
+
+def test_actions_switch_schedules_off_and_on(operator: Client, of_the_code: Schedule) -> None:
+    selected = {"_selected_action": [str(of_the_code.pk)]}
+    operator.post(SCHEDULES, {"action": "disable_selected", **selected})
+    of_the_code.refresh_from_db()
+    assert (of_the_code.enabled, of_the_code.next_at, of_the_code.overrides) == (False, None, ["enabled"])
+    operator.post(SCHEDULES, {"action": "enable_selected", **selected})
+    of_the_code.refresh_from_db()
+    assert of_the_code.enabled and of_the_code.next_at
+    operator.post(SCHEDULES, {"action": "give_back_selected", **selected})
+    of_the_code.refresh_from_db()
+    assert of_the_code.overrides == []
+    assert len(LogEntry.objects.all()) == 3
+
+
+def test_only_rows_of_the_admin_are_deleted(operator: Client, of_the_code: Schedule) -> None:
+    operator.post(ADD, filled())
+    mine = Schedule.objects.get(name="mine")
+    assert operator.post(f"{SCHEDULES}{of_the_code.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert operator.post(f"{SCHEDULES}{mine.pk}/delete/", {"post": "yes"}).status_code == 302
+    both = {"action": "delete_selected", "post": "yes", "_selected_action": [str(of_the_code.pk)]}
+    operator.post(SCHEDULES, both)
+    assert list(Schedule.objects.all()) == [of_the_code]
+
+
+def test_permissions(of_the_code: Schedule) -> None:
+    run, back = f"{SCHEDULES}{of_the_code.pk}/run/", f"{SCHEDULES}{of_the_code.pk}/give_back/"
+    viewer, runner = client_who_may("view_schedule"), client_who_may("view_schedule", "run_schedule")
+    changer = client_who_may("change_schedule")
+
+    for url in (run, back):
+        assert viewer.post(url).status_code == 403
+    assert "run_form" not in page(viewer, change_page(of_the_code))
+    assert viewer.post(change_page(of_the_code), filled()).status_code == 403
+    assert viewer.get(ADD).status_code == 403
+    assert runner.post(run).status_code == 302
+    assert runner.post(back).status_code == 403
+    assert changer.post(back).status_code == 302
+    assert changer.post(run).status_code == 403
+    assert runner.get(run).status_code == 405
+    viewer.post(SCHEDULES, {"action": "run_selected", "_selected_action": [str(of_the_code.pk)]})
+    assert Job.objects.count() == 1
+
+
+def test_a_row_that_nobody_can_read_is_shown(operator: Client) -> None:
+    schedule = Schedule.objects.create(name="broken", task="gone.task", cron="soon", timezone="Nowhere")
+    assert "soon Nowhere" in page(operator, SCHEDULES)
+    html = page(operator, change_page(schedule))
+    assert "gone.task" in html
+    response = operator.post(change_page(schedule), filled(task="gone.task"))
+    assert "No task is registered as" in response.content.decode()

@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Value
 from django.db.models.functions import Cast, Coalesce
 
@@ -104,6 +105,13 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues):
 
     def listen(self) -> Listener | None:
         """A listener on this thread's connection, or None where the database has no way to call."""
+        return None
+
+    def listen_for_end(self, connection: BaseDatabaseWrapper, job_id: int) -> Listener | None:
+        """A listener for the end of one job, which is to be looked at once more when this has returned.
+
+        ``connection`` is in autocommit and nobody else's. None where the database has no way to call.
+        """
         return None
 
     # The enqueue side
@@ -442,9 +450,11 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues):
 
     def cancel(self, ids: Collection[int], now: datetime.datetime | None = None, *, reason: str = "") -> int:
         """Cancel jobs that wait. Returns how many; what runs or has ended is left alone."""
-        return self.jobs.leaving(CANCELLABLE, ids).update(
+        cancelled = self.jobs.leaving(CANCELLABLE, ids).update(
             status=JobStatus.CANCELLED, finished_at=now or self.clock(), reason=reason, unique_key=None
         )
+        self.call_waiters(ids)
+        return cancelled
 
     def retry(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:
         """Let failed and cancelled jobs run again, with a fresh count of attempts. Returns how many.

@@ -13,7 +13,8 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
 
-from . import registry
+from . import registry, signals
+from .announcement import Announcement
 from .claim import Claim
 from .conf import Settings
 from .draft import Draft
@@ -372,7 +373,25 @@ def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
         transaction.on_commit(partial(_committed, made), using=alias)
     else:
         _committed(made)
+    _announce(made)
     return made
+
+
+def _announce(made: list[JobResult[Any]]) -> None:
+    if not signals.job_enqueued.receivers:
+        return
+    for result in made:
+        if not result.duplicate:
+            Announcement(
+                signals.job_enqueued,
+                {
+                    "job_id": int(result.id),
+                    "task_name": result.task_name,
+                    "queue_name": result.queue_name,
+                    "attempt": 0,
+                    "run_after": result.run_after,
+                },
+            ).send()
 
 
 def _new(draft: Draft, pk: int, enqueued_at: datetime.datetime, alias: str) -> JobResult[Any]:

@@ -20,6 +20,9 @@ from . import (
     retry_tasks,  # noqa: F401  those that fail are found through this module
 )
 from .models import Mark
+from .signals import connect
+
+connect()
 
 
 @task

@@ -5,7 +5,7 @@ import inspect
 import itertools
 import json
 import sys
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, update_wrapper
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
@@ -30,6 +30,10 @@ R = TypeVar("R")
 
 CHUNK = 1000
 """Signatures that enqueue_many() checks and inserts at a time."""
+
+run_inline: Callable[[Sequence[JobResult[Any]]], None] | None = None
+"""What runs new jobs where DBQUEUE['IMMEDIATE'] is on. Put here when Django starts: to run a job takes the rooms above,
+which a process that enqueues does without."""
 
 
 class Task(Generic[P, R]):
@@ -82,7 +86,10 @@ class Task(Generic[P, R]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
         """Insert a job, in the caller's transaction. Raises an error of dbqueue.exceptions for what can't be run."""
-        return _insert([self.draft(args, kwargs)])[0]
+        made = _insert([self.draft(args, kwargs)])
+        self.entered(made[0])
+        _run_if_immediate(made)
+        return made[0]
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
         """The same as enqueue(), by Celery's name."""
@@ -146,6 +153,9 @@ class Task(Generic[P, R]):
             "concurrency_key": concurrency,
             "rate_key": rate,
         }
+
+    def entered(self, job: JobResult[R]) -> None:
+        """Called after the INSERT of one call of this task; a hook for adapters."""
 
     def for_claim(self, claim: Claim) -> "Task[P, R]":
         """The task as it runs this attempt; a hook for adapters.
@@ -315,6 +325,7 @@ def enqueue_many(signatures: Iterable[Signature[R]]) -> list[JobResult[R]]:
     with transaction.atomic(using=alias):
         while chunk := list(itertools.islice(remaining, CHUNK)):
             made += _insert([_own_signature(item).task.draft(item.args, item.kwargs) for item in chunk])
+    _run_if_immediate(made)
     return made
 
 
@@ -375,6 +386,11 @@ def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
         _committed(made)
     _announce(made)
     return made
+
+
+def _run_if_immediate(made: list[JobResult[Any]]) -> None:
+    if Settings.load().immediate and run_inline is not None:
+        run_inline([result for result in made if not result.duplicate])
 
 
 def _announce(made: list[JobResult[Any]]) -> None:

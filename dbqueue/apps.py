@@ -1,7 +1,7 @@
 """What happens when Django starts: the checks are known, and each app's tasks are registered."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
@@ -36,10 +36,12 @@ class DBQueueConfig(AppConfig):
             backend.ready()
 
 
-def _run_inline(results: "Sequence[JobResult[Any]]") -> None:
+def _run_inline(
+    insert: "Callable[[], list[JobResult[Any]]]", entered: "Callable[[JobResult[Any]], None]"
+) -> "list[JobResult[Any]]":
     from .inline import run_at_once  # what runs jobs is loaded where jobs are run
 
-    run_at_once(results)
+    return run_at_once(insert, entered)
 
 
 def _answer_a_probe() -> None:

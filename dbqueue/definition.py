@@ -5,7 +5,7 @@ import inspect
 import itertools
 import json
 import sys
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property, partial, update_wrapper
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
@@ -31,9 +31,14 @@ R = TypeVar("R")
 CHUNK = 1000
 """Signatures that enqueue_many() checks and inserts at a time."""
 
-run_inline: Callable[[Sequence[JobResult[Any]]], None] | None = None
-"""What runs new jobs where DBQUEUE['IMMEDIATE'] is on. Put here when Django starts: to run a job takes the rooms above,
-which a process that enqueues does without."""
+InlineRunner = Callable[
+    [Callable[[], list[JobResult[Any]]], Callable[[JobResult[Any]], None]],
+    list[JobResult[Any]],
+]
+
+run_inline: InlineRunner | None = None
+"""What inserts jobs and runs them where DBQUEUE['IMMEDIATE'] is on. Put here when Django starts: to run a job takes the
+rooms above, which a process that enqueues does without."""
 
 
 class Task(Generic[P, R]):
@@ -86,10 +91,8 @@ class Task(Generic[P, R]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
         """Insert a job, in the caller's transaction. Raises an error of dbqueue.exceptions for what can't be run."""
-        made = _insert([self.draft(args, kwargs)])
-        self.entered(made[0])
-        _run_if_immediate(made)
-        return made[0]
+        draft = self.draft(args, kwargs)
+        return _enter(lambda: _insert([draft]), self.entered)[0]
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
         """The same as enqueue(), by Celery's name."""
@@ -319,14 +322,16 @@ async def aenqueue(task: "Task[Any, R] | str", /, *args: Any, **kwargs: Any) -> 
 
 def enqueue_many(signatures: Iterable[Signature[R]]) -> list[JobResult[R]]:
     """Insert a job for each signature, in order; all or none, in some statements per thousand."""
-    made: list[JobResult[R]] = []
-    remaining = iter(signatures)
-    alias = Settings.load().database
-    with transaction.atomic(using=alias):
-        while chunk := list(itertools.islice(remaining, CHUNK)):
-            made += _insert([_own_signature(item).task.draft(item.args, item.kwargs) for item in chunk])
-    _run_if_immediate(made)
-    return made
+
+    def insert() -> list[JobResult[R]]:
+        made: list[JobResult[R]] = []
+        remaining = iter(signatures)
+        with transaction.atomic(using=Settings.load().database):
+            while chunk := list(itertools.islice(remaining, CHUNK)):
+                made += _insert([_own_signature(item).task.draft(item.args, item.kwargs) for item in chunk])
+        return made
+
+    return _enter(insert)
 
 
 def _declared(options: JobOptions) -> Options:
@@ -388,9 +393,16 @@ def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
     return made
 
 
-def _run_if_immediate(made: list[JobResult[Any]]) -> None:
-    if Settings.load().immediate and run_inline is not None:
-        run_inline([result for result in made if not result.duplicate])
+def _enter(
+    insert: Callable[[], list[JobResult[Any]]], entered: Callable[[JobResult[Any]], None] = lambda job: None
+) -> list[JobResult[Any]]:
+    """Insert, tell, and with DBQUEUE['IMMEDIATE'] run what was inserted."""
+    if run_inline is not None and Settings.load().immediate:
+        return run_inline(insert, entered)
+    made = insert()
+    for result in made:
+        entered(result)
+    return made
 
 
 def _announce(made: list[JobResult[Any]]) -> None:

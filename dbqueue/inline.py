@@ -4,7 +4,8 @@ import contextvars
 import logging
 import os
 import socket
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +24,9 @@ from .store import store_for
 from .transactions import kept
 
 logger = logging.getLogger("dbqueue.job")
+
+BATCH = 500
+"""Jobs that are claimed by one statement."""
 
 
 class InlineWorker:
@@ -67,16 +71,39 @@ class InlineWorker:
             announcement.send()
 
 
-def run_at_once(results: Sequence[JobResult[Any]]) -> None:
-    """Run these jobs, one after another, where they are due. The results then tell how that went."""
-    if not results:
-        return
+def run_at_once(
+    insert: Callable[[], list[JobResult[Any]]], entered: Callable[[JobResult[Any]], None]
+) -> list[JobResult[Any]]:
+    """Run the jobs that ``insert`` makes, one after another, where they are due. The results tell how that went."""
     with InlineWorker(Settings.load(), "immediate") as worker:
+        with worker.store.atomic():
+            results = insert()
+            # In one transaction, or a worker elsewhere might be faster.
+            claims = _claimed(worker, [result for result in results if not result.duplicate])
         for result in results:
-            if result.status is JobStatus.SCHEDULED:
-                while worker.store.promote():
-                    pass
-            for claim in worker.store.claim_these(worker.id, [int(result.id)]):
-                worker.run(claim)
-            with suppress(JobDoesNotExist):  # a job may have deleted it
-                result.refresh()
+            entered(result)
+        _run_all(worker, claims)
+    for result in results:
+        with suppress(JobDoesNotExist):  # a job may have deleted it
+            result.refresh()
+    return results
+
+
+def _claimed(worker: InlineWorker, results: list[JobResult[Any]]) -> list[Claim]:
+    if any(result.status is JobStatus.SCHEDULED for result in results):
+        while worker.store.promote():
+            pass
+    claims: list[Claim] = []
+    for start in range(0, len(results), BATCH):
+        claims += worker.store.claim_these(worker.id, [int(result.id) for result in results[start : start + BATCH]])
+    return claims
+
+
+def _run_all(worker: InlineWorker, claims: list[Claim]) -> None:
+    left = deque(claims)
+    try:
+        while left:
+            worker.run(left.popleft())
+    finally:
+        if left:  # after a KeyboardInterrupt
+            worker.store.release(left)

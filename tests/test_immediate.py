@@ -141,6 +141,15 @@ def test_a_keyboard_interrupt_is_written_and_then_reaches_the_caller() -> None:
 
 
 @pytest.mark.django_db
+def test_what_a_keyboard_interrupt_keeps_from_running_waits() -> None:
+    signatures: list[Any] = [add.s(1, 2), hostile.s("KeyboardInterrupt"), add.s(3, 4)]
+    with pytest.raises(KeyboardInterrupt):
+        dbqueue.enqueue_many(signatures)
+    statuses = Job.objects.order_by("id").values_list("status", "attempt")
+    assert list(statuses) == [("SUCCESSFUL", 1), ("FAILED", 1), ("READY", 0)]
+
+
+@pytest.mark.django_db
 def test_a_job_that_deletes_itself() -> None:
     hostile.enqueue("delete itself")
     assert not Job.objects.exists()

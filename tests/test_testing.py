@@ -283,7 +283,11 @@ def test_the_fixture_for_pytest(tmp_path: Path) -> None:
     ran = subprocess.run(
         command,
         cwd=tmp_path,
-        env={**environment, "DJANGO_SETTINGS_MODULE": "tests.settings", "PYTHONPATH": str(ROOT)},
+        env={
+            **environment,
+            "DJANGO_SETTINGS_MODULE": "tests.settings",
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *sys.path]),
+        },
         capture_output=True,
         text=True,
         check=False,

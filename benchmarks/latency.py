@@ -33,6 +33,9 @@ SCHEDULED = 1_000_000
 SPREAD = (2.0, 20.0)
 """Seconds from now, at least and at most, at which the watched ones are due."""
 
+NAPS = (0.2, 1.2)
+"""Seconds that an awaited job takes, at least and at most."""
+
 WORKER = ("-m", "django", "dbqueue_worker", "--threads", "8", "--queues", "default", "-v", "0")
 NOBODYS = "nobody's"
 """A queue that this worker leaves alone."""
@@ -93,6 +96,18 @@ def when_due(times: memoryview, jobs: int, first: int) -> list[float]:
     ]
 
 
+def awaited(times: memoryview, jobs: int, first: int) -> list[float]:
+    """Seconds from the last line of a job that takes a while to the return of the ``get()`` that waits for it."""
+    from .jobs.tasks import nap
+
+    seconds = []
+    for number in range(first, first + jobs):
+        length = random.uniform(*NAPS)
+        nap.enqueue(number, length).get(timeout=60)
+        seconds.append((time.monotonic_ns() - times[number]) / 1e9 - length)
+    return seconds
+
+
 def started(times: memoryview, numbers: range) -> list[int]:
     """When these jobs began, in nanoseconds. Raises RuntimeError if one does not within a minute."""
     end = time.monotonic() + 60
@@ -139,9 +154,10 @@ def main() -> None:
             at_rest = rest(process.processes[0].pid)
             rows = [["", "p50, ms", "p99, ms"]]
             rows.append(row("enqueued → first line of the job", one_by_one(times, options.jobs)))
+            rows.append(row("last line of the job → get() returns", awaited(times, options.jobs // 3, options.jobs)))
             ours, plain = enqueueing(options.jobs)
             fill_with_scheduled()
-            rows.append(row("due → first line of the job", when_due(times, options.jobs, options.jobs)))
+            rows.append(row("due → first line of the job", when_due(times, options.jobs, 2 * options.jobs)))
         print(table(rows))
         print(f"\nCPU at rest: {at_rest:.2f} % of a core")
         print(f"enqueue(): {1000 * ours:.2f} ms; the same INSERT: {1000 * plain:.2f} ms; ratio {ours / plain:.2f}")

@@ -1,14 +1,18 @@
 """What happens when Django starts: the checks are known, and each app's tasks are registered."""
 
 import sys
+from collections.abc import Callable
 from contextlib import suppress
 from importlib.util import find_spec
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import django
 from django.apps import AppConfig
 from django.core.exceptions import AppRegistryNotReady
 from django.utils.module_loading import autodiscover_modules
+
+if TYPE_CHECKING:
+    from .results import JobResult
 
 
 class DBQueueConfig(AppConfig):
@@ -21,14 +25,23 @@ class DBQueueConfig(AppConfig):
         _answer_a_probe()
 
     def ready(self) -> None:
-        from . import checks, conf  # noqa: F401  importing the checks registers them
+        from . import checks, conf, definition  # noqa: F401  importing the checks registers them
 
+        definition.run_inline = _run_inline
         settings, _ = conf.read()
         autodiscover_modules(*settings.task_modules)
         if django.VERSION >= (6, 0) or find_spec("django_tasks"):
             from . import backend
 
             backend.ready()
+
+
+def _run_inline(
+    insert: "Callable[[], list[JobResult[Any]]]", entered: "Callable[[JobResult[Any]], None]"
+) -> "list[JobResult[Any]]":
+    from .inline import run_at_once  # what runs jobs is loaded where jobs are run
+
+    return run_at_once(insert, entered)
 
 
 def _answer_a_probe() -> None:

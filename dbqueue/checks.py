@@ -71,6 +71,21 @@ def check_alias(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
 
 
 @checks.register
+def check_immediate(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
+    """Jobs that run inside requests are for tests and a developer's machine."""
+    if not conf.read()[0].immediate or django_settings.DEBUG:
+        return []
+    return [
+        checks.Warning(
+            "DBQUEUE['IMMEDIATE'] is on and DEBUG is off: enqueue() runs its job before it returns, in the caller's "
+            "transaction, and no worker is asked.",
+            hint="Leave IMMEDIATE off where users wait. In the settings of tests, silence this check.",
+            id="dbqueue.W007",
+        )
+    ]
+
+
+@checks.register
 def check_time_zone(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
     """Local time without a zone jumps twice a year, and heartbeats with it."""
     if django_settings.USE_TZ or _has_one_offset(django_settings.TIME_ZONE):

@@ -71,6 +71,7 @@ class Settings:
     keep_successful_days: float = _setting(7.0, "days, from 0 to 36500", _number(0, 36500), "float")
     keep_failed_days: float = _setting(30.0, "days, from 0 to 36500", _number(0, 36500), "float")
     priority_ageing: float = _setting(0.0, "seconds, from 0 (off) to 8640000", _number(0, 8_640_000), "float")
+    immediate: bool = _setting(False, "True or False", lambda value: isinstance(value, bool), "bool")
     listen: bool = _setting(True, "True or False", lambda value: isinstance(value, bool), "bool")
 
     @classmethod

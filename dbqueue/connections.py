@@ -51,15 +51,24 @@ def owned_connection(alias: str) -> Iterator[BaseDatabaseWrapper]:
 
     A service must not wait for a slot that jobs hold.
     """
+    theirs = connections[alias]
+    with second_connection(alias) as ours:
+        connections[alias] = ours
+        try:
+            yield ours
+        finally:
+            connections[alias] = theirs
+
+
+@contextmanager
+def second_connection(alias: str) -> Iterator[BaseDatabaseWrapper]:
+    """One more connection to ``alias``, which no pool hands out; the thread's own stays what the ORM uses."""
     ours = _unpooled(connections[alias])
     ours.queries_log = deque(maxlen=0)  # under DEBUG Django would keep 9,000 statements of hundreds of rows each
-    theirs = connections[alias]
-    connections[alias] = ours
     try:
         yield ours
     finally:
         ours.close()
-        connections[alias] = theirs
 
 
 def renew(alias: str) -> None:

@@ -13,7 +13,8 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
 
-from . import registry
+from . import registry, signals
+from .announcement import Announcement
 from .claim import Claim
 from .conf import Settings
 from .draft import Draft
@@ -31,6 +32,15 @@ R = TypeVar("R")
 
 CHUNK = 1000
 """Signatures that enqueue_many() checks and inserts at a time."""
+
+InlineRunner = Callable[
+    [Callable[[], list[JobResult[Any]]], Callable[[JobResult[Any]], None]],
+    list[JobResult[Any]],
+]
+
+run_inline: InlineRunner | None = None
+"""What inserts jobs and runs them where DBQUEUE['IMMEDIATE'] is on. Put here when Django starts: to run a job takes the
+rooms above, which a process that enqueues does without."""
 
 
 class Task(Generic[P, R]):
@@ -85,7 +95,8 @@ class Task(Generic[P, R]):
 
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
         """Insert a job, in the caller's transaction. Raises an error of dbqueue.exceptions for what can't be run."""
-        return _insert([self.draft(args, kwargs)])[0]
+        draft = self.draft(args, kwargs)
+        return _enter(lambda: _insert([draft]), self.entered)[0]
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
         """The same as enqueue(), by Celery's name."""
@@ -152,6 +163,9 @@ class Task(Generic[P, R]):
             "concurrency_key": concurrency,
             "rate_key": rate,
         }
+
+    def entered(self, job: JobResult[R]) -> None:
+        """Called after the INSERT of one call of this task; a hook for adapters."""
 
     def for_claim(self, claim: Claim) -> "Task[P, R]":
         """The task as it runs this attempt; a hook for adapters.
@@ -335,13 +349,16 @@ async def aenqueue(task: "Task[Any, R] | str", /, *args: Any, **kwargs: Any) -> 
 
 def enqueue_many(signatures: Iterable[Signature[R]]) -> list[JobResult[R]]:
     """Insert a job for each signature, in order; all or none, in some statements per thousand."""
-    made: list[JobResult[R]] = []
-    remaining = iter(signatures)
-    alias = Settings.load().database
-    with transaction.atomic(using=alias):
-        while chunk := list(itertools.islice(remaining, CHUNK)):
-            made += _insert([_own_signature(item).task.draft(item.args, item.kwargs) for item in chunk])
-    return made
+
+    def insert() -> list[JobResult[R]]:
+        made: list[JobResult[R]] = []
+        remaining = iter(signatures)
+        with transaction.atomic(using=Settings.load().database):
+            while chunk := list(itertools.islice(remaining, CHUNK)):
+                made += _insert([_own_signature(item).task.draft(item.args, item.kwargs) for item in chunk])
+        return made
+
+    return _enter(insert)
 
 
 async def _run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -404,7 +421,37 @@ def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
         transaction.on_commit(partial(_committed, made), using=alias)
     else:
         _committed(made)
+    _announce(made)
     return made
+
+
+def _enter(
+    insert: Callable[[], list[JobResult[Any]]], entered: Callable[[JobResult[Any]], None] = lambda job: None
+) -> list[JobResult[Any]]:
+    """Insert, tell, and with DBQUEUE['IMMEDIATE'] run what was inserted."""
+    if run_inline is not None and Settings.load().immediate:
+        return run_inline(insert, entered)
+    made = insert()
+    for result in made:
+        entered(result)
+    return made
+
+
+def _announce(made: list[JobResult[Any]]) -> None:
+    if not signals.job_enqueued.receivers:
+        return
+    for result in made:
+        if not result.duplicate:
+            Announcement(
+                signals.job_enqueued,
+                {
+                    "job_id": int(result.id),
+                    "task_name": result.task_name,
+                    "queue_name": result.queue_name,
+                    "attempt": 0,
+                    "run_after": result.run_after,
+                },
+            ).send()
 
 
 def _new(draft: Draft, pk: int, enqueued_at: datetime.datetime, alias: str) -> JobResult[Any]:

@@ -13,7 +13,10 @@ from dataclasses import dataclass, replace
 
 from django.core.cache import caches
 from django.db import Error, OperationalError
+from django.dispatch import Signal
 
+from . import signals
+from .announcement import Announcement
 from .claim import Bookmark, Claim, Selection
 from .conf import Settings
 from .connections import close_all, owned_connection, renew
@@ -25,6 +28,7 @@ from .running import Running
 from .services.base import Service, Trouble
 from .services.completer import Completer
 from .services.heartbeat import Heartbeat
+from .services.herald import Herald
 from .services.maintenance import Maintenance
 from .services.monitor import Monitor
 from .services.notifier import Notifier
@@ -40,6 +44,9 @@ PATIENT_LOOK = 0.1
 
 LAST_TRIES = 5.0
 """Seconds in which a worker that ends tries to give back what it holds."""
+
+LAST_SIGNALS = 5.0
+"""Seconds that a worker which ends waits for the receivers of signals."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -72,14 +79,23 @@ class Dispatcher:
         self.bookmark = Bookmark()
         self.wakeup = Wakeup()
         self.pool = Pool(settings.threads, self.run_job, self.wakeup.set, _keep_caches)
-        self.completer = Completer(self.store, self.wakeup.set)
+        self.herald = Herald(settings.database, self.wakeup.set)
+        self.completer = Completer(self.store, self.wakeup.set, self._announce)
         self.heartbeat = Heartbeat(self.store, settings.heartbeat_timeout, self.wakeup.set)
         self.selection = replace(mode.selection, ageing=settings.priority_ageing)
-        self.maintenance = Maintenance(self.store, settings, self._work_arrived, self.wakeup.set, self._close)
+        self.maintenance = Maintenance(
+            self.store, settings, self._work_arrived, self.wakeup.set, self._close, self.herald.put
+        )
         self.notifier = Notifier(self.store, self._work_arrived, self.wakeup.set)
         self.running: dict[tuple[int, int], Running] = {}
         self.monitor = Monitor(self.store, self._running_now, self._give_up_on, self.wakeup.set)
-        self.services: tuple[Service, ...] = (self.completer, self.heartbeat, self.maintenance, self.monitor)
+        self.services: tuple[Service, ...] = (
+            self.completer,
+            self.heartbeat,
+            self.maintenance,
+            self.monitor,
+            self.herald,
+        )
         if settings.listen:
             self.services += (self.notifier,)
         self.worker_id = 0
@@ -353,6 +369,7 @@ class Dispatcher:
             self.settings.threads,
             self.settings.database,
         )
+        self._announce_worker(signals.worker_ready, queues=str(self.mode.selection))
 
     def _running_now(self) -> list[Running]:
         return list(self.running.copy().values())
@@ -382,6 +399,12 @@ class Dispatcher:
         """Whether it is hopeless, and nothing would be lost: neither a running job nor an outcome not yet written."""
         return bool(self._hopeless() and self._idle)
 
+    def _announce(self, outcome: Outcome) -> None:
+        self.herald.put(Announcement.of_outcome(outcome))
+
+    def _announce_worker(self, signal: Signal, **told: str) -> None:
+        self.herald.put(Announcement.of_worker(signal, worker_id=self.worker_id, name=self.name, **told))
+
     def _shut_down(self) -> None:
         if reason := self._crashed():
             logger.critical("Worker %s ends: a part of it died: %r", self.name, reason)
@@ -393,6 +416,7 @@ class Dispatcher:
                 "Worker %s ends: job %s is past its hard timeout of %g s", self.name, stuck.claim, stuck.hard_timeout
             )
         self._failed = reason is not None or self._stuck is not None
+        self._announce_worker(signals.worker_stopping, reason=str(reason or ""))
         self._give_back_at_last([*self.pool.take_back(), *self.isolation.waiting.values()])
         self._await_running()
         still_running = self.pool.held()
@@ -412,7 +436,14 @@ class Dispatcher:
             self.store.unregister(self.worker_id)
         except Error as exc:
             logger.warning("Worker %s could not sign off: %s", self.name, str(exc).strip())
+        self._await_receivers()
         logger.info("Worker %s (id %d) stopped", self.name, self.worker_id)
+
+    def _await_receivers(self) -> None:
+        if not self.herald.join(1.0 if self._stops > 1 else LAST_SIGNALS):
+            logger.error(
+                "Worker %s ends before its signals' receivers, signals left: %d", self.name, self.herald.pending
+            )
 
     def _await_running(self) -> None:
         if running := len(self.pool.held()):

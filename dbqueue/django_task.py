@@ -80,11 +80,9 @@ class DjangoTask(Task[..., Any]):
         )
         return other
 
-    def enqueue(self, *args: Any, **kwargs: Any) -> JobResult[Any]:
-        """The same as for any task; ``task_enqueued`` is sent."""
-        job = super().enqueue(*args, **kwargs)
-        task_enqueued.send_robust(sender=type(task_backends[self.backend]), task_result=task_result(job))
-        return job
+    def entered(self, job: JobResult[Any]) -> None:
+        if not job.duplicate:
+            task_enqueued.send_robust(sender=type(task_backends[self.backend]), task_result=task_result(job))
 
     def for_claim(self, claim: Claim) -> Self:
         """A copy that belongs to one attempt. Raises UnknownTask where the job's backend is not configured here."""

@@ -7,6 +7,7 @@ import traceback
 from contextlib import suppress
 
 from . import registry
+from .announcement import Announcement
 from .claim import Claim
 from .conf import Settings
 from .definition import Task
@@ -68,6 +69,8 @@ class Executor:
         return outcome
 
     def _succeed(self, task: Task[..., object], claim: Claim, running: Running) -> Outcome:
+        if announcement := Announcement.of_start(claim):
+            announcement.send()
         task.started(claim, self._settings.database)
         value = running.call(lambda: _called(task, claim, self._settings.database))
         return Outcome.succeeded(claim, self._encoded(value))

@@ -1,15 +1,18 @@
 """Returns the jobs of dead workers, and says so."""
 
 import logging
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
-from .store import Store
+from . import signals
+from .announcement import Announcement
+from .models import Attempt
+from .store import Rescue, Store
 
 logger = logging.getLogger("dbqueue.worker")
 job_logger = logging.getLogger("dbqueue.job")
 
 
-def rescue_all(store: Store, max_crashes: int) -> None:
+def rescue_all(store: Store, max_crashes: int, announce: Callable[[Announcement], None] = Announcement.send) -> None:
     """Rescue until nothing is left, a batch at a time."""
     while any(rescue := store.rescue(max_crashes)):
         if rescue.again or rescue.unbegun:
@@ -17,6 +20,22 @@ def rescue_all(store: Store, max_crashes: int) -> None:
         for pk, task in store.jobs.filter(pk__in=rescue.failed).values_list("pk", "task"):
             job_logger.error(
                 "Job id=%d task=%s failed: worker lost, DBQUEUE['MAX_CRASHES'] is %d", pk, task, max_crashes
+            )
+        for announcement in _announcements(store, rescue):
+            announce(announcement)
+
+
+def _announcements(store: Store, rescue: Rescue) -> Iterator[Announcement]:
+    yield from Announcement.of_jobs(signals.job_rescued, store.jobs.filter(pk__in=[*rescue.again, *rescue.unbegun]))
+    if rescue.failed and signals.job_failed.receivers:
+        lost = Attempt.objects.using(store.alias).filter(job__in=rescue.failed).select_related("job").order_by("id")
+        for attempt in {attempt.job_id: attempt for attempt in lost}.values():
+            yield from Announcement.of_jobs(
+                signals.job_failed,
+                [attempt.job],
+                worker_id=attempt.worker_id,
+                exception_class_path=attempt.exception_class_path,
+                traceback=attempt.traceback,
             )
 
 

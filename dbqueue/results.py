@@ -19,12 +19,9 @@ from .exceptions import JobCancelled, JobDoesNotExist, JobFailed, ResultNotReady
 from .models import Job, JobStatus, LogLine
 from .running import Running, current
 from .store import store_for
+from .waiting import Patience
 
 R = TypeVar("R")
-
-FIRST_LOOK = 0.005
-LAST_LOOK = 0.25
-"""Seconds between two looks of a waiting ``get()``: they double from the first to the last."""
 
 MAX_ID = 2**63 - 1
 
@@ -117,10 +114,8 @@ class JobResult(Generic[R]):
     def get(self, timeout: float | None = None) -> R:
         """Wait for the job's end, at most ``timeout`` seconds (None: for ever), and return what the task returned.
 
-        Raises JobFailed with the last traceback, JobCancelled, TimeoutError, or, inside the transaction that enqueued
-        the job, WouldNeverFinish at once: no worker can see the job before the commit.
+        Raises JobFailed with the last traceback, JobCancelled, and what wait() raises.
         """
-        self._refuse_endless_wait()
         self.wait(timeout)
         if self.status is JobStatus.FAILED:
             raise JobFailed(f"Job {self.id} ({self.task_name}) failed.\n\n{self.errors[-1].traceback}")
@@ -133,15 +128,19 @@ class JobResult(Generic[R]):
         return await sync_to_async(self.get)(timeout)
 
     def wait(self, timeout: float | None = None) -> None:
-        """Wait for the job's end, however it ends. Raises TimeoutError after ``timeout`` seconds (None: never)."""
+        """Wait for the job's end, however it ends. Raises TimeoutError after ``timeout`` seconds (None: never).
+
+        A wait that takes more than a moment has a connection of its own, on which the database tells of the end. Inside
+        the transaction that enqueued the job WouldNeverFinish is raised at once: no worker gets it before the commit.
+        """
         end = math.inf if timeout is None else time.monotonic() + timeout
-        pause = FIRST_LOOK
-        while not self._ended_by_now():
-            left = end - time.monotonic()
-            if left <= 0:
-                raise TimeoutError(f"Job {self.id} ({self.task_name}) is still {self.status} after {timeout} s.")
-            time.sleep(min(pause, left))
-            pause = min(2 * pause, LAST_LOOK)
+        with Patience(self.database, int(self.id)) as patience:
+            while not self._ended_by_now():
+                self._refuse_endless_wait()
+                left = end - time.monotonic()
+                if left <= 0:
+                    raise TimeoutError(f"Job {self.id} ({self.task_name}) is still {self.status} after {timeout} s.")
+                patience.wait(left)
 
     def cancel(self, *, interrupt: bool = False) -> bool:
         """Ask for the job's end, in the caller's transaction. Returns whether there was anything to end.
@@ -174,6 +173,10 @@ class JobResult(Generic[R]):
             raise WouldNeverFinish(
                 f"Job {self.id} was enqueued in a transaction that is still open, so no worker can see it: waiting "
                 "here would never end. Call get() after the commit."
+                if not self.duplicate
+                else f"Job {self.id} was there already, and the enqueue that found it has locked it until the end of "
+                "this transaction, so no worker can claim it or write its outcome: waiting here would never end. Call "
+                "get() after the commit."
             )
 
 

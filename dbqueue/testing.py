@@ -1,29 +1,28 @@
-"""Run jobs inside a test: at once, on the test's own connection and in its transaction."""
+"""For a project's tests: run what was enqueued, in the test's own transaction, and say what must have been."""
 
-import logging
-import os
-import socket
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, suppress
+import datetime
+import json
 from typing import Any
 
-from django.db import DatabaseError, Error, connections
-from django.db.backends.base.base import BaseDatabaseWrapper
-
+from . import registry
 from .claim import Claim, Selection
 from .conf import Settings
-from .connections import renew
-from .executor import Executor
-from .outcome import Outcome
-from .results import JobResult, get_result
-from .running import Running
+from .definition import Task
+from .encoding import encode
+from .exceptions import InvalidArguments, InvalidTask
+from .inline import InlineWorker
+from .results import JobResult, from_row, get_result
 from .store import store_for
 
-logger = logging.getLogger("dbqueue.testing")
+EVER = datetime.timedelta(days=36_525)
+"""Longer than any job waits for its time."""
 
 
-def run_jobs(*, limit: int | None = None) -> list[JobResult[Any]]:
+def run_jobs(*, limit: int | None = None, scheduled: bool = False) -> list[JobResult[Any]]:
     """Run what is due, and what that enqueues, one job after another; at most ``limit`` jobs (None: to the end).
+
+    With ``scheduled`` also what waits for a later time, such as a retry: the earliest first, when nothing else is left.
+    A job that always asks to be run again then runs up to ``limit``.
 
     Jobs pass through the same claim, executor and finish as in a worker, so one that raises ends FAILED; nothing of it
     is raised here, but for a KeyboardInterrupt, after it was written. Returns the results in the order of the runs.
@@ -35,74 +34,106 @@ def run_jobs(*, limit: int | None = None) -> list[JobResult[Any]]:
     caller, what a job left open is rolled back, and its connection closed.
     """
     settings = Settings.load()
-    store, executor = store_for(settings.database), Executor(settings)
     results: list[JobResult[Any]] = []
-    worker_id = store.register(name="run_jobs", hostname=socket.gethostname(), pid=os.getpid(), queues="", threads=1)
-    try:
+    with InlineWorker(settings, "run_jobs") as worker:
         while limit is None or len(results) < limit:
-            while store.promote():
-                pass
-            claims = store.claim(worker_id, 1, Selection(closed=store.closed_queues(), ageing=settings.priority_ageing))
+            claims = _claim(worker, settings)
+            if not claims and scheduled and worker.store.promote(1, worker.store.clock() + EVER):
+                claims = _claim(worker, settings)
             if not claims:
                 break
-            running = Running(claims[0])
-            outcome = _run(executor, claims[0], running)
-            store.finish([outcome])
-            store.write_reports([running])
-            store.unblock({key} if (key := claims[0].concurrency_key) else ())
+            worker.run(claims[0])
             results.append(get_result(claims[0].job_id))
-            if outcome.failure and outcome.failure.exception_class_path == "builtins.KeyboardInterrupt":
-                raise KeyboardInterrupt  # who runs the tests wants them to end
-    finally:
-        store.unregister(worker_id)
     return results
 
 
-def _run(executor: Executor, claim: Claim, running: Running) -> Outcome:
-    with ExitStack() as stack:
-        held = [connection for connection in connections.all(initialized_only=True) if connection.in_atomic_block]
-        for connection in held:
-            stack.enter_context(_transaction_of_the_caller(connection, claim))
-        outcome = executor.run(claim, running)
-        for connection in connections.all(initialized_only=True):
-            if connection not in held:
-                _mend(connection, claim)
-    return outcome
+def enqueued(task: Any = None) -> list[JobResult[Any]]:
+    """All jobs in the table, or those of one task, in the order of their enqueue: in a TestCase, those of the test.
+
+    ``task`` is a task of dbqueue or of django.tasks, or the name of one.
+    """
+    jobs = store_for(Settings.load().database).jobs.prefetch_related("attempt_set").order_by("id")
+    return [from_row(job) for job in (jobs if task is None else jobs.filter(task=_task(task).name))]
 
 
-@contextmanager
-def _transaction_of_the_caller(connection: BaseDatabaseWrapper, claim: Claim) -> Iterator[None]:
-    """Let a job work inside an open transaction, and leave that as it was."""
-    blocks, savepoints = list(connection.atomic_blocks), list(connection.savepoint_ids)
-    before_the_job: Any = connection.savepoint()  # None where the database has no savepoints
-    vars(connection)["close"] = lambda: None
+def assert_enqueued(task: Any, /, *args: Any, _count: int | None = None, **kwargs: Any) -> JobResult[Any]:
+    """Fail unless a job of ``task`` was enqueued with these arguments, and return the newest. It may have run by now.
+
+    Arguments are compared as the function gets them: by position or by name, with its defaults, as JSON keeps them.
+    Without any, every job of the task will do. ``_count`` says how many there must be (None: at least one). Raises
+    AssertionError, and InvalidArguments for what the task can't be called with.
+    """
+    __tracebackhide__ = True
+    if _count is not None and (type(_count) is not int or _count < 1):
+        raise ValueError(f"_count is {_count!r}; it must be a whole number from 1 on, or None for at least one.")
+    found = _matching(_task(task), args, kwargs)
+    if not found or _count not in (None, len(found)):
+        raise AssertionError(_told(_task(task), args, kwargs, "be", "" if _count is None else f", {_count} times"))
+    return found[-1]
+
+
+def assert_not_enqueued(task: Any, /, *args: Any, **kwargs: Any) -> None:
+    """Fail if a job of ``task`` was enqueued with these arguments; without any arguments: with whichever."""
+    __tracebackhide__ = True
+    if _matching(_task(task), args, kwargs):
+        raise AssertionError(_told(_task(task), args, kwargs, "not be"))
+
+
+class Jobs:
+    """What the pytest fixture ``dbqueue_jobs`` gives: the functions of this module by one name."""
+
+    run = staticmethod(run_jobs)
+    enqueued = staticmethod(enqueued)
+    assert_enqueued = staticmethod(assert_enqueued)
+    assert_not_enqueued = staticmethod(assert_not_enqueued)
+
+
+def _claim(worker: InlineWorker, settings: Settings) -> list[Claim]:
+    store = worker.store
+    while store.promote():
+        pass
+    return store.claim(worker.id, 1, Selection(closed=store.closed_queues(), ageing=settings.priority_ageing))
+
+
+def _task(task: Any) -> Task[Any, Any]:
+    if isinstance(task, Task):
+        return task
+    name = task if isinstance(task, str) else getattr(task, "module_path", None)
+    if not isinstance(name, str):
+        raise InvalidTask(f"{task!r} is not a task, and not the name of one.")
+    return registry.find(name)
+
+
+def _matching(task: Task[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[JobResult[Any]]:
+    jobs = enqueued(task)
+    if not args and not kwargs:
+        return jobs
+    wanted = _bound(task, args, kwargs)
+    return [job for job in jobs if _bound_as_enqueued(task, job) == wanted]
+
+
+def _bound(task: Task[Any, Any], args: Any, kwargs: Any) -> Any:
     try:
-        yield
-    finally:
-        del vars(connection)["close"]
-        opened, broken = connection.savepoint_ids[len(savepoints) :], connection.needs_rollback
-        connection.atomic_blocks, connection.savepoint_ids = blocks, savepoints
-        connection.needs_rollback = False
-        if opened:
-            logger.error("Job %s left a transaction open; what it wrote there is rolled back", claim)
-        if opened or broken:
-            connection.savepoint_rollback(next(filter(None, opened), before_the_job))
-        try:
-            connection.savepoint_commit(before_the_job)
-        except DatabaseError:
-            connection.savepoint_rollback(before_the_job)
+        bound = task.signature.bind(*args, **kwargs)
+    except TypeError as exc:
+        raise InvalidArguments(f"{task.name}{task.signature} can't be called so: {exc}.") from None
+    bound.apply_defaults()
+    return json.loads(encode(dict(bound.arguments), "args"))
 
 
-def _mend(connection: BaseDatabaseWrapper, claim: Claim) -> None:
-    """Roll back what a job left open on a connection that was in no transaction."""
-    autocommit: bool = connection.settings_dict["AUTOCOMMIT"]
-    switched = connection.connection is not None and connection.autocommit != autocommit
-    if not (connection.in_atomic_block or connection.closed_in_transaction or switched):
-        return
-    logger.error("Job %s left a transaction open on database %r; it is rolled back", claim, connection.alias)
-    if connection.connection is not None:
-        with suppress(Error), connection.wrap_database_errors:  # the job may have closed it already
-            connection.connection.rollback()
-    renew(connection.alias)
-    if connection.connection is not None:  # SQLite in memory, which is never closed
-        connection.set_autocommit(autocommit)
+def _bound_as_enqueued(task: Task[Any, Any], job: JobResult[Any]) -> Any:
+    try:
+        return _bound(task, job.args, job.kwargs)
+    except InvalidArguments:
+        return None  # a row that somebody wrote for another version of the function
+
+
+def _told(task: Task[Any, Any], args: Any, kwargs: Any, be: str, times: str = "") -> str:
+    wanted = _call(task, args, kwargs) if args or kwargs else task.name
+    lines = [f"{_call(task, job.args, job.kwargs)} is {job.status}" for job in enqueued(task)] or ["nothing"]
+    return "\n  ".join([f"{wanted} was to {be} enqueued{times}. Of that task there was enqueued:", *lines])
+
+
+def _call(task: Task[Any, Any], args: Any, kwargs: dict[str, Any]) -> str:
+    said = [*map(repr, args), *(f"{name}={value!r}" for name, value in kwargs.items())]
+    return f"{task.name}({', '.join(said)})"

@@ -1,17 +1,25 @@
 """A job seen from outside."""
 
 import sys
+import threading
+from concurrent.futures import Future
+from typing import Any
+from unittest import mock
 
 import pytest
-from django.db import transaction
+from asgiref.sync import async_to_sync
+from django.db import OperationalError, connection, connections, transaction
+from django.test import override_settings
 
 import dbqueue
 from dbqueue.exceptions import JobCancelled, JobDoesNotExist, JobFailed, ResultNotReady, WouldNeverFinish
 from dbqueue.models import Attempt, Job, JobStatus
 from dbqueue.store import store_for
+from dbqueue.testing import run_jobs
+from dbqueue.waiting import Patience
 
 from .shop.tasks import add, fail
-from .workers import burst, worker
+from .workers import burst, eventually, worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -103,3 +111,165 @@ def test_a_row_that_has_gone() -> None:
     Job.objects.all().delete()
     with pytest.raises(JobDoesNotExist):
         result.refresh()
+
+
+# Waiting by notification
+
+
+def is_awaited(result: "dbqueue.JobResult[Any]") -> bool:
+    return Job.objects.filter(pk=result.id, awaited=True).exists()
+
+
+def waiting(result: "dbqueue.JobResult[Any]") -> "Future[Any]":
+    """Its get(), on a thread that has tried to listen when this returns."""
+    future: Future[Any] = Future()
+    listen, listens = Patience._listen, threading.Event()
+
+    def get() -> None:
+        try:
+            future.set_result(result.get(60))
+        except BaseException as exc:
+            future.set_exception(exc)
+        finally:
+            connections.close_all()
+
+    def tell(self: Patience) -> bool:
+        try:
+            return listen(self)
+        finally:
+            listens.set()
+
+    with mock.patch.object(Patience, "_listen", tell):
+        threading.Thread(target=get, daemon=True).start()
+        assert listens.wait(15)
+    return future
+
+
+@pytest.fixture
+def _no_looks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A look behind the calls comes so late that only a call can end the wait in time."""
+    monkeypatch.setattr("dbqueue.waiting.LISTEN_FROM", 0.005)
+    monkeypatch.setattr("dbqueue.waiting.FIRST_PAUSE", 0.005)
+    monkeypatch.setattr(Patience, "_rest", lambda self, seconds: self._listener.wait(60) if self._listener else None)
+
+
+@pytest.mark.usefixtures("_no_looks")
+def test_the_end_of_an_awaited_job_is_told() -> None:
+    good, bad = add.enqueue(1, 2), fail.enqueue("bang")
+    futures = [waiting(good), waiting(bad)]
+    if connection.vendor == "postgresql":
+        assert is_awaited(good) and is_awaited(bad)
+    with worker():
+        assert futures[0].result(30) == 3
+        with pytest.raises(JobFailed, match="bang"):
+            futures[1].result(30)
+
+
+@pytest.mark.usefixtures("_no_looks")
+def test_a_cancel_is_told_too() -> None:
+    result = add.enqueue(1, 2)
+    future = waiting(result)
+    store_for("default").cancel([int(result.id)])
+    with pytest.raises(JobCancelled):
+        future.result(30)
+
+
+@pytest.mark.usefixtures("_no_looks")
+def test_a_retry_is_not_taken_for_the_end() -> None:
+    result = fail.using(max_attempts=2, backoff=0.5).enqueue("bang")
+    future = waiting(result)
+    with worker(), pytest.raises(JobFailed):
+        future.result(30)
+    assert result.attempts == 2
+
+
+def test_whoever_waits_locks_nothing_and_waits_for_no_lock() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no row locks, and no column is written there")
+    result = add.enqueue(1, 2)
+    with transaction.atomic():
+        Job.objects.select_for_update().get(pk=result.id)
+        future = waiting(result)  # it listens, although it could not ask to be called
+        assert not is_awaited(result)
+    eventually(lambda: is_awaited(result))
+    with worker():
+        assert future.result(30) == 3
+
+
+def test_where_no_connection_is_left_the_wait_goes_on_by_looking(monkeypatch: pytest.MonkeyPatch) -> None:
+    refuse = mock.Mock(side_effect=OperationalError("too many connections"))
+    monkeypatch.setattr("dbqueue.waiting.second_connection", refuse)
+    result = add.enqueue(1, 2)
+    with worker():
+        assert result.get(timeout=15) == 3
+    refuse.assert_called_once()
+
+
+def test_a_connection_that_is_lost_while_waiting_is_done_without() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("a file's connection is not lost")
+    result = add.enqueue(1, 2)
+    future = waiting(result)
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND query LIKE '%%dbqueue_job%%awaited%%' AND pid <> pg_backend_pid()"
+        )
+        assert cursor.fetchone()[0] >= 1  # that of the wait before may still be leaving
+    with worker():
+        assert future.result(30) == 3
+
+
+def test_a_wait_leaves_no_session_behind() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("SQLite has no sessions")
+    result = add.enqueue(1, 2)
+    with pytest.raises(TimeoutError):
+        result.get(timeout=0.3)
+
+    def others() -> int:
+        with connection.cursor() as cursor:
+            cursor.execute(
+                "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database()"
+                " AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+            )
+            return int(cursor.fetchone()[0])
+
+    eventually(lambda: others() == 0)
+
+
+def test_without_listen_nothing_is_asked_for() -> None:
+    with override_settings(DBQUEUE={"LISTEN": False}):
+        result = add.enqueue(1, 2)
+        with pytest.raises(TimeoutError):
+            result.get(timeout=0.3)
+    assert not is_awaited(result)
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_a_duplicate_is_waited_for_as_any_job_is(replace: bool) -> None:
+    unique = add.using(unique=dbqueue.Unique(replace=replace))
+    first, second = unique.enqueue(1, 2), unique.enqueue(1, 2)
+    assert second.duplicate
+    with transaction.atomic():
+        third = unique.enqueue(1, 2)
+        assert third.duplicate
+        with pytest.raises(WouldNeverFinish, match="locked it until the end of this transaction"):
+            third.get(timeout=60)
+    with worker():
+        assert [result.get(timeout=15) for result in (first, second, third)] == [3, 3, 3]
+
+
+def test_what_has_ended_is_told_inside_the_transaction_that_enqueued_it() -> None:
+    with transaction.atomic():
+        result = add.enqueue(1, 2)
+        run_jobs()
+        assert result.get(timeout=60) == 3
+        with pytest.raises(WouldNeverFinish):
+            add.enqueue(1, 2).wait(timeout=60)
+
+
+def test_aget() -> None:
+    result = add.enqueue(1, 2)
+    with worker():
+        assert async_to_sync(result.aget)(timeout=15) == 3

@@ -11,6 +11,8 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
+from .. import signals
+from ..announcement import Announcement
 from ..models import CANCELLABLE, RETRYABLE, Job, JobStatus
 from ..store import Store
 
@@ -54,6 +56,7 @@ class Tally:
 def operate(store: Store, operation: Operation, ids: Collection[int], user_id: Any) -> Tally:
     """Apply ``operation`` to those of the jobs that are in a state for it."""
     changed, left = 0, Counter[str]()
+    announcements: list[Announcement] = []
     ordered = sorted(ids)
     with store.atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
         for start in range(0, len(ordered), CHUNK):
@@ -64,12 +67,16 @@ def operate(store: Store, operation: Operation, ids: Collection[int], user_id: A
             LogEntry.objects.log_actions(user_id, jobs, CHANGE, str(operation.logged))
             changed += len(jobs)
             left += _states(store, set(chunk) - moved)
+            if operation is CANCEL:
+                announcements += Announcement.of_jobs(signals.job_cancelled, jobs, reason="")
+    for announcement in announcements:
+        announcement.send()
     return Tally(operation, changed, left)
 
 
 def _locked(store: Store, operation: Operation, ids: Collection[int]) -> list[Job]:
     """The jobs that the operation will change: locked, so that it changes these and no others."""
-    rows = store.jobs.leaving(operation.leaves, ids).only("id", "task").order_by("id")
+    rows = store.jobs.leaving(operation.leaves, ids).only("id", "task", "queue_name", "attempt").order_by("id")
     return list(rows.select_for_update())
 
 

@@ -37,9 +37,15 @@ class Completer(Service):
 
     name = "completer"
 
-    def __init__(self, store: Store, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        on_change: Callable[[], None],
+        on_written: Callable[[Outcome], None] = lambda outcome: None,
+    ) -> None:
         super().__init__(store.alias, on_change)
         self._store = store
+        self._on_written = on_written
         self._arrived: SimpleQueue[Outcome] = SimpleQueue()
         self._batch: dict[tuple[int, int], Outcome] = {}
         self._unwritten: dict[tuple[int, int], Outcome] = {}
@@ -134,7 +140,8 @@ class Completer(Service):
         if not _refuses_the_value(exc) or not self._database_answers():
             raise exc
         logger.error("The database refused the outcome of job %s: %s", outcome.claim, str(exc).strip())
-        self._settle([outcome], self._finish([outcome.refused(exc)]))
+        left = outcome.refused(exc)
+        self._settle([left], self._finish([left]))
 
     def _database_answers(self) -> bool:
         renew(self._alias)
@@ -160,6 +167,13 @@ class Completer(Service):
                 outcome.status,
                 outcome.claim,
             )
+        self._tell_written(outcomes, refused)
+
+    def _tell_written(self, outcomes: list[Outcome], refused: list[Outcome]) -> None:
+        lost = {fence(outcome) for outcome in refused}
+        for outcome in outcomes:
+            if fence(outcome) not in lost:
+                self._on_written(outcome)
 
     def _finished(self) -> bool:
         return super()._finished() and self.pending == 0

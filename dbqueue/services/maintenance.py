@@ -4,7 +4,10 @@ import logging
 import time
 from collections.abc import Callable, Collection, Mapping
 
+from .. import signals
+from ..announcement import Announcement
 from ..conf import Settings
+from ..outcome import EXPIRED
 from ..rescue import rescue_all
 from ..retention import Retention
 from ..scheduling import Scheduling
@@ -32,6 +35,7 @@ class Maintenance(Service):
         on_ready: Callable[[Collection[str]], None],
         on_change: Callable[[], None],
         on_closed: Callable[[Mapping[str, int]], None] = lambda queues: None,
+        announce: Callable[[Announcement], None] = Announcement.send,
     ) -> None:
         super().__init__(store.alias, on_change)
         self._store = store
@@ -41,6 +45,7 @@ class Maintenance(Service):
         self._max_crashes = settings.max_crashes
         self._on_ready = on_ready
         self._on_closed = on_closed
+        self._announce = announce
         self._last_key = ""
         self._retention = Retention(store, settings)
         self._scheduling = Scheduling(store)
@@ -85,6 +90,9 @@ class Maintenance(Service):
     def _expire(self) -> None:
         while ids := self._store.expire():
             logger.warning("Jobs that were not started in time are cancelled: %s", ", ".join(map(str, ids)))
+            expired = self._store.jobs.filter(pk__in=ids)
+            for announcement in Announcement.of_jobs(signals.job_cancelled, expired, reason=EXPIRED):
+                self._announce(announcement)
 
     def _unblock(self) -> None:
         """Some of the keys whose jobs are blocked, in turn: the guarantee behind those who unblock at once."""
@@ -101,7 +109,7 @@ class Maintenance(Service):
         if time.time() - asked > self._timeout / BEATS:
             return  # run_once() has seen it too
         self._store.declare_lost(self._silence, now)
-        rescue_all(self._store, self._max_crashes)
+        rescue_all(self._store, self._max_crashes, self._announce)
         self._rescue_at = time.monotonic() + self._timeout / RESCUES
 
     def _until_rescue(self) -> float:

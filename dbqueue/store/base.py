@@ -14,6 +14,7 @@ from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from django.db import models
+from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import F, Value
 from django.db.models.functions import Cast, Coalesce
 
@@ -106,6 +107,13 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues, Report
 
     def listen(self) -> Listener | None:
         """A listener on this thread's connection, or None where the database has no way to call."""
+        return None
+
+    def listen_for_end(self, connection: BaseDatabaseWrapper, job_id: int) -> Listener | None:
+        """A listener for the end of one job, which is to be looked at once more when this has returned.
+
+        ``connection`` is in autocommit and nobody else's. None where the database has no way to call.
+        """
         return None
 
     # The enqueue side
@@ -208,6 +216,20 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues, Report
             at_once = {row[0] for row in rows[:free] if last_chance is None or row[_CRASHES] < last_chance}
             claimed_at = self._mark_running([row[0] for row in rows], at_once, worker_id, now, limited=limited)
         return [_claim(row, worker_id, claimed_at, ahead=row[0] not in at_once) for row in rows]
+
+    def claim_these(self, worker_id: int, ids: Collection[int]) -> list[Claim]:
+        """Take those of these jobs that are READY, for a run inline: limits and closed queues are between workers.
+
+        Raises WorkerLost.
+        """
+        with self.atomic():
+            ready = self.jobs.leaving({JobStatus.READY}, ids).order_by("id").select_for_update(**self.LOCK)
+            rows = list(ready.values_list(*CLAIMED_COLUMNS))
+            if not rows:
+                return []
+            taken = [row[0] for row in rows]
+            claimed_at = self._mark_running(taken, set(taken), worker_id, None)
+        return [_claim(row, worker_id, claimed_at, ahead=False) for row in rows]
 
     def _has_ready(self, selection: Selection) -> bool:
         """A look before the claim, where a look is cheaper than a transaction that finds nothing."""
@@ -445,9 +467,11 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues, Report
 
     def cancel(self, ids: Collection[int], now: datetime.datetime | None = None, *, reason: str = "") -> int:
         """Cancel jobs that wait. Returns how many; what runs or has ended is left alone."""
-        return self.jobs.leaving(CANCELLABLE, ids).update(
+        cancelled = self.jobs.leaving(CANCELLABLE, ids).update(
             status=JobStatus.CANCELLED, finished_at=now or self.clock(), reason=reason, unique_key=None
         )
+        self.call_waiters(ids)
+        return cancelled
 
     def retry(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:
         """Let failed and cancelled jobs run again, with a fresh count of attempts. Returns how many.

@@ -73,6 +73,7 @@ class ComingBack(Database):
                 self._leave_running(ids, **_unclaimed(attempt), crashes=Greatest("crashes", Value(1)))
             self._cancel_requested([job.pk for job in stalled if job.cancel_requested_at], now)
         self.call_workers({job.queue_name for job in stalled if job.pk not in failed})
+        self.call_waiters(failed)
         return Rescue(again, unbegun, failed)
 
     def _leave_running(self, ids: list[int], **columns: Any) -> None:

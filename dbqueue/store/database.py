@@ -47,6 +47,9 @@ class Database(ABC):
     def call_workers(self, queues: Collection[str]) -> None:
         """Tell listening workers, when the transaction commits, that these queues got work."""
 
+    def call_waiters(self, ids: Collection[int]) -> None:
+        """Tell those who listen for the end of these jobs, when the transaction commits, that they have ended."""
+
     def _cancel_requested(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Cancel those of these jobs that came back from RUNNING after somebody asked for their end."""
         came_back = self.jobs.leaving(WAITING, ids).filter(cancel_requested_at__isnull=False)

@@ -4,26 +4,27 @@ States stand in the SQL as literals, so that a generic plan can use the partial 
 """
 
 import datetime
-import selectors
 import time
 import uuid
 from collections.abc import Collection, Iterable, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from django.db import transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
 from ..connections import owned_connection
 from ..draft import Draft
-from ..models import Job, JobStatus, Worker
+from ..models import UNFINISHED, Job, JobStatus, Worker
 from ..outcome import Outcome
 from .base import Store, declared_lost, fence
 from .listener import ANY_QUEUE, Listener
+from .notifications import Notifications
 from .uniqueness import Entered
 
 CHANNEL = "dbqueue"
+
+ENDED = "dbqueue_ended"
+"""The channel of awaited jobs: the words are their ids."""
 
 PROBE = "probe"
 """What ends the word of a listener that calls itself. Before it stands a comma, which no queue's name contains."""
@@ -149,10 +150,21 @@ _FINISH = f"""
         (SELECT coalesce(%s::timestamptz, statement_timestamp()) AS now) AS clock
     WHERE job.id = ended.id AND job.{_BY_ID} = 'RUNNING'
         AND job.lease = ended.lease AND job.worker_id = ended.worker_id
-    RETURNING job.id, job.lease
+    RETURNING job.id, job.lease,
+        CASE WHEN job.awaited AND ended.status <> 'SCHEDULED' THEN pg_notify('{ENDED}', job.id::text) END
 """
 
 _NOTIFY = f"SELECT pg_notify('{CHANNEL}', queue) FROM unnest(%s::text[]) AS queue"
+
+_NOTIFY_ENDED = f"SELECT pg_notify('{ENDED}', id::text) FROM {_JOB} WHERE id = ANY(%s::bigint[]) AND awaited"
+
+_AWAIT = f"""
+    UPDATE {_JOB} SET awaited = true
+    WHERE id = (
+        SELECT id FROM {_JOB} WHERE id = %s AND {_BY_ID} = ANY(%s::text[]) FOR NO KEY UPDATE SKIP LOCKED
+    )
+"""
+"""Nobody is waited for: the caller's own transaction, on another connection, may hold that row."""
 
 BULK = 1000
 """Rows of one INSERT: larger ones measured no faster."""
@@ -244,12 +256,20 @@ class PostgreSQLStore(Store):
         ]
         with self.connection.cursor() as cursor:
             cursor.execute(_FINISH, [*columns, now])
-            return set(cursor.fetchall())
+            return {(pk, lease) for pk, lease, _ in cursor.fetchall()}
 
     def call_workers(self, queues: Collection[str]) -> None:
         if queues:
             with self.connection.cursor() as cursor:
                 cursor.execute(_NOTIFY, [sorted(queues)])
+
+    def call_waiters(self, ids: Collection[int]) -> None:
+        if ids:
+            with self.connection.cursor() as cursor:
+                cursor.execute(_NOTIFY_ENDED, [_array(ids)])
+
+    def listen_for_end(self, connection: BaseDatabaseWrapper, job_id: int) -> Listener:
+        return _EndListener(connection, job_id)
 
 
 def _array(values: Iterable[int | float | str]) -> str:
@@ -311,27 +331,20 @@ class _NotifyListener(Listener):
         self.proven = False
         self._connection = connection
         self._word = f"{uuid.uuid4().hex},{PROBE}"
-        self._heard: set[str] = set()
         self._answer_by: float | None = None
         self._silent_from = 0.0
-        self._session = self._in_one_session(f"LISTEN {CHANNEL}")
-        if is_psycopg3:
-            # For what comes along with the answer to a statement.
-            self._raw.add_notify_handler(lambda call: self._heard.add(call.payload))
+        self._session = _in_one_session(connection, f"LISTEN {CHANNEL}")
+        self._notifications = Notifications(connection)
         # Over another connection: a pooler may bring back with a statement what would not come by itself.
         with owned_connection(connection.alias) as other:
             self._call_over(other)
 
     def wait(self, timeout: float) -> Collection[str]:
-        with self._connection.wrap_database_errors, selectors.DefaultSelector() as selector:
-            selector.register(self._raw, selectors.EVENT_READ)
-            # What has come along with the answer to a statement makes no socket readable.
-            selector.select(0 if self._has_heard else timeout)
+        self._notifications.wait(timeout)
         if self._answer_by is None and time.monotonic() > self._silent_from:
             # A half-open socket never becomes readable; only a statement finds it out.
             self._call_over(self._connection)
-        with self._connection.wrap_database_errors:
-            words = self._received()
+        words = self._notifications.received()
         if words:
             self._silent_from = time.monotonic() + PROBE_AFTER
         if self._word in words:
@@ -343,18 +356,7 @@ class _NotifyListener(Listener):
         return self._answer_by is not None and time.monotonic() > self._answer_by
 
     def close(self) -> None:
-        # A pooler gives each statement to a session of its choice, mostly to the one that was used last.
-        for _ in range(UNLISTEN_TRIES):
-            if self._in_one_session(f"UNLISTEN {CHANNEL}") == self._session:
-                break
-        self._connection.close()
-
-    def _in_one_session(self, statement: str) -> int:
-        """Returns the process id of the server's session in which it was executed."""
-        with transaction.atomic(using=self._connection.alias), self._connection.cursor() as cursor:
-            cursor.execute(statement)
-            cursor.execute("SELECT pg_backend_pid()")
-            return cursor.fetchone()[0]  # type: ignore[no-any-return]
+        _unlisten(self._connection, CHANNEL, self._session)
 
     def _call_over(self, connection: BaseDatabaseWrapper) -> None:
         with connection.cursor() as cursor:
@@ -362,22 +364,55 @@ class _NotifyListener(Listener):
         self._answer_by = time.monotonic() + ANSWER_WITHIN
         self._silent_from = time.monotonic() + PROBE_AFTER
 
-    @property
-    def _raw(self) -> Any:
-        return self._connection.connection
 
-    @property
-    def _has_heard(self) -> bool:
-        return bool(self._heard or (not is_psycopg3 and self._raw.notifies))
+class _EndListener(Listener):
+    """LISTEN for the end of one job, on a connection in autocommit that nobody else uses."""
 
-    def _received(self) -> set[str]:
-        if is_psycopg3:
-            self._raw.pgconn.consume_input()
-            while call := self._raw.pgconn.notifies():
-                self._heard.add(call.extra.decode())
-        else:
-            self._raw.poll()
-            self._heard.update(call.payload for call in self._raw.notifies)
-            self._raw.notifies.clear()
-        words, self._heard = self._heard, set()
-        return words
+    def __init__(self, connection: BaseDatabaseWrapper, job_id: int) -> None:
+        self._connection = connection
+        self._job_id = job_id
+        self._has_asked = False
+        self._session = _in_one_session(connection, f"LISTEN {ENDED}")
+        self._notifications = Notifications(connection)
+        self._ask()
+
+    def wait(self, timeout: float) -> Collection[str]:
+        if not self._has_asked:
+            self._ask()
+        end = time.monotonic() + timeout
+        while (left := end - time.monotonic()) > 0:
+            self._notifications.wait(left)
+            # Others' jobs end on this channel too.
+            if str(self._job_id) in self._notifications.received():
+                return (ANY_QUEUE,)
+        return ()
+
+    def close(self) -> None:
+        _unlisten(self._connection, ENDED, self._session)
+
+    def _ask(self) -> None:
+        """Have the outcome's statement call. Where somebody has locked the row, this is done later."""
+        with self._connection.cursor() as cursor:
+            cursor.execute(_AWAIT, [self._job_id, UNFINISHED])
+            self._has_asked = cursor.rowcount > 0
+
+
+def _in_one_session(connection: BaseDatabaseWrapper, statement: str) -> int:
+    """Returns the process id of the server's session in which it was executed."""
+    connection.set_autocommit(False)
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        cursor.execute("SELECT pg_backend_pid()")
+        session: int = cursor.fetchone()[0]
+    connection.commit()
+    connection.set_autocommit(True)
+    return session
+
+
+def _unlisten(connection: BaseDatabaseWrapper, channel: str, session: int) -> None:
+    """Leave no session listening for nobody, and close the connection."""
+    # A pooler gives each statement to a session of its choice, mostly to the one that was used last.
+    for _ in range(UNLISTEN_TRIES):
+        if _in_one_session(connection, f"UNLISTEN {channel}") == session:
+            break
+    connection.close()

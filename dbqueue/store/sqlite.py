@@ -148,6 +148,9 @@ class SQLiteStore(Store):
     def listen(self) -> Listener:
         return _ChangeWatch(self.connection)
 
+    def listen_for_end(self, connection: BaseDatabaseWrapper, job_id: int) -> Listener:
+        return _ChangeWatch(connection)
+
     def _apply(self, outcomes: Sequence[Outcome], now: datetime.datetime) -> set[tuple[int, int]]:
         ended = []
         for outcome in outcomes:

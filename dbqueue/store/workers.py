@@ -54,6 +54,10 @@ class WorkerRows(Database):
     def unregister(self, worker_id: int, now: datetime.datetime | None = None) -> None:
         self._workers().alive().filter(pk=worker_id).update(stopped_at=now or self.clock())
 
+    def forget(self, worker_id: int) -> None:
+        """Remove the row of one that ran jobs inline, and lived for a moment."""
+        self._workers().filter(pk=worker_id).delete()
+
     def declare_lost(self, timeout: float, now: datetime.datetime | None = None) -> int:
         """End the workers that were silent for ``timeout`` seconds. Returns how many."""
         now = now or self.clock()

@@ -21,6 +21,9 @@ from . import (
     running_tasks,  # noqa: F401  those that take their time are found through this module
 )
 from .models import Mark
+from .signals import connect
+
+connect()
 
 
 @task

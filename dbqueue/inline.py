@@ -1,0 +1,113 @@
+"""Run jobs on the caller's thread, connection and transaction: for tests, and for DBQUEUE['IMMEDIATE']."""
+
+import contextvars
+import logging
+import os
+import socket
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+
+from django.db import DataError, IntegrityError
+
+from .announcement import Announcement
+from .claim import Claim
+from .conf import Settings
+from .exceptions import JobDoesNotExist
+from .executor import Executor
+from .models import JobStatus
+from .outcome import Outcome
+from .results import JobResult
+from .running import Running
+from .store import store_for
+from .transactions import kept
+
+logger = logging.getLogger("dbqueue.job")
+
+BATCH = 500
+"""Jobs that are claimed by one statement."""
+
+
+class InlineWorker:
+    """A worker of one thread, which is the caller's. Its row is there while it works: another may stand inside it."""
+
+    def __init__(self, settings: Settings, name: str) -> None:
+        self.store = store_for(settings.database)
+        self._executor = Executor(settings)
+        self._name = name
+
+    def __enter__(self) -> Self:
+        self.id = self.store.register(
+            name=self._name, hostname=socket.gethostname(), pid=os.getpid(), queues="", threads=1
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self.store.forget(self.id)
+
+    def run(self, claim: Claim) -> None:
+        """Run it and write its outcome. After that a KeyboardInterrupt of the job reaches the caller, and no error."""
+        running = Running(claim)
+        with kept(f"Job {claim}"):
+            # A context of its own, as in a worker.
+            outcome = contextvars.copy_context().run(self._executor.run, claim, running)
+        self._write(outcome)
+        if running.has_reports:
+            self.store.write_reports([running])
+        if claim.concurrency_key:
+            self.store.unblock({claim.concurrency_key})
+        if outcome.failure and outcome.failure.exception_class_path == "builtins.KeyboardInterrupt":
+            raise KeyboardInterrupt  # who pressed it wants the whole process to end
+
+    def _write(self, outcome: Outcome) -> None:
+        try:
+            with self.store.atomic():
+                refused = self.store.finish([outcome])
+        except (DataError, IntegrityError) as exc:
+            logger.error("The database refused the outcome of job %s: %s", outcome.claim, str(exc).strip())
+            outcome = outcome.refused(exc)
+            refused = self.store.finish([outcome])
+        if refused:
+            logger.warning("Lease lost: the outcome %s of job %s was refused", outcome.status, outcome.claim)
+        elif announcement := Announcement.of_outcome(outcome):
+            announcement.send()
+
+
+def run_at_once(
+    insert: Callable[[], list[JobResult[Any]]], entered: Callable[[JobResult[Any]], None]
+) -> list[JobResult[Any]]:
+    """Run the jobs that ``insert`` makes, one after another, where they are due. The results tell how that went."""
+    with InlineWorker(Settings.load(), "immediate") as worker:
+        with worker.store.atomic():
+            results = insert()
+            # In one transaction, or a worker elsewhere might be faster.
+            claims = _claimed(worker, [result for result in results if not result.duplicate])
+        for result in results:
+            entered(result)
+        _run_all(worker, claims)
+    for result in results:
+        with suppress(JobDoesNotExist):  # a job may have deleted it
+            result.refresh()
+    return results
+
+
+def _claimed(worker: InlineWorker, results: list[JobResult[Any]]) -> list[Claim]:
+    if any(result.status is JobStatus.SCHEDULED for result in results):
+        while worker.store.promote():
+            pass
+    claims: list[Claim] = []
+    for start in range(0, len(results), BATCH):
+        claims += worker.store.claim_these(worker.id, [int(result.id) for result in results[start : start + BATCH]])
+    return claims
+
+
+def _run_all(worker: InlineWorker, claims: list[Claim]) -> None:
+    left = deque(claims)
+    try:
+        while left:
+            worker.run(left.popleft())
+    finally:
+        if left:  # after a KeyboardInterrupt
+            worker.store.release(left)

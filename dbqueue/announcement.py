@@ -1,5 +1,6 @@
 """What a signal tells, made where something happens and sent where it does no harm."""
 
+import datetime
 import logging
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -46,6 +47,14 @@ class Announcement:
         if signal is signals.job_retrying:
             told["delay"] = outcome.delay
         return cls(signal, told)
+
+    @classmethod
+    def of_new(cls, job_id: int, task_name: str, queue_name: str, run_after: datetime.datetime | None) -> Self | None:
+        """Of a job that was just inserted."""
+        if not signals.job_enqueued.receivers:
+            return None
+        told = {"job_id": job_id, "task_name": task_name, "queue_name": queue_name, "attempt": 0}
+        return cls(signals.job_enqueued, {**told, "run_after": run_after})
 
     @classmethod
     def of_start(cls, claim: Claim) -> Self | None:

@@ -13,7 +13,7 @@ from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
 
-from . import registry, signals
+from . import registry
 from .announcement import Announcement
 from .claim import Claim
 from .conf import Settings
@@ -438,20 +438,11 @@ def _enter(
 
 
 def _announce(made: list[JobResult[Any]]) -> None:
-    if not signals.job_enqueued.receivers:
-        return
-    for result in made:
-        if not result.duplicate:
-            Announcement(
-                signals.job_enqueued,
-                {
-                    "job_id": int(result.id),
-                    "task_name": result.task_name,
-                    "queue_name": result.queue_name,
-                    "attempt": 0,
-                    "run_after": result.run_after,
-                },
-            ).send()
+    for job in made:
+        if not job.duplicate and (
+            told := Announcement.of_new(int(job.id), job.task_name, job.queue_name, job.run_after)
+        ):
+            told.send()
 
 
 def _new(draft: Draft, pk: int, enqueued_at: datetime.datetime, alias: str) -> JobResult[Any]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar, cast
 
 from asgiref.sync import sync_to_async
-from django.db import connections
+from django.db import connections, transaction
 from django.utils import timezone
 
-from . import registry
+from . import registry, signals
+from .announcement import Announcement
 from .claim import Claim
 from .conf import Settings
 from .encoding import storable_text
@@ -151,6 +152,8 @@ class JobResult(Generic[R]):
         """
         asked = store_for(self.database).request_cancel([int(self.id)], interrupt=interrupt)
         self.refresh()
+        if asked.cancelled:
+            self._announce_cancel()
         return any(asked)
 
     async def acancel(self, *, interrupt: bool = False) -> bool:
@@ -167,6 +170,11 @@ class JobResult(Generic[R]):
         if not self.is_finished:
             self.refresh()
         return self.is_finished
+
+    def _announce_cancel(self) -> None:
+        row = Job(pk=int(self.id), task=self.task_name, queue_name=self.queue_name, attempt=self.attempts)
+        for told in Announcement.of_jobs(signals.job_cancelled, [row], reason=self.reason):
+            transaction.on_commit(told.send, using=self.database)
 
     def _refuse_endless_wait(self) -> None:
         if self._uncommitted and connections[self.database].in_atomic_block:

@@ -10,10 +10,11 @@ from dataclasses import replace
 from typing import Any
 
 from django.conf import settings as django_settings
-from django.db import DataError, Error, IntegrityError
+from django.db import DataError, Error, IntegrityError, transaction
 from django.utils import timezone
 
 from . import registry
+from .announcement import Announcement
 from .draft import Draft
 from .encoding import encode, storable_text
 from .exceptions import UnknownTask
@@ -131,6 +132,8 @@ class Scheduling:
             job_id, is_new = _insert(self._store, replace(draft, schedule_id=schedule.pk, slot=stored(slot)))
             if is_new:
                 made.append((stored(slot), job_id))
+                if told := Announcement.of_new(job_id, draft.task, draft.queue_name, draft.run_after):
+                    transaction.on_commit(told.send, using=self._store.alias)
         schedule.skipped += len(slots) - len(made)
         if made:
             schedule.last_slot, schedule.last_job_id = made[-1]

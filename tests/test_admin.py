@@ -26,8 +26,10 @@ from dbqueue.exceptions import NotStorable
 from dbqueue.models import CANCELLABLE, FINAL, Attempt, Job, JobStatus, Worker
 from dbqueue.outcome import Outcome
 from dbqueue.store import store_for
+from dbqueue.testing import run_jobs
 
 from .shop import admin_tasks as tasks
+from .shop import running_tasks
 from .workers import ROOT
 
 pytestmark = pytest.mark.django_db
@@ -329,8 +331,8 @@ def test_a_job_is_not_edited_and_a_worker_is_only_looked_at(operator: Client) ->
             "cancel",
             {JobStatus.READY, JobStatus.SCHEDULED},
             JobStatus.CANCELLED,
-            "2 jobs cancelled.",
-            "Left alone: 1 Cancelled, 1 Failed, 1 Running, 1 Successful.",
+            "2 jobs cancelled. 1 running job asked to end.",
+            "Left alone: 1 Cancelled, 1 Failed, 1 Successful.",
         ),
     ],
 )
@@ -347,7 +349,9 @@ def test_an_action_changes_what_it_may_and_says_what_it_left(
     assert f"{done} {left}" in html
     assert states() == {job.pk: reaches if job.status in leaves else job.status for job in jobs}
     entries = LogEntry.objects.filter(action_flag=CHANGE)
-    assert {entry.object_id for entry in entries} == {str(job.pk) for job in jobs if job.status in leaves}
+    assert {entry.object_id for entry in entries} == {
+        str(job.pk) for job in jobs if job.status in leaves or (operation == "cancel" and job.status == "RUNNING")
+    }
 
 
 def test_an_operation_on_a_page_that_is_out_of_date_changes_nothing(operator: Client) -> None:
@@ -461,7 +465,7 @@ def test_a_job_in_any_state_has_a_page_with_the_buttons_that_apply(operator: Cli
 
     assert f'class="dbqueue-state dbqueue-{status.lower()}">{status.label}<' in html
     assert ("retry_form" in html) == (status in {JobStatus.FAILED, JobStatus.CANCELLED})
-    assert ("cancel_form" in html) == (status in CANCELLABLE)
+    assert ("cancel_form" in html) == (status in CANCELLABLE | {JobStatus.RUNNING})
     assert ("deletelink" in html) == (status in FINAL)
 
 
@@ -694,3 +698,24 @@ def test_enqueueing_what_is_there_already_says_so(operator: Client) -> None:
 
     job = Job.objects.get()
     assert f"job {job.pk} was there already" in page.content.decode()
+
+
+def test_the_page_of_a_job_that_tells_of_itself(operator: Client) -> None:
+    result = running_tasks.report.using(max_attempts=3, expires=datetime.timedelta(hours=1)).enqueue(3)
+    run_jobs()
+    html = page(operator, detail(Job.objects.get(pk=result.id)))
+
+    assert '<progress value="3" max="3"></progress> 3 / 3 at 3' in html
+    assert "line 2 of 3" in html
+    assert "1 of 3" in html
+    assert "Expires at" in html
+
+
+def test_cancelling_what_runs_asks_it_to_end(operator: Client) -> None:
+    job = a_job(JobStatus.RUNNING)
+
+    operator.post(f"{JOBS}{job.pk}/cancel/")
+
+    job.refresh_from_db()
+    assert job.status == JobStatus.RUNNING
+    assert "Asked to end" in page(operator, detail(job))

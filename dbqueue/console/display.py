@@ -2,6 +2,7 @@
 
 import datetime
 import json
+from collections.abc import Mapping
 from typing import Any
 
 from django.utils import timezone
@@ -48,6 +49,14 @@ def span(value: datetime.timedelta | None) -> str:
         return f"{minutes} min {rest} s"
     hours, minutes = divmod(minutes, 60)
     return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
+
+
+def progress(told: Mapping[str, Any]) -> str:
+    """A bar where the whole is known, and what the task said."""
+    done, total, message = told.get("done", 0), told.get("total"), told.get("message", "")
+    if not total:
+        return format_html("{} {}", done, message)
+    return format_html('<progress value="{}" max="{}"></progress> {} / {} {}', done, total, done, total, message)
 
 
 def as_json(value: Any) -> str:

@@ -20,7 +20,7 @@ from django.views.decorators.http import require_POST
 
 from .. import conf, registry
 from ..forms import ChooseTaskForm, EnqueueForm, enqueue_form, readable_signature
-from ..models import CANCELLABLE, DEFAULT_QUEUE, FINAL, RETRYABLE, Attempt, Job, JobStatus, Worker
+from ..models import DEFAULT_QUEUE, FINAL, RETRYABLE, Attempt, Job, JobStatus, LogLine, Worker
 from ..results import MAX_ID
 from . import display
 from .base import ExactFilter, LeanChangeList, QueueAdmin, store
@@ -32,6 +32,20 @@ MOST_AT_ONCE = 10_000
 LOOK_AGAIN = 5
 LOOK_AGAIN_LATER = 30
 """Seconds after which the page of an unfinished job loads itself anew; the second for one whose time has not come."""
+
+RARE = {
+    "reason": "reason",
+    "how_far": "progress",
+    "asked_to_end": "cancel_requested_at",
+    "crashes": "crashes",
+}
+"""Fields that most jobs have nothing to show for, each with the column that tells."""
+
+WISHES = ("expires_at", "unique_key", "concurrency_key", "rate_key", "options")
+"""What was asked for beside the ordinary."""
+
+MOST_LINES = 200
+"""Log lines that a job's page shows; the latest."""
 
 MOST_ATTEMPTS = 50
 """Attempts that a job's page shows, each with up to 100,000 characters of traceback; the latest."""
@@ -114,7 +128,7 @@ class JobAdmin(QueueAdmin[Job]):
         return self._may(request, "retry") and (obj is None or obj.status in RETRYABLE)
 
     def has_cancel_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
-        return self._may(request, "cancel") and (obj is None or obj.status in CANCELLABLE)
+        return self._may(request, "cancel") and (obj is None or obj.status in CANCEL.leaves)
 
     def has_delete_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
         """A job that has ended, on its own page; the action on a selection would load it whole."""
@@ -170,11 +184,13 @@ class JobAdmin(QueueAdmin[Job]):
             arguments = list(self.get_form(request).arguments)
             options = (_("Options"), {"fields": ("queue_name", "priority", "run_after")})
             return [(_("Arguments"), {"fields": arguments}), options] if arguments else [options]
-        crashes = ("crashes",) if obj.crashes else ()
+        rare = [name for name, column in RARE.items() if getattr(obj, column)]
+        wishes = [name for name in WISHES if getattr(obj, name)]
         return [
-            (None, {"fields": ("state", "task_name", "queue", "priority", "attempts", *crashes, "worker_name")}),
+            (None, {"fields": ("state", *rare, "task_name", "queue", "priority", "attempts", "worker_name")}),
             (_("Call"), {"fields": ("positional_arguments", "keyword_arguments", "result")}),
             (_("Times"), {"fields": ("enqueued", "due", "started", "finished", "waited", "ran")}),
+            *([(_("Options"), {"fields": wishes})] if wishes else []),
         ]
 
     def save_model(self, request: HttpRequest, obj: Job, form: EnqueueForm, change: bool) -> None:
@@ -235,7 +251,7 @@ class JobAdmin(QueueAdmin[Job]):
 
     def _operate(self, request: HttpRequest, operation: Operation, ids: Collection[int]) -> None:
         tally = operate(store(), operation, ids, request.user.pk)
-        self.message_user(request, str(tally), messages.SUCCESS if tally.changed else messages.WARNING)
+        self.message_user(request, str(tally), messages.SUCCESS if tally.changed or tally.asked else messages.WARNING)
 
     # One job
 
@@ -260,6 +276,7 @@ class JobAdmin(QueueAdmin[Job]):
                 "can_cancel": self.has_cancel_permission(request, obj),
                 "runs": runs,
                 "older_runs": obj.attempt - len(runs),
+                "log": _log(obj),
             }
         return super().render_change_form(request, context, add, change, form_url, obj)
 
@@ -280,8 +297,17 @@ class JobAdmin(QueueAdmin[Job]):
         return self._link("queue", job.queue_name)
 
     @admin.display(description=gettext_lazy("Attempts"))
-    def attempts(self, job: Job) -> int:
-        return job.attempt
+    def attempts(self, job: Job) -> str:
+        used = job.attempt - job.earlier_attempts
+        return f"{job.attempt}" if job.max_attempts == 1 else _("%d of %d") % (used, job.max_attempts)
+
+    @admin.display(description=gettext_lazy("Progress"))
+    def how_far(self, job: Job) -> str:
+        return display.progress(job.progress or {})
+
+    @admin.display(description=gettext_lazy("Asked to end"))
+    def asked_to_end(self, job: Job) -> str:
+        return display.moment(job.cancel_requested_at)
 
     @admin.display(description=gettext_lazy("Worker"))
     def worker_name(self, job: Job) -> str:
@@ -341,6 +367,12 @@ def _waits_for_a_worker(job: Job) -> bool:
 def _some_worker_lives() -> bool:
     heard = store().clock() - datetime.timedelta(seconds=conf.read()[0].heartbeat_timeout)
     return Worker.objects.using(store().alias).alive().filter(heartbeat_at__gte=heard).exists()
+
+
+def _log(job: Job) -> list[LogLine]:
+    """The latest lines, the oldest of them first."""
+    lines = LogLine.objects.using(job._state.db).filter(job_id=job.pk).order_by("-id")[:MOST_LINES]
+    return list(lines)[::-1]
 
 
 def _took(job: Job) -> datetime.timedelta | None:

@@ -30,16 +30,21 @@ class Operation:
     logged: "Promise | str"
 
 
+def _ask_to_end(store: Store, ids: Collection[int]) -> int:
+    return sum(store.request_cancel(ids))
+
+
 RETRY = Operation("retry", RETRYABLE, Store.retry, gettext_lazy("Retried."))
-CANCEL = Operation("cancel", CANCELLABLE, Store.cancel, gettext_lazy("Cancelled."))
+CANCEL = Operation("cancel", CANCELLABLE | {JobStatus.RUNNING}, _ask_to_end, gettext_lazy("Asked to end."))
 
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What came of it: how many jobs were changed, and the states of those that were left alone."""
+    """What came of it: how many jobs were changed or asked to end, and the states of those that were left alone."""
 
     operation: Operation
     changed: int
+    asked: int
     left: "Counter[str]"
 
     def __str__(self) -> str:
@@ -47,6 +52,9 @@ class Tally:
             RETRY.name: ngettext("%d job retried.", "%d jobs retried.", self.changed),
             CANCEL.name: ngettext("%d job cancelled.", "%d jobs cancelled.", self.changed),
         }[self.operation.name] % self.changed
+        if self.asked:
+            asked = ngettext("%d running job asked to end.", "%d running jobs asked to end.", self.asked)
+            said = f"{said} {asked % self.asked}"
         if not self.left:
             return said
         reasons = ", ".join(f"{number} {label}" for label, number in sorted(self.left.items()))
@@ -55,28 +63,33 @@ class Tally:
 
 def operate(store: Store, operation: Operation, ids: Collection[int], user_id: Any) -> Tally:
     """Apply ``operation`` to those of the jobs that are in a state for it."""
-    changed, left = 0, Counter[str]()
+    changed, asked, left = 0, 0, Counter[str]()
     announcements: list[Announcement] = []
     ordered = sorted(ids)
     with store.atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
         for start in range(0, len(ordered), CHUNK):
             chunk = ordered[start : start + CHUNK]
             jobs = _locked(store, operation, chunk)
+            waiting = [job for job in jobs if job.status in CANCELLABLE]
             moved = {job.pk for job in jobs}
             operation.apply(store, moved)
             LogEntry.objects.log_actions(user_id, jobs, CHANGE, str(operation.logged))
-            changed += len(jobs)
+            running = sum(job.status == JobStatus.RUNNING for job in jobs)
+            asked += running
+            changed += len(jobs) - running
             left += _states(store, set(chunk) - moved)
             if operation is CANCEL:
-                announcements += Announcement.of_jobs(signals.job_cancelled, jobs, reason="")
+                announcements += Announcement.of_jobs(signals.job_cancelled, waiting, reason="")
     for announcement in announcements:
         announcement.send()
-    return Tally(operation, changed, left)
+    return Tally(operation, changed, asked, left)
 
 
 def _locked(store: Store, operation: Operation, ids: Collection[int]) -> list[Job]:
     """The jobs that the operation will change: locked, so that it changes these and no others."""
-    rows = store.jobs.leaving(operation.leaves, ids).only("id", "task", "queue_name", "attempt").order_by("id")
+    rows = (
+        store.jobs.leaving(operation.leaves, ids).only("id", "task", "queue_name", "attempt", "status").order_by("id")
+    )
     return list(rows.select_for_update())
 
 

@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Iterable
 
+from ..connections import renew
 from ..exceptions import DeadlineExceeded, JobCancelled
 from ..running import Running
 from ..store import Store
@@ -44,6 +45,7 @@ class Monitor(Service):
         self._last_words: list[Running] = []
         self._report_at = self._ask_at = 0.0
         self._called = False
+        self._is_connected = False
 
     def ask_now(self) -> None:
         """Somebody called all workers: perhaps for a job's end."""
@@ -57,6 +59,9 @@ class Monitor(Service):
 
     def run_once(self) -> float:
         jobs = list(self._running())
+        if self._is_connected and not jobs and not self._last_words:
+            renew(self._alias)
+            self._is_connected = False
         for job in jobs:
             self._keep_time(job)
         self._ask(jobs)
@@ -86,6 +91,7 @@ class Monitor(Service):
         if not old:
             return
         self._ask_at = now + ASK_EVERY
+        self._is_connected = True
         for job_id, lease, interrupts in self._store.cancel_requests(old):
             job = old[job_id]
             if job.claim.lease == lease:
@@ -101,6 +107,7 @@ class Monitor(Service):
         if not telling:
             return
         self._report_at = now + REPORT_EVERY
+        self._is_connected = True
         try:
             self._store.write_reports(telling)
         except BaseException:

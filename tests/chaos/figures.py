@@ -15,6 +15,7 @@ NAMES = {
     "concurrency": "kills of workers whose jobs have one key of concurrency",
     "rate": "three workers under one rate",
     "unique": "eight processes that enqueue one unique key",
+    "deadlines": "jobs in a long statement and in a loop, with a timeout of a second",
     "schedules": "a schedule of one second, whose workers are killed and started at random",
 }
 
@@ -28,6 +29,7 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "concurrency": {"times": 10, "jobs": 2000},
     "rate": {"times": 1, "jobs": 3250},
     "unique": {"times": 1, "jobs": 10_000},
+    "deadlines": {"times": 1, "jobs": 100},
     "schedules": {"times": 1, "jobs": 0, "seconds": 120.0, "workers": 10},
 }
 

@@ -9,7 +9,7 @@ from typing import TypeVar
 from dbqueue.models import JobStatus
 
 from ..servers import Mode
-from . import audit, limits
+from . import audit, deadlines, limits
 from .crew import Crew
 from .faults import Faults
 from .load import KINDS, Kind, Ledger, Load, enqueue_all
@@ -127,5 +127,6 @@ MEASURES: Mapping[str, Callable[[Stage, Namespace], int]] = {
     "concurrency": limits.concurrency,
     "rate": limits.rate,
     "unique": limits.unique,
+    "deadlines": deadlines.deadlines,
     "schedules": schedules,
 }

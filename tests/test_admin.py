@@ -684,3 +684,13 @@ other = admin.AdminSite(name="other")
 other.register(Job, JobAdmin)
 other.register(Worker, WorkerAdmin)
 urlpatterns = [path("other/", other.urls), path("admin/", admin.site.urls)]
+
+
+def test_enqueueing_what_is_there_already_says_so(operator: Client) -> None:
+    for _ in range(2):
+        page = operator.post(
+            f"{ADD}?task={tasks.only_once.name}", {"queue_name": "default", "priority": "0"}, follow=True
+        )
+
+    job = Job.objects.get()
+    assert f"job {job.pk} was there already" in page.content.decode()

@@ -15,6 +15,7 @@ from dbqueue.store import store_for
 from dbqueue.testing import run_jobs
 
 from .shop import retry_tasks as tasks
+from .workers import worker
 
 pytestmark = pytest.mark.django_db
 
@@ -183,3 +184,11 @@ def test_options_that_are_not_allowed_are_refused(options: dict[str, Any], said:
 def test_what_is_no_duration(value: Any) -> None:
     with pytest.raises(ValueError, match="delay is"):
         seconds(value, "delay")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_tries_again_until_it_succeeds() -> None:
+    with worker("--threads", "2"):
+        result = tasks.succeeds_at.using(max_attempts=5, backoff=0.05).enqueue(3)
+        assert result.get(timeout=30) == 3
+    assert [row.number for row in Attempt.objects.all()] == [1, 2]

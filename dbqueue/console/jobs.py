@@ -199,6 +199,9 @@ class JobAdmin(QueueAdmin[Job]):
         result = form.enqueue()
         obj.pk = int(result.id)
         obj.refresh_from_db(using=result.database)
+        if result.duplicate:
+            said = _("The task is unique: job %s was there already.") % result.id
+            self.message_user(request, said, messages.WARNING)
 
     def response_add(self, request: HttpRequest, obj: Job, post_url_continue: str | None = None) -> HttpResponse:
         visible = self.has_view_permission(request, obj)

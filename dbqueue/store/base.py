@@ -168,11 +168,12 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues):
     def expire(self, limit: int = BATCH, now: datetime.datetime | None = None) -> list[int]:
         """Cancel jobs that wait and were to be started by now. Returns their ids. One that had begun before goes on."""
         now = now or self.clock()
+        late = self.jobs.filter(status__in=WAITING, expires_at__lte=now, started_at=None)
+        if not (ids := list(late.order_by("expires_at").values_list("id", flat=True)[:limit])):
+            return []
         with self.atomic():
-            late = self.jobs.filter(status__in=WAITING, expires_at__lte=now, started_at=None).order_by("expires_at")
-            ids = list(late.select_for_update(skip_locked=True).values_list("id", flat=True)[:limit])
-            if ids:
-                self.cancel(ids, now, reason=EXPIRED)
+            ids = list(late.filter(pk__in=ids).select_for_update(skip_locked=True).values_list("id", flat=True))
+            self.cancel(ids, now, reason=EXPIRED)
         return ids
 
     def seconds_to_next_due(self, now: datetime.datetime | None = None) -> float | None:
@@ -225,7 +226,8 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues):
             if not rows:
                 return []
             taken = [row[0] for row in rows]
-            claimed_at = self._mark_running(taken, set(taken), worker_id, None)
+            # "limited": the transaction may be the caller's, whose commit is to reach the disk.
+            claimed_at = self._mark_running(taken, set(taken), worker_id, None, limited=True)
         return [_claim(row, worker_id, claimed_at, ahead=False) for row in rows]
 
     def _has_ready(self, selection: Selection) -> bool:

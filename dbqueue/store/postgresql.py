@@ -126,9 +126,9 @@ _MARK_RUNNING = f"""
         ) AS clock
         WHERE id = ANY(%s::bigint[]) AND {_BY_ID} = 'READY' AND clock.synchronous_commit IS NOT NULL
             AND EXISTS (SELECT FROM "{Worker._meta.db_table}" WHERE id = %s AND stopped_at IS NULL)
-        RETURNING clock.now
+        RETURNING clock.now, unique_scope
     )
-    SELECT max(now) FROM marked
+    SELECT max(now), bool_or(unique_scope = 'started') FROM marked
 """
 
 _FINISH = f"""
@@ -224,11 +224,14 @@ class PostgreSQLStore(Store):
         self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None, *, limited: bool = False
     ) -> datetime.datetime:
         # A claim that a server crash takes back only makes its jobs READY again. An outcome always waits for the disk,
-        # and so does a claim under a limit, where somebody else might be let in meanwhile.
+        # and so does a claim under a limit, where somebody else might be let in meanwhile, and one that frees a unique
+        # key, which nobody might be told of.
         commit = "on" if limited else "off"
         with self.connection.cursor() as cursor:
             cursor.execute(_MARK_RUNNING, [worker_id, _array(at_once), now, commit, _array(ids), worker_id])
-            [claimed_at] = cursor.fetchone()
+            claimed_at, frees_key = cursor.fetchone()
+            if frees_key:
+                cursor.execute("SET LOCAL synchronous_commit = on")
         if claimed_at is None:
             raise declared_lost(worker_id)
         return claimed_at  # type: ignore[no-any-return]

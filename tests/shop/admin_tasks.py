@@ -134,3 +134,8 @@ def divide(dividend: int, divisor: decimal.Decimal, *, rounding: Literal["down",
     exact = dividend / decimal.Decimal(divisor)
     towards = decimal.ROUND_FLOOR if rounding == "down" else decimal.ROUND_CEILING
     return {"rounded": rounding, "quotient": int(exact.to_integral_value(towards))}
+
+
+@task(unique=True)
+def only_once() -> None:
+    """There is never more than one that waits."""

@@ -2,7 +2,7 @@
 
 import sys
 
-from dbqueue import Discard, Retry, Snooze, task
+from dbqueue import Context, Discard, Retry, Snooze, task
 
 
 @task
@@ -43,3 +43,10 @@ def snoozes(delay: float) -> None:
 @task
 def discards(reason: str) -> None:
     raise Discard(reason)
+
+
+@task(takes_context=True)
+def succeeds_at(context: Context, attempt: int) -> int:
+    if context.attempt < attempt:
+        raise ValueError("not yet")
+    return context.attempt

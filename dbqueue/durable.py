@@ -16,8 +16,10 @@ LOCK_NOT_AVAILABLE = "55P03"
 
 
 def is_in_transaction(alias: str) -> bool:
-    """Whether the caller may still roll back. A TestCase's own transaction doesn't count: what is written beside it would
-    outlive the test."""
+    """Whether the caller may still roll back. A TestCase's own transaction doesn't count.
+
+    What is written beside that one would outlive the test.
+    """
     connection = connections[alias]
     if blocks := connection.atomic_blocks:
         return not getattr(blocks[0], "_from_testcase", False)

@@ -32,6 +32,7 @@ def labels() -> set[str]:
 @in_no_test_transaction
 @needs_second_writer
 def test_it_survives_a_rollback_and_the_rest_does_not() -> None:
+    connection.ensure_connection()
     session = connection.connection
     with pytest.raises(ZeroDivisionError), transaction.atomic():
         Mark.objects.create(label="the caller's")

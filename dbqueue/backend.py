@@ -7,6 +7,7 @@ from django.apps import apps
 from django.core import checks
 
 from . import exceptions, registry
+from .database_task import DatabaseTask
 from .tasks_api import BaseTaskBackend, InvalidTask, Task, TaskResult, TaskResultDoesNotExist
 
 # Nothing here may import the models while this module is loaded: @task builds the backend, and a task may be declared
@@ -23,10 +24,14 @@ class DatabaseBackend(BaseTaskBackend):
     queue, not by alias. Which queue names are allowed is told by ``TASKS[alias]['QUEUES']`` alone (Django's default:
     only "default"; an empty list: all); DBQUEUE['QUEUES'] speaks for tasks of ``@dbqueue.task``. There are no OPTIONS.
 
+    From Django 6.1 on Django's ``@task`` takes the keywords of ``@dbqueue.task`` for a task of this backend: retries,
+    times, limits, uniqueness. So does its ``using()``.
+
     A job is inserted in the caller's transaction. Arguments that don't fit the function, or that JSON or the database
     can't hold, are refused there with a TypeError.
     """
 
+    task_class = DatabaseTask
     supports_defer = True
     supports_async_task = True
     supports_get_result = True

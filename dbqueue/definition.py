@@ -18,6 +18,7 @@ from .announcement import Announcement
 from .claim import Claim
 from .conf import Settings
 from .draft import Draft
+from .durable import apart, is_in_transaction
 from .encoding import encode
 from .exceptions import InvalidArguments, InvalidTask, JobDoesNotExist, NotStorable
 from .models import NAME_LENGTH, JobStatus
@@ -96,7 +97,8 @@ class Task(Generic[P, R]):
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
         """Insert a job, in the caller's transaction. Raises an error of dbqueue.exceptions for what can't be run."""
         draft = self.draft(args, kwargs)
-        return _enter(lambda: _insert([draft]), self.entered)[0]
+        insert = _insert_apart if draft.durable and _is_apart() else _insert
+        return _enter(lambda: insert([draft]), self.entered)[0]
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
         """The same as enqueue(), by Celery's name."""
@@ -208,6 +210,7 @@ class Task(Generic[P, R]):
             "priority": options.priority,
             "backend": self.backend,
             "max_attempts": options.max_attempts,
+            "durable": options.durable,
             "options_json": None if stored is None else json.dumps(stored),
             **_split("run_after", "wait", options.run_after),
             **_split("expires_at", "expires_in", options.expires),
@@ -348,15 +351,26 @@ async def aenqueue(task: "Task[Any, R] | str", /, *args: Any, **kwargs: Any) -> 
 
 
 def enqueue_many(signatures: Iterable[Signature[R]]) -> list[JobResult[R]]:
-    """Insert a job for each signature, in order; all or none, in some statements per thousand."""
+    """Insert a job for each signature, in order; all or none, in some statements per thousand.
+
+    Those with ``durable`` are the last to be written where they have a transaction of their own.
+    """
+    drafts = (_own_signature(item).task.draft(item.args, item.kwargs) for item in signatures)
+    is_apart = _is_apart()
 
     def insert() -> list[JobResult[R]]:
-        made: list[JobResult[R]] = []
-        remaining = iter(signatures)
+        made: dict[int, JobResult[R]] = {}
+        durable: dict[int, Draft] = {}
+        remaining = enumerate(drafts)
         with transaction.atomic(using=Settings.load().database):
-            while chunk := list(itertools.islice(remaining, CHUNK)):
-                made += _insert([_own_signature(item).task.draft(item.args, item.kwargs) for item in chunk])
-        return made
+            while chunk := dict(itertools.islice(remaining, CHUNK)):
+                if is_apart:
+                    durable |= {place: draft for place, draft in chunk.items() if draft.durable}
+                plain = {place: draft for place, draft in chunk.items() if place not in durable}
+                made |= zip(plain, _insert(list(plain.values())), strict=True)
+            if durable:
+                made |= zip(durable, _insert_apart(list(durable.values())), strict=True)
+        return [made[place] for place in range(len(made))]
 
     return _enter(insert)
 
@@ -402,8 +416,21 @@ def _own_signature(signature: object) -> Signature[Any]:
     return signature
 
 
+def _is_apart() -> bool:
+    """Whether what is durable needs a transaction of its own. Where jobs run inline, they do so in the caller's."""
+    settings = Settings.load()
+    return not settings.immediate and is_in_transaction(settings.database)
+
+
+def _insert_apart(drafts: list[Draft]) -> list[JobResult[Any]]:
+    with apart(Settings.load().database):
+        return _insert(drafts)
+
+
 def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
     """The one way in: every entrance ends here."""
+    if not drafts:
+        return []
     alias = Settings.load().database
     store = store_for(alias)
     if any(draft.counts_from_now for draft in drafts):
@@ -421,7 +448,6 @@ def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
         transaction.on_commit(partial(_committed, made), using=alias)
     else:
         _committed(made)
-    _announce(made)
     return made
 
 
@@ -429,20 +455,24 @@ def _enter(
     insert: Callable[[], list[JobResult[Any]]], entered: Callable[[JobResult[Any]], None] = lambda job: None
 ) -> list[JobResult[Any]]:
     """Insert, tell, and with DBQUEUE['IMMEDIATE'] run what was inserted."""
+
+    def tell(job: JobResult[Any]) -> None:
+        _announce(job)
+        entered(job)
+
     if run_inline is not None and Settings.load().immediate:
-        return run_inline(insert, entered)
+        return run_inline(insert, tell)
     made = insert()
-    for result in made:
-        entered(result)
+    for job in made:
+        tell(job)
     return made
 
 
-def _announce(made: list[JobResult[Any]]) -> None:
-    for job in made:
-        if not job.duplicate and (
-            told := Announcement.of_new(int(job.id), job.task_name, job.queue_name, job.run_after)
-        ):
-            told.send()
+def _announce(job: JobResult[Any]) -> None:
+    if job.duplicate:
+        return
+    if told := Announcement.of_new(int(job.id), job.task_name, job.queue_name, job.run_after):
+        told.send()
 
 
 def _new(draft: Draft, pk: int, enqueued_at: datetime.datetime, alias: str) -> JobResult[Any]:

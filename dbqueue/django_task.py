@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from . import registry
 from .claim import Claim
+from .database_task import options_of
 from .definition import Task
 from .exceptions import InvalidTask, JobCancelled, UnknownTask
 from .models import Attempt, JobStatus
@@ -66,6 +67,7 @@ class DjangoTask(Task[..., Any]):
             run_after=declared.run_after,
             takes_context=declared.takes_context,
             backend=backend,
+            **options_of(declared),
         )
         self.declared = declared
 
@@ -73,11 +75,11 @@ class DjangoTask(Task[..., Any]):
         """This with the options of ``task``, a variant of the declared one. Raises InvalidTask."""
         other = self._copy()
         other.backend = alias
-        other._set(
-            self.options.changed(
-                {"queue_name": task.queue_name, "priority": int(task.priority), "run_after": task.run_after}
-            )
-        )
+        changes = {"queue_name": task.queue_name, "priority": int(task.priority), "run_after": task.run_after}
+        # What is as declared is left out: a function as backoff is one of the task, and no variant may bring its own.
+        declared = options_of(self.declared)
+        changes |= {name: value for name, value in options_of(task).items() if value != declared.get(name)}
+        other._set(self.options.changed(changes))
         return other
 
     def entered(self, job: JobResult[Any]) -> None:

@@ -43,6 +43,7 @@ class Draft:
     rate_key: str | None = None
     schedule_id: int | None = None
     slot: datetime.datetime | None = None
+    durable: bool = False
 
     @property
     def options(self) -> dict[str, Any] | None:

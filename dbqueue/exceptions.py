@@ -56,6 +56,10 @@ class WouldNeverFinish(DBQueueError):
     """Waiting, inside an open transaction, for a job that only this transaction's commit makes visible."""
 
 
+class NotDurable(DBQueueError):
+    """A job that was to survive the rollback of the caller's transaction can't be written beside it."""
+
+
 class WorkerLost(DBQueueError):
     """Recorded as the error of an attempt whose worker process died."""
 

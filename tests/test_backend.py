@@ -1,11 +1,14 @@
 """``django.tasks`` on dbqueue's table: what its contract says, and what breaks other database backends."""
 
 import datetime
+import pickle
 import subprocess
 import sys
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
+import django
 import pytest
 from asgiref.sync import async_to_sync
 from django.core.checks import run_checks
@@ -17,8 +20,10 @@ from django.utils import timezone
 import dbqueue
 from dbqueue import exceptions, registry
 from dbqueue.backend import DatabaseBackend
+from dbqueue.database_task import OPTIONS
 from dbqueue.django_task import DjangoTask
 from dbqueue.models import Attempt, Job, JobStatus
+from dbqueue.options import JobOptions
 from dbqueue.results import MAX_ID
 from dbqueue.store import store_for
 from dbqueue.tasks_api import (
@@ -639,3 +644,125 @@ def test_without_the_app_there_are_no_tables() -> None:
 
     with override_settings(INSTALLED_APPS=[name for name in settings.INSTALLED_APPS if name != "dbqueue"]):
         assert [error.id for error in task_backends["default"].check()] == ["dbqueue.E012"]
+
+
+# The options of dbqueue on Django's own decorator
+
+takes_options = pytest.mark.skipif(not shop.TAKES_OPTIONS, reason="before Django 6.1 its @task takes no such keywords")
+
+
+def row(result: "TaskResult[..., Any]") -> Job:
+    return Job.objects.get(pk=result.id)
+
+
+@inline
+@takes_options
+def test_options_are_carried_into_the_rows() -> None:
+    job = row(shop.fail_three_times.enqueue("bang"))
+    assert (job.max_attempts, job.concurrency_key) == (3, shop.fail_three_times.module_path)
+    options = {"backoff": 0, "retry_on": ["builtins.ValueError"], "timeout": 60, "concurrency": 2}
+    assert job.options == options
+    changed = row(
+        shop.fail_three_times.using(max_attempts=5, timeout=None, concurrency=None, priority=3).enqueue("bang")
+    )
+    assert (changed.max_attempts, changed.concurrency_key, changed.priority) == (5, None, 3)
+    assert changed.options == {"backoff": 0, "retry_on": ["builtins.ValueError"]}
+    assert row(shop.fail_three_times.using(priority=None).enqueue("bang")).options == options
+
+
+@inline
+@takes_options
+def test_an_enqueued_result_is_the_one_that_is_found() -> None:
+    for variant in (shop.fail_three_times, shop.fail_three_times.using(max_attempts=5, expires=timedelta(hours=1))):
+        result = variant.enqueue("bang")
+        assert result == task_backends["default"].get_result(result.id) == variant.get_result(result.id)
+        assert result.task == variant and result.task.max_attempts == variant.max_attempts
+        if django.VERSION >= (6, 1):
+            assert pickle.loads(pickle.dumps(result)) == result
+
+
+@takes_options
+@pytest.mark.skipif(django.VERSION < (6, 1), reason="before Django 6.1 no task can be pickled")
+def test_tasks_with_options_are_pickled_and_compared() -> None:
+    variant = shop.fail_three_times.using(priority=3, max_attempts=5)
+    again = pickle.loads(pickle.dumps(variant))
+    assert again == variant and hash(again) == hash(variant) and type(again) is type(variant)
+    assert (again.max_attempts, again.timeout, again.retry_on) == (5, 60, ValueError)
+    assert shop.fail_three_times != variant
+
+
+@in_a_worker
+@takes_options
+def test_a_retry_in_a_worker() -> None:
+    result = shop.fail_three_times.enqueue("bang")
+    burst()
+    result.refresh()
+    assert (result.status, result.attempts, len(result.errors)) == (TaskResultStatus.FAILED, 3, 3)
+
+
+@inline
+@takes_options
+def test_a_function_as_backoff_is_the_declared_task_s() -> None:
+    result = shop.fail_with_function.enqueue("bang")
+    run_jobs()
+    job = row(result)
+    assert job.status == JobStatus.SCHEDULED and job.run_after and job.run_after > timezone.now() + timedelta(hours=1)
+    assert row(shop.fail_with_function.using(max_attempts=3).enqueue("bang")).max_attempts == 3
+    with pytest.raises(InvalidTask, match="using\\(\\) takes seconds or an Exponential"):
+        shop.fail_with_function.using(backoff=lambda failures, error: 1)
+
+
+@inline
+@takes_options
+def test_a_duplicate_is_the_same_result_and_no_signal() -> None:
+    told: list[Any] = []
+
+    def receive(task_result: Any, **kwargs: Any) -> None:
+        told.append(task_result)
+
+    task_enqueued.connect(receive)
+    try:
+        first, second = shop.unique.enqueue(1), shop.unique.enqueue(1)
+    finally:
+        task_enqueued.disconnect(receive)
+    assert first == second and told == [first]
+
+
+@takes_options
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"max_attempts": 0}, "max_attempts is 0; it must be a whole number"),
+        ({"timeout": -1}, "timeout is -1; it must be seconds"),
+        ({"unique": "yes"}, "unique is 'yes'; it must be a Unique"),
+        ({"retry_on": "ValueError"}, "retry_on holds 'V'"),
+        ({"serial": "{nothing}"}, "names the argument 'nothing'"),
+        ({"durable": 1}, "durable is 1"),
+    ],
+)
+def test_bad_options_are_refused_where_they_are_given(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidTask, match=message):
+        shop.unique.using(**options)
+    declare: Any = task
+    with pytest.raises(InvalidTask, match=message):
+        declare(**options)(only_in_this_process)
+
+
+@takes_options
+def test_unknown_options_are_refused_as_django_refuses_them() -> None:
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        shop.fail_three_times.using(colour="red")
+    declare: Any = task
+    with pytest.raises(TypeError, match="unexpected keyword argument 'colour'"):
+        declare(colour="red")(only_in_this_process)
+
+
+def test_the_options_are_those_of_dbqueue() -> None:
+    assert OPTIONS | {"queue_name", "priority", "run_after"} == JobOptions.__annotations__.keys()
+
+
+@pytest.mark.skipif(shop.TAKES_OPTIONS, reason="from Django 6.1 on its @task takes them")
+def test_before_django_6_1_they_are_refused_by_django() -> None:
+    declare: Any = task
+    with pytest.raises(TypeError, match="max_attempts"):
+        declare(max_attempts=3)(only_in_this_process)

@@ -24,7 +24,7 @@ from .workers import ROOT, burst, eventually
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
-SERVICES = 5
+SERVICES = 6
 """Connections that a worker keeps beside those of its threads: docs/architecture.md."""
 
 

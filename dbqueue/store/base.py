@@ -228,7 +228,8 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues, Report
             if not rows:
                 return []
             taken = [row[0] for row in rows]
-            claimed_at = self._mark_running(taken, set(taken), worker_id, None)
+            # "limited": the transaction may be the caller's, whose commit is to reach the disk.
+            claimed_at = self._mark_running(taken, set(taken), worker_id, None, limited=True)
         return [_claim(row, worker_id, claimed_at, ahead=False) for row in rows]
 
     def _has_ready(self, selection: Selection) -> bool:

@@ -1,5 +1,6 @@
 """Tasks of ``django.tasks``, and receivers of its signals that tell in a table what they were told."""
 
+import inspect
 import sys
 from typing import Any
 
@@ -14,6 +15,28 @@ from .models import Mark
 @task
 def multiply(x: int, y: int) -> int:
     return x * y
+
+
+TAKES_OPTIONS = "kwargs" in inspect.signature(task).parameters
+"""Whether Django's @task takes the keywords of the backend: from 6.1 on, and by the package django-tasks."""
+
+with_dbqueue: Any = task if TAKES_OPTIONS else lambda **options: task
+"""@task with options of dbqueue, where it takes them."""
+
+
+@with_dbqueue(max_attempts=3, backoff=0, retry_on=ValueError, concurrency=2, timeout=60, queue_name="default")  # type: ignore[untyped-decorator]
+def fail_three_times(message: str) -> None:
+    raise ValueError(message)
+
+
+@with_dbqueue(max_attempts=2, backoff=lambda failures, error: 4000)  # type: ignore[untyped-decorator]
+def fail_with_function(message: str) -> None:
+    raise ValueError(message)
+
+
+@with_dbqueue(unique=True)  # type: ignore[untyped-decorator]
+def unique(x: int) -> int:
+    return x
 
 
 @task(priority=7, queue_name="urgent")

@@ -22,8 +22,8 @@ class DatabaseTask(AnyTask):
     decorator takes them as keywords from Django 6.1 on; Django 6.0 itself raises TypeError for them.
     """
 
-    # None is compared, so that two tasks are equal where Django says so: the task of a result that was looked up is made
-    # from a row, which keeps only part of the options.
+    # None is compared, so that two tasks are equal where Django says so: the task of a result that was looked up is
+    # made from a row, which keeps only part of the options.
     expires: Any = field(default=None, compare=False)
     max_attempts: Any = field(default=1, compare=False)
     backoff: Any = field(default=None, compare=False)

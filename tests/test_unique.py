@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from django.db import connection, transaction
+from django.test.utils import CaptureQueriesContext
 from django.utils import timezone
 
 from dbqueue import Unique, enqueue_many
@@ -242,3 +243,26 @@ def test_a_duplicate_waits_for_the_first_ones_commit(store: Store) -> None:
 def test_what_can_not_be_unique_is_refused(unique: Any, said: str) -> None:
     with pytest.raises((InvalidTask, ValueError), match=said):
         mark.using(unique=unique() if callable(unique) else unique)
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="a setting of PostgreSQL")
+def test_only_a_claim_that_may_be_lost_skips_the_disk(store: Store) -> None:
+    worker = register(store)
+
+    def commit_after_a_claim() -> str:
+        sent = CaptureQueriesContext(connection)
+        with sent:
+            assert store.claim(worker, 1)
+        [marking] = [query["sql"] for query in sent if "set_config" in query["sql"]]
+        reset = any("TO DEFAULT" in query["sql"] for query in sent)
+        return "off" if "coalesce('off'" in marking and not reset else "on"
+
+    add.enqueue(1, 2)
+    assert commit_after_a_claim() == "off"
+    once.enqueue(1, 2)
+    assert commit_after_a_claim() == "on"
+    add.using(concurrency=1).enqueue(1, 2)
+    assert commit_after_a_claim() == "on"
+    add.enqueue(1, 2)
+    with transaction.atomic():
+        assert commit_after_a_claim() == "on"

@@ -206,6 +206,7 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues, Report
         if not self._has_ready(selection):
             return []
         bookmark = bookmark or Bookmark()
+        is_callers = self.connection.in_atomic_block  # whose transaction is to wait for the disk as it always does
         with self.atomic():
             rows = self._lock_ready(selection, limit, bookmark)
             if limited := any(map(_is_limited, rows)):
@@ -214,7 +215,9 @@ class Store(WorkerRows, ComingBack, Deletion, Uniqueness, Limits, Queues, Report
                 return []
             rows.sort(key=lambda row: row[_CRASHES] == 0)
             at_once = {row[0] for row in rows[:free] if last_chance is None or row[_CRASHES] < last_chance}
-            claimed_at = self._mark_running([row[0] for row in rows], at_once, worker_id, now, limited=limited)
+            claimed_at = self._mark_running(
+                [row[0] for row in rows], at_once, worker_id, now, limited=limited or is_callers
+            )
         return [_claim(row, worker_id, claimed_at, ahead=row[0] not in at_once) for row in rows]
 
     def claim_these(self, worker_id: int, ids: Collection[int]) -> list[Claim]:

@@ -53,7 +53,8 @@ class Database(ABC):
     def _cancel_requested(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Cancel those of these jobs that came back from RUNNING after somebody asked for their end."""
         came_back = self.jobs.leaving(WAITING, ids).filter(cancel_requested_at__isnull=False)
-        came_back.update(status=JobStatus.CANCELLED, finished_at=now, reason=REQUESTED, unique_key=None)
+        if came_back.update(status=JobStatus.CANCELLED, finished_at=now, reason=REQUESTED, unique_key=None):
+            self.call_waiters(ids)
 
     def _of(self) -> tuple[str, ...]:
         return ("self",) if self.connection.features.has_select_for_update_of else ()

@@ -122,9 +122,9 @@ _MARK_RUNNING = f"""
             unique_key = CASE WHEN unique_scope = 'started' THEN NULL ELSE unique_key END
         FROM (
             SELECT coalesce(%s::timestamptz, statement_timestamp()) AS now,
-                   set_config('synchronous_commit', %s, true) AS synchronous_commit
+                   set_config('synchronous_commit', coalesce(%s, current_setting('synchronous_commit')), true) AS waits
         ) AS clock
-        WHERE id = ANY(%s::bigint[]) AND {_BY_ID} = 'READY' AND clock.synchronous_commit IS NOT NULL
+        WHERE id = ANY(%s::bigint[]) AND {_BY_ID} = 'READY' AND clock.waits IS NOT NULL
             AND EXISTS (SELECT FROM "{Worker._meta.db_table}" WHERE id = %s AND stopped_at IS NULL)
         RETURNING clock.now, unique_scope
     )
@@ -226,12 +226,12 @@ class PostgreSQLStore(Store):
         # A claim that a server crash takes back only makes its jobs READY again. An outcome always waits for the disk,
         # and so does a claim under a limit, where somebody else might be let in meanwhile, and one that frees a unique
         # key, which nobody might be told of.
-        commit = "on" if limited else "off"
+        commit = None if limited else "off"
         with self.connection.cursor() as cursor:
             cursor.execute(_MARK_RUNNING, [worker_id, _array(at_once), now, commit, _array(ids), worker_id])
             claimed_at, frees_key = cursor.fetchone()
             if frees_key:
-                cursor.execute("SET LOCAL synchronous_commit = on")
+                cursor.execute("SET LOCAL synchronous_commit TO DEFAULT")
         if claimed_at is None:
             raise declared_lost(worker_id)
         return claimed_at  # type: ignore[no-any-return]

@@ -35,6 +35,7 @@ class Reports(Database):
                 status=JobStatus.CANCELLED, finished_at=now, unique_key=None, cancel_requested_at=now
             )
             self.jobs.leaving({JobStatus.RUNNING}, running).update(cancel_requested_at=now, cancel_interrupts=interrupt)
+            self.call_waiters(waiting)
             if running:
                 self.call_workers({ANY_QUEUE})
         return Asked(len(waiting), len(running))

@@ -123,7 +123,7 @@ def size_of_table(*, compact: bool = False) -> int:
 def empty() -> None:
     with connection.cursor() as cursor:
         if connection.vendor == "postgresql":
-            cursor.execute("TRUNCATE dbqueue_attempt, dbqueue_job, dbqueue_worker")
+            cursor.execute("TRUNCATE dbqueue_attempt, dbqueue_logline, dbqueue_job, dbqueue_worker")
         else:
             for name in ("attempt", "job", "worker"):
                 cursor.execute(f"DELETE FROM dbqueue_{name}")

@@ -16,7 +16,8 @@ from ..connections import owned_connection
 from ..draft import Draft
 from ..models import UNFINISHED, Job, JobStatus, Worker
 from ..outcome import Outcome
-from .base import Store, declared_lost, fence
+from .base import Store, fence
+from .claiming import declared_lost
 from .listener import ANY_QUEUE, Listener
 from .notifications import Notifications
 from .uniqueness import Entered

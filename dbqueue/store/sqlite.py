@@ -16,7 +16,8 @@ from ..claim import Selection
 from ..connections import SQLITE_PATIENCE
 from ..models import Job, JobStatus, Worker
 from ..outcome import Outcome
-from .base import Store, declared_lost
+from .base import Store
+from .claiming import declared_lost
 from .listener import ANY_QUEUE, Listener
 
 LOOK_EVERY = 0.015

@@ -49,7 +49,9 @@ class Claim(NamedTuple):
 
     @property
     def options(self) -> dict[str, Any]:
-        return {} if self.options_json is None else json.loads(self.options_json)
+        """Empty also where a row holds something else."""
+        options = None if self.options_json is None else json.loads(self.options_json)
+        return options if isinstance(options, dict) else {}
 
     @property
     def failures(self) -> int:

@@ -181,7 +181,7 @@ class Task(Generic[P, R]):
         args = (self.context(claim, database), *claim.args) if self.takes_context else claim.args
         if self._is_async:
             # Not asyncio.run(): that would send the ORM to another thread, past this one's clean-up.
-            return async_to_sync(_run_async)(self.func(*args, **claim.kwargs))
+            return async_to_sync(run_async)(self.func(*args, **claim.kwargs))
         return self.func(*args, **claim.kwargs)
 
     def context(self, claim: Claim, database: str) -> Any:
@@ -375,7 +375,8 @@ def enqueue_many(signatures: Iterable[Signature[R]]) -> list[JobResult[R]]:
     return _enter(insert)
 
 
-async def _run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
+async def run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
+    """Await what a task's function has given, where a deadline can reach it."""
     running = current.get()
     return await (coroutine if running is None else running.call_async(coroutine))
 

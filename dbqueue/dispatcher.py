@@ -32,6 +32,7 @@ from .services.herald import Herald
 from .services.maintenance import Maintenance
 from .services.monitor import Monitor
 from .services.notifier import Notifier
+from .services.timekeeper import Timekeeper
 from .store import ANY_QUEUE, store_for
 from .suspects import Isolation
 from .wakeup import Wakeup
@@ -88,12 +89,14 @@ class Dispatcher:
         )
         self.notifier = Notifier(self.store, self._work_arrived, self.wakeup.set)
         self.running: dict[tuple[int, int], Running] = {}
-        self.monitor = Monitor(self.store, self._running_now, self._give_up_on, self.wakeup.set)
+        self.monitor = Monitor(self.store, self._running_now, self.wakeup.set)
+        self.timekeeper = Timekeeper(settings.database, self._running_now, self._give_up_on_somebody, self.wakeup.set)
         self.services: tuple[Service, ...] = (
             self.completer,
             self.heartbeat,
             self.maintenance,
             self.monitor,
+            self.timekeeper,
             self.herald,
         )
         if settings.listen:
@@ -107,7 +110,7 @@ class Dispatcher:
         self._called_anew = False
         self._finished = False
         self._failed = False
-        self._stuck: Running | None = None
+        self._has_stuck = False
 
     def run(self) -> int:
         """Work until told to stop.
@@ -135,13 +138,14 @@ class Dispatcher:
     @property
     def stopping(self) -> bool:
         orphaned = self.mode.supervisor is not None and os.getppid() != self.mode.supervisor
-        return bool(self._stops or self._finished or orphaned or self._crashed() or self._gives_up() or self._stuck)
+        return bool(self._stops or self._finished or orphaned or self._crashed() or self._gives_up() or self._has_stuck)
 
     def turn(self) -> None:
         """Look for work once, hand it out, and wait if there was nothing to do."""
         self.wakeup.clear()
         was_idle, nobody_to_rescue = self._idle, self._nobody_to_rescue
         self._nobody_to_rescue = False
+        self.bookmark.put_aside = False
         claims = self._claim()
         if claims is None:
             return  # it has waited already, and what woke it meanwhile must not be slept over
@@ -162,7 +166,7 @@ class Dispatcher:
         """Runs on a thread of the pool. Whatever happens beside the task, its outcome is told."""
         running = self.running[claim.job_id, claim.lease] = Running(claim, self.monitor.wake)
         if running.timeout is not None or running.hard_timeout is not None:
-            self.monitor.wake()
+            self.timekeeper.wake()
         try:
             # A context of its own, so that a language or a time zone that a job activates ends with it.
             outcome = contextvars.copy_context().run(self.executor.run, claim, running)
@@ -374,10 +378,24 @@ class Dispatcher:
     def _running_now(self) -> list[Running]:
         return list(self.running.copy().values())
 
-    def _give_up_on(self, running: Running) -> None:
-        """This job is past its hard timeout: only the end of the process ends it."""
-        self._stuck = running
+    def _give_up_on_somebody(self) -> None:
+        """A job is past its hard timeout: only the end of the process ends it."""
+        self._has_stuck = True
         self.wakeup.set()
+
+    def _give_up_on_stuck(self, held: dict[tuple[int, int], Claim]) -> None:
+        """Say how the attempts end whose threads will not come back, and take them out of what is held."""
+        for key, running in self.running.copy().items():
+            if running.is_stuck and held.pop(key, None) is not None:
+                logger.critical(
+                    "Worker %s ends: job %s is past its hard timeout of %g s",
+                    self.name,
+                    running.claim,
+                    running.hard_timeout,
+                )
+                self._failed = True
+                error = DeadlineExceeded("The task's hard_timeout is over.")
+                self.completer.put(self.executor.give_up(running.claim, error))
 
     def _work_arrived(self, queues: Collection[str]) -> None:
         if ANY_QUEUE in queues:
@@ -411,19 +429,12 @@ class Dispatcher:
         elif reason := self._hopeless():
             grace = self.settings.database_grace
             logger.critical("Worker %s ends: no use of its database for %g s: %s", self.name, grace, reason)
-        elif stuck := self._stuck:
-            logger.critical(
-                "Worker %s ends: job %s is past its hard timeout of %g s", self.name, stuck.claim, stuck.hard_timeout
-            )
-        self._failed = reason is not None or self._stuck is not None
+        self._failed = reason is not None or self._has_stuck
         self._announce_worker(signals.worker_stopping, reason=str(reason or ""))
         self._give_back_at_last([*self.pool.take_back(), *self.isolation.waiting.values()])
         self._await_running()
         still_running = self.pool.held()
-        if self._stuck is not None:
-            claim = self._stuck.claim
-            still_running.pop((claim.job_id, claim.lease), None)
-            self.completer.put(self.executor.give_up(claim, DeadlineExceeded("The task's hard_timeout is over.")))
+        self._give_up_on_stuck(still_running)
         if still_running:
             logger.warning("Worker %s gives back what still runs, jobs: %d", self.name, len(still_running))
             self._give_back_at_last(still_running.values())
@@ -454,7 +465,7 @@ class Dispatcher:
                 self.settings.grace,
             )
         end = time.monotonic() + self.settings.grace
-        while not self.pool.idle and self._stops < 2 and self._stuck is None and time.monotonic() < end:
+        while not self.pool.idle and self._stops < 2 and not self._has_stuck and time.monotonic() < end:
             self.wakeup.wait(min(PATIENT_LOOK, end - time.monotonic()))
 
     def _flush(self) -> None:

@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from types import ModuleType
 from typing import Any, Self
 
+from asgiref.sync import async_to_sync
 from django.db import Error, connections
 from django.dispatch import Signal
 from django.utils import timezone
@@ -14,7 +15,7 @@ from django.utils import timezone
 from . import registry
 from .claim import Claim
 from .database_task import options_of
-from .definition import Task
+from .definition import Task, run_async
 from .exceptions import InvalidTask, JobCancelled, UnknownTask
 from .models import Attempt, JobStatus
 from .outcome import Failure, Outcome
@@ -101,8 +102,12 @@ class DjangoTask(Task[..., Any]):
     def run(self, claim: Claim, database: str) -> Any:
         assert self.result is not None
         args = (self.context(claim, database), *claim.args) if self.takes_context else claim.args
+        if self._is_async:
+            value = async_to_sync(run_async)(self.func(*args, **claim.kwargs))
+        else:
+            value = self.result.task.call(*args, **claim.kwargs)
         # normalize_json, so that a value is refused with the same error as by Django's own backends.
-        return normalize_json(self.result.task.call(*args, **claim.kwargs))
+        return normalize_json(value)
 
     def context(self, claim: Claim, database: str) -> Any:
         assert self.result is not None

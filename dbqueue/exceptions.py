@@ -46,10 +46,7 @@ class JobFailed(DBQueueError):
 
 
 class JobCancelled(DBQueueError):
-    """Waiting for a job that ended CANCELLED; and raised inside a running task that somebody wants to end."""
-
-    def __init__(self, text: str = "Somebody wants this job to end.") -> None:
-        super().__init__(text)
+    """Waiting for a job that ended CANCELLED."""
 
 
 class WouldNeverFinish(DBQueueError):
@@ -64,7 +61,21 @@ class WorkerLost(DBQueueError):
     """Recorded as the error of an attempt whose worker process died."""
 
 
-class DeadlineExceeded(DBQueueError):
+class Interrupt(BaseException):
+    """Raised inside a running task from outside.
+
+    No Exception, as asyncio's CancelledError is none: an ``except Exception`` somewhere below is not to swallow it.
+    """
+
+
+class CancelRequested(Interrupt):
+    """Raised inside a running task that somebody wants to end."""
+
+    def __init__(self, text: str = "Somebody wants this job to end.") -> None:
+        super().__init__(text)
+
+
+class DeadlineExceeded(Interrupt):
     """Raised inside a running task whose ``timeout`` is over, and recorded as the error of its attempt."""
 
     def __init__(self, text: str = "The task's timeout is over.") -> None:

@@ -12,7 +12,7 @@ from .claim import Claim
 from .conf import Settings
 from .definition import Task
 from .encoding import encode
-from .exceptions import Discard, NotStorable, Retry, Snooze, UnknownTask
+from .exceptions import DeadlineExceeded, Discard, NotStorable, Retry, Snooze, UnknownTask
 from .models import JobStatus
 from .outcome import REQUESTED, Outcome, headline
 from .retry import DEFAULT_BACKOFF, delay_after, from_json, is_one_of
@@ -119,7 +119,7 @@ def _may_retry(claim: Claim, exc: BaseException) -> bool:
     if is_one_of(exc, options.get("give_up_on", [])):
         return False
     wanted = options.get("retry_on")
-    return isinstance(exc, Exception) if wanted is None else is_one_of(exc, wanted)
+    return isinstance(exc, Exception | DeadlineExceeded) if wanted is None else is_one_of(exc, wanted)
 
 
 def _delay(task: Task[..., object], claim: Claim, exc: BaseException) -> float:

@@ -4,23 +4,26 @@ import contextvars
 import logging
 import os
 import socket
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
 from types import TracebackType
 from typing import Any, Self
 
-from django.db import DataError, IntegrityError
+from django.db import DataError, Error, IntegrityError
 
 from .announcement import Announcement
 from .claim import Claim
 from .conf import Settings
+from .connections import owned_connection
 from .exceptions import JobDoesNotExist
 from .executor import Executor
 from .models import JobStatus
 from .outcome import Outcome
 from .results import JobResult
 from .running import Running
+from .services.base import BEATS
 from .store import store_for
 from .transactions import kept
 
@@ -37,14 +40,28 @@ class InlineWorker:
         self.store = store_for(settings.database)
         self._executor = Executor(settings)
         self._name = name
+        self._pause = settings.heartbeat_timeout / BEATS
+        self._done = threading.Event()
 
     def __enter__(self) -> Self:
         self.id = self.store.register(
             name=self._name, hostname=socket.gethostname(), pid=os.getpid(), queues="", threads=1
         )
+        if not self.store.connection.in_atomic_block:
+            # Otherwise nobody else sees its row, and so nobody can take it for dead.
+            threading.Thread(target=self._beat, name="dbqueue-inline-heartbeat", daemon=True).start()
         return self
 
+    def _beat(self) -> None:
+        while not self._done.wait(self._pause):
+            try:
+                with owned_connection(self.store.alias):
+                    self.store.beat(self.id)
+            except Error as exc:
+                logger.warning("The heartbeat of an inline worker failed, trying again: %s", str(exc).strip())
+
     def __exit__(self, kind: type[BaseException] | None, exc: BaseException | None, tb: TracebackType | None) -> None:
+        self._done.set()
         self.store.forget(self.id)
 
     def run(self, claim: Claim) -> None:

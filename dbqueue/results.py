@@ -16,7 +16,7 @@ from .announcement import Announcement
 from .claim import Claim
 from .conf import Settings
 from .encoding import storable_text
-from .exceptions import JobCancelled, JobDoesNotExist, JobFailed, ResultNotReady, WouldNeverFinish
+from .exceptions import CancelRequested, JobCancelled, JobDoesNotExist, JobFailed, ResultNotReady, WouldNeverFinish
 from .models import Job, JobStatus, LogLine
 from .running import Running, current
 from .store import store_for
@@ -147,7 +147,7 @@ class JobResult(Generic[R]):
         """Ask for the job's end, in the caller's transaction. Returns whether there was anything to end.
 
         One that waits is CANCELLED at once. One that runs learns it from ``context.cancelled``; with ``interrupt``
-        JobCancelled is raised inside it, too. It ends CANCELLED if it raises anything after that, or comes back for
+        CancelRequested is raised inside it, too. It ends CANCELLED if it raises anything after that, or comes back for
         another attempt; what it returns nevertheless stands.
         """
         asked = store_for(self.database).request_cancel([int(self.id)], interrupt=interrupt)
@@ -269,9 +269,9 @@ class Context:
         return self._running is not None and self._running.cancelled
 
     def raise_if_cancelled(self) -> None:
-        """Raises JobCancelled if somebody wants this job to end: a good place to stop."""
+        """Raises CancelRequested (no Exception) if somebody wants this job to end: a good place to stop."""
         if self.cancelled:
-            raise JobCancelled
+            raise CancelRequested
 
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Tell how far the job is: ``done`` of ``total``, in whatever unit, and a few words (at most 200 characters).
@@ -280,8 +280,7 @@ class Context:
         ValueError.
         """
         for name, value in (("done", done), ("total", total)):
-            is_number = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-            if not (is_number and value >= 0) and not (name == "total" and value is None):  # type: ignore[operator]
+            if not _is_amount(value) and not (name == "total" and value is None):
                 raise ValueError(f"{name} is {value!r}; it must be a finite number, not below zero.")
         if not isinstance(message, str) or len(message) > MESSAGE_LENGTH:
             raise ValueError(f"message is {message!r}; it must be text of at most {MESSAGE_LENGTH} characters.")
@@ -295,6 +294,13 @@ class Context:
         """
         if self._running is not None:
             self._running.log(str(message) % args if args else str(message))
+
+
+def _is_amount(value: object) -> bool:
+    try:
+        return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= float(value) < math.inf
+    except OverflowError:
+        return False
 
 
 def current_context() -> Context | None:

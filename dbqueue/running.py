@@ -5,6 +5,7 @@ import contextvars
 import ctypes
 import datetime
 import logging
+import sys
 import threading
 import time
 from collections import deque
@@ -12,19 +13,28 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Any, NamedTuple, TypeVar
 
-from django.db import connections
+from django.db import Error, connections
 from django.utils import timezone
 
 from .claim import Claim
 from .encoding import storable_text
-from .exceptions import DeadlineExceeded, JobCancelled
+from .exceptions import Interrupt
 
 logger = logging.getLogger("dbqueue.job")
 
 R = TypeVar("R")
 
-INTERRUPTS = (DeadlineExceeded, JobCancelled)
-"""What may be raised in a job's thread from outside."""
+FRAGILE = ("threading", "queue", "asgiref.local", "psycopg_pool.pool")
+"""Modules that take a lock in one line of Python and see to its release in the next: not interrupted in between."""
+
+NEVER = ("weakref", "__del__")
+"""Finalizers and destructors: Python swallows whatever is raised in them, or in what they call. They don't take long."""
+
+TRY_AGAIN = 0.005
+"""Seconds to the next try, where the thread is in the middle of one of these."""
+
+PATIENCE = 1.0
+"""Seconds for which such tries are made. A task may be waiting in threading for good."""
 
 MOST_LINES = 1000
 """Lines of log that are kept of one attempt."""
@@ -67,6 +77,7 @@ class Running:
         "ended",
         "hard_timeout",
         "interrupted_by",
+        "is_asked",
         "is_overdue",
         "lines",
         "progress",
@@ -76,17 +87,17 @@ class Running:
     )
 
     def __init__(self, claim: Claim, on_report: Callable[[], None] = lambda: None) -> None:
-        options = claim.options if claim.options_json is not None else {}
+        options = claim.options
         self.claim = claim
-        self.timeout: float | None = options.get("timeout")
-        self.hard_timeout: float | None = options.get("hard_timeout")
+        self.timeout = _duration(options.get("timeout"))
+        self.hard_timeout = _duration(options.get("hard_timeout"))
         self.deadline: datetime.datetime | None = None
         self.began = 0.0
         """time.monotonic() at the start; 0 before."""
-        self.ended = self.sending = False
+        self.ended = self.sending = self.is_asked = False
         self.cancelled = False
         """Whether somebody has asked for its end."""
-        self.interrupted_by: type[BaseException] | None = None
+        self.interrupted_by: type[Interrupt] | None = None
         self.is_overdue = False
         self.progress: dict[str, Any] | None = None
         self.progress_told: dict[str, Any] | None = None
@@ -102,22 +113,19 @@ class Running:
 
     def call(self, function: Callable[[], R]) -> R:
         """Call ``function`` where it can be interrupted; when this returns or raises, nothing can be any more."""
-        self._begin()
         try:
+            self._begin()
             return function()
-        except INTERRUPTS:
-            raise
-        except BaseException as exc:
+        except Error as exc:
             if self.interrupted_by is not None:
-                # As the driver's error, where a statement was cancelled.
-                raise self.interrupted_by from exc
+                raise self.interrupted_by from exc  # its statement was cancelled for that
             raise
         finally:
             # The first thing, and nothing that Python might interrupt.
             self.ended = True
             try:
                 self._take_away()
-            except INTERRUPTS:
+            except Interrupt:
                 self._take_away()
 
     async def call_async(self, coroutine: Any) -> Any:
@@ -149,44 +157,75 @@ class Running:
     def _begin(self) -> None:
         self._thread_id = threading.get_ident()
         self._wrappers = [connections[alias] for alias in connections]
-        self.began = time.monotonic()
         if self.timeout is not None:
             self.deadline = timezone.now() + datetime.timedelta(seconds=self.timeout)
+        self.began = time.monotonic()
 
     def _take_away(self) -> None:
         while self.sending:
             time.sleep(0.0005)
         if self.interrupted_by is not None:
             _raise_in(self._thread_id, None)
+            _free_logging()
 
     # From outside
 
-    def seconds_left(self) -> float | None:
-        """Until the next of its two limits that is still to be kept; None without any."""
-        if not self.began:
-            return None
-        limits = [] if self.timeout is None or self.interrupted_by is not None else [self.timeout]
-        if self.hard_timeout is not None:
-            limits.append(self.hard_timeout)
-        return min(limits) - (time.monotonic() - self.began) if limits else None
+    @property
+    def seconds(self) -> float:
+        """How long it has been running."""
+        return time.monotonic() - self.began if self.began else 0.0
+
+    @property
+    def is_stuck(self) -> bool:
+        """Whether it is past its hard timeout, and still there."""
+        return self.hard_timeout is not None and self.seconds >= self.hard_timeout and not self.ended
 
     @property
     def has_reports(self) -> bool:
         return bool(self.lines) or self.progress is not self.progress_told
 
-    def interrupt(self, kind: type[BaseException]) -> None:
-        """Raise ``kind`` in the task, and cancel the SQL that it may be waiting for. Only the first one counts."""
+    def ask(self, kind: type[Interrupt]) -> None:
+        """Interrupt it, on a thread of its own: a server may take its time to cancel a statement. Only once."""
+        if not self.is_asked:
+            self.is_asked = True
+            threading.Thread(target=self.interrupt, args=(kind,), name="dbqueue-interrupt", daemon=True).start()
+
+    def interrupt(self, kind: type[Interrupt]) -> None:
+        """Raise ``kind`` in the task as soon as Python runs there, and cancel the SQL that it may be waiting for."""
+        end = time.monotonic() + PATIENCE
+        while not self._send(kind, in_a_hurry=time.monotonic() > end):
+            time.sleep(TRY_AGAIN)
+
+    def _send(self, kind: type[Interrupt], *, in_a_hurry: bool) -> bool:
+        """Returns whether there is nothing left to do."""
         self.sending = True
         try:
             if self.ended or self.interrupted_by is not None:
-                return
+                return True
+            if not self._loop and self._is_fragile(in_a_hurry):
+                return False
             self.interrupted_by = kind
             if not self._cancel_task():
                 _raise_in(self._thread_id, kind)
             for wrapper in self._wrappers:
                 _cancel_sql(wrapper)
+            return True
         finally:
             self.sending = False
+
+    def _is_fragile(self, in_a_hurry: bool) -> bool:
+        """Whether the thread would be hit where it has just taken a lock, and could not give it back.
+
+        It stands still while this looks, and what is raised now is raised where it stands.
+        """
+        frame = sys._current_frames().get(self._thread_id)
+        if frame is not None and frame.f_globals.get("__name__") in FRAGILE and not in_a_hurry:
+            return True
+        while frame is not None and frame.f_globals.get("__name__") != __name__:
+            if frame.f_globals.get("__name__") in NEVER or frame.f_code.co_name in NEVER:
+                return True
+            frame = frame.f_back
+        return False
 
     def _cancel_task(self) -> bool:
         loop, task = self._loop, self._task
@@ -195,6 +234,24 @@ class Running:
         with suppress(RuntimeError):  # it has closed meanwhile
             loop.call_soon_threadsafe(task.cancel)
         return True
+
+
+def _duration(value: Any) -> float | None:
+    """What a row says: of one that somebody else wrote, nothing is sure."""
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _free_logging() -> None:
+    """Give back the locks of logging that this thread still has.
+
+    A handler takes its lock in one line of Python, and an interrupt may come before the next, which sees to the
+    release. Every other thread would wait for it for ever at its next line of log.
+    """
+    own: Any = logging
+    locks = [handler.lock for reference in own._handlerList if (handler := reference())]
+    for lock in (*locks, own._lock):
+        while lock is not None and lock._is_owned():
+            lock.release()
 
 
 def _raise_in(thread_id: int, kind: type[BaseException] | None) -> None:

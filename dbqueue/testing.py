@@ -1,6 +1,5 @@
 """For a project's tests: run what was enqueued, in the test's own transaction, and say what must have been."""
 
-import datetime
 import json
 from typing import Any
 
@@ -11,11 +10,9 @@ from .definition import Task
 from .encoding import encode
 from .exceptions import InvalidArguments, InvalidTask
 from .inline import InlineWorker
+from .models import JobStatus
 from .results import JobResult, from_row, get_result
 from .store import store_for
-
-EVER = datetime.timedelta(days=36_525)
-"""Longer than any job waits for its time."""
 
 
 def run_jobs(*, limit: int | None = None, scheduled: bool = False) -> list[JobResult[Any]]:
@@ -37,9 +34,7 @@ def run_jobs(*, limit: int | None = None, scheduled: bool = False) -> list[JobRe
     results: list[JobResult[Any]] = []
     with InlineWorker(settings, "run_jobs") as worker:
         while limit is None or len(results) < limit:
-            claims = _claim(worker, settings)
-            if not claims and scheduled and worker.store.promote(1, worker.store.clock() + EVER):
-                claims = _claim(worker, settings)
+            claims = _claim(worker, settings) or (scheduled and _claim_scheduled(worker))
             if not claims:
                 break
             worker.run(claims[0])
@@ -93,6 +88,16 @@ def _claim(worker: InlineWorker, settings: Settings) -> list[Claim]:
     while store.promote():
         pass
     return store.claim(worker.id, 1, Selection(closed=store.closed_queues(), ageing=settings.priority_ageing))
+
+
+def _claim_scheduled(worker: InlineWorker) -> list[Claim]:
+    """The job whose time comes first, limits or not, but none of a closed queue."""
+    scheduled = worker.store.jobs.filter(status=JobStatus.SCHEDULED).exclude(
+        queue_name__in=worker.store.closed_queues()
+    )
+    ids = list(scheduled.order_by("run_after", "id").values_list("id", flat=True)[:1])
+    worker.store.promote_these(ids)
+    return worker.store.claim_these(worker.id, ids)
 
 
 def _task(task: Any) -> Task[Any, Any]:

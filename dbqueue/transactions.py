@@ -22,14 +22,17 @@ def kept(who: object) -> Iterator[None]:
     block left open is rolled back, and the connection closed. ``who`` runs there is for the log.
     """
     with ExitStack() as stack:
-        held = [connection for connection in connections.all(initialized_only=True) if connection.in_atomic_block]
+        there = connections.all(initialized_only=True)
+        held = [connection for connection in there if connection.in_atomic_block]
+        # Who works with autocommit off is in a transaction, too: it is left alone.
+        manual = [connection for connection in there if connection not in held and _is_manual(connection)]
         for connection in held:
             stack.enter_context(_transaction_of_the_caller(connection, who))
         try:
             yield
         finally:
             for connection in connections.all(initialized_only=True):
-                if connection not in held:
+                if connection not in held and connection not in manual:
                     _mend(connection, who)
 
 
@@ -68,11 +71,14 @@ def _roll_back(connection: BaseDatabaseWrapper, savepoint: Any, on_commit: list[
     connection.run_on_commit = on_commit
 
 
+def _is_manual(connection: BaseDatabaseWrapper) -> bool:
+    return connection.connection is not None and connection.autocommit != connection.settings_dict["AUTOCOMMIT"]
+
+
 def _mend(connection: BaseDatabaseWrapper, who: object) -> None:
     """Roll back what was left open on a connection that was in no transaction."""
     autocommit: bool = connection.settings_dict["AUTOCOMMIT"]
-    switched = connection.connection is not None and connection.autocommit != autocommit
-    if not (connection.in_atomic_block or connection.closed_in_transaction or switched):
+    if not (connection.in_atomic_block or connection.closed_in_transaction or _is_manual(connection)):
         return
     logger.error("%s left a transaction open on database %r; it is rolled back", who, connection.alias)
     if connection.connection is not None:

@@ -127,6 +127,17 @@ def test_what_is_blocked_does_not_hide_what_may_run(store: Store) -> None:
     assert statuses().count("BLOCKED") == 29
 
 
+def test_where_all_is_put_aside_a_worker_may_rest(store: Store) -> None:
+    worker, bookmark = register(store), Bookmark()
+    for _ in range(3):
+        add.using(concurrency=1).enqueue(1, 2)
+    store.claim(worker, 5, bookmark=bookmark)
+    assert bookmark.put_aside
+
+    assert store.claim(worker, 5, bookmark=bookmark) == []
+    assert not bookmark.put_aside
+
+
 def test_a_dead_workers_place_is_free_again(store: Store) -> None:
     dead, alive = register(store), register(store)
     for _ in range(2):

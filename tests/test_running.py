@@ -1,7 +1,10 @@
 """Jobs while they run: deadlines, requests to end, progress and log lines, with real workers."""
 
+import datetime
 import gc
+import logging
 import random
+import signal
 import sys
 import threading
 import time
@@ -10,7 +13,6 @@ from functools import partial
 from typing import Any
 
 import pytest
-from django.db import connection
 
 from dbqueue import JobResult, current_context
 from dbqueue.exceptions import DeadlineExceeded, JobCancelled
@@ -18,6 +20,7 @@ from dbqueue.models import Attempt, Job, JobStatus, LogLine
 from dbqueue.outcome import REQUESTED, Outcome
 from dbqueue.results import Context
 from dbqueue.running import MOST_LINES, Running
+from dbqueue.services.monitor import Monitor
 from dbqueue.store import store_for
 from dbqueue.testing import run_jobs
 
@@ -176,7 +179,7 @@ def test_a_running_task_learns_that_it_is_to_end(one_worker: WorkerProcess) -> N
     assert result.cancel()
     ended(result)
     assert (result.status, result.reason, result.attempts) == (JobStatus.CANCELLED, REQUESTED, 1)
-    assert result.errors[0].exception_class_path == "dbqueue.exceptions.JobCancelled"
+    assert result.errors[0].exception_class_path == "dbqueue.exceptions.CancelRequested"
 
 
 def test_what_a_task_returns_after_the_request_stands(one_worker: WorkerProcess) -> None:
@@ -297,17 +300,101 @@ def test_a_late_word_of_an_older_attempt_changes_nothing() -> None:
     assert result.progress is None
 
 
-def test_the_statement_of_another_job_is_never_cancelled() -> None:
-    """The thread waits for who cancels before it leaves its connection to others."""
-    assert connection.vendor
+def test_the_thread_waits_for_who_cancels_its_statement(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before that it must not leave its connection to the next job."""
+    cancelling, cancelled = threading.Event(), threading.Event()
+
+    def cancel_slowly(wrapper: Any) -> None:
+        cancelling.set()
+        time.sleep(0.3)
+        cancelled.set()
+
+    monkeypatch.setattr("dbqueue.running._cancel_sql", cancel_slowly)
     running = Running(a_claim(1))
 
     def meet_the_deadline() -> None:
-        running.interrupt(DeadlineExceeded)
+        running.ask(DeadlineExceeded)
         tasks.loop.func(30)
 
     with pytest.raises(DeadlineExceeded):
         running.call(meet_the_deadline)
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT 1")
-        assert cursor.fetchone() == (1,)
+    assert cancelling.is_set()
+    assert cancelled.is_set()
+
+
+def test_a_task_that_logs_all_the_time_leaves_no_lock_behind(capfd: pytest.CaptureFixture[str]) -> None:
+    handler = logging.StreamHandler()
+    noise = logging.getLogger("tests.noise")
+    noise.addHandler(handler)
+    try:
+        for number in range(60):
+            running = Running(a_claim(number))
+
+            def work(running: Running = running) -> None:
+                threading.Timer(0.005, running.ask, [DeadlineExceeded]).start()
+                tasks.log_in_a_loop.func(30)
+
+            with pytest.raises(DeadlineExceeded):
+                running.call(work)
+            thread = threading.Thread(target=noise.warning, args=["free"], daemon=True)
+            thread.start()
+            thread.join(10)
+            assert not thread.is_alive(), "the handler's lock was left behind"
+    finally:
+        noise.removeHandler(handler)
+        capfd.readouterr()
+
+
+def test_a_task_asks_for_another_try_at_its_deadline(one_worker: WorkerProcess) -> None:
+    result = tasks.ask_for_more_time.using(timeout=0.2, max_attempts=3).enqueue()
+    eventually(lambda: Attempt.objects.exists())
+    result.refresh()
+    assert (result.status, result.attempts) == (JobStatus.SCHEDULED, 1)
+
+
+def test_an_except_exception_does_not_swallow_it(one_worker: WorkerProcess) -> None:
+    result = ended(tasks.swallow_errors.using(timeout=0.2).enqueue(60))
+    assert result.errors[0].exception_class_path == DEADLINE
+
+
+def test_a_deadline_is_kept_while_the_row_is_locked(one_worker: WorkerProcess) -> None:
+    result = ended(tasks.hold_the_write_lock.using(timeout=0.5).enqueue(60))
+    assert result.errors[0].exception_class_path == DEADLINE
+    assert not Mark.objects.filter(label="locked").exists()
+
+
+def test_two_jobs_that_got_stuck_have_both_failed() -> None:
+    with worker("--threads", "2") as process:
+        stuck = [tasks.sleep_in_c.using(hard_timeout=1).enqueue(60) for _ in range(2)]
+        eventually(lambda: Job.objects.filter(status=JobStatus.RUNNING).count() == 2)
+        # When it goes on, both are too late.
+        process.send_signal(signal.SIGSTOP)
+        time.sleep(1.5)
+        process.send_signal(signal.SIGCONT)
+        assert process.wait(20) == 1
+    for result in stuck:
+        result.refresh()
+        assert (result.status, result.attempts) == (JobStatus.FAILED, 1)
+
+
+def test_a_job_that_ends_while_the_monitor_asks_is_written_once() -> None:
+    store = store_for("default")
+    running = Running(a_claim(int(tasks.tell_pid.enqueue().id)))
+    Job.objects.update(lease=1)
+    monitor = Monitor(store, lambda: [running], lambda: None)
+    running.log("a line")
+
+    monitor.leave(running)
+    monitor.run_once()
+
+    assert [line.text for line in LogLine.objects.all()] == ["a line"]
+
+
+def test_a_row_that_somebody_else_wrote_ends_its_own_job_alone(one_worker: WorkerProcess) -> None:
+    odd = tasks.tell_pid.using(run_after=datetime.timedelta(hours=1)).enqueue()
+    Job.objects.filter(pk=odd.id).update(options=[1], run_after="2020-01-01T00:00:00Z")
+    worse = tasks.tell_pid.using(run_after=datetime.timedelta(hours=1)).enqueue()
+    Job.objects.filter(pk=worse.id).update(options={"timeout": "x"}, run_after="2020-01-01T00:00:00Z")
+    assert ended(odd).is_finished
+    assert ended(worse).is_finished
+    assert tasks.tell_pid.enqueue().get(timeout=15)

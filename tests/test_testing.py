@@ -12,7 +12,7 @@ from unittest import mock
 import pytest
 from django.db import IntegrityError, connection, transaction
 
-from dbqueue import get_result
+from dbqueue import get_result, pause
 from dbqueue.exceptions import InvalidArguments, InvalidTask, UnknownTask
 from dbqueue.executor import Executor
 from dbqueue.models import Attempt, Job, JobStatus, Worker
@@ -299,3 +299,17 @@ def test_the_fixture_for_pytest(tmp_path: Path) -> None:
 def test_the_plugin_needs_no_django() -> None:
     code = "import sys, dbqueue.pytest_plugin; assert 'django' not in sys.modules and 'environ' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+@pytest.mark.django_db
+def test_scheduled_jobs_run_past_what_is_closed_or_limited() -> None:
+    pause("closed")
+    hour = timedelta(hours=1)
+    waits = add.using(queue_name="closed", run_after=hour).enqueue(1, 2)
+    for _ in range(3):
+        add.using(rate="1/h", run_after=2 * hour).enqueue(3, 4)
+    add.using(run_after=3 * hour).enqueue(5, 6)
+
+    assert len(run_jobs(scheduled=True)) == 4
+    waits.refresh()
+    assert waits.status == "SCHEDULED"

@@ -64,7 +64,8 @@ class Completer(Service):
         return max(0, MOST_UNWRITTEN - self.pending)
 
     def put(self, outcome: Outcome) -> None:
-        self._unwritten[fence(outcome)] = outcome
+        if self._unwritten.setdefault(fence(outcome), outcome) is not outcome:
+            return  # an attempt ends once: its thread, or a worker that gives up on it
         self._arrived.put(outcome)
         self.wake()
 

@@ -3,9 +3,8 @@
 import datetime
 import random
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable
 from functools import cache
-from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from django.db import models
@@ -86,9 +85,6 @@ class Locking(NamedTuple):
 class Claiming(Limits):
     """The way from READY to RUNNING."""
 
-    LOCK: Mapping[str, Any] = MappingProxyType({"skip_locked": True})
-    """How a claim locks: options of select_for_update()."""
-
     def claim(
         self,
         worker_id: int,
@@ -108,9 +104,10 @@ class Claiming(Limits):
         Hand nothing out before this has returned: then the claim is committed. Raises WorkerLost if the worker was
         declared lost: what it took would be rescued from it at once, and run twice.
         """
+        bookmark = bookmark or Bookmark()
+        bookmark.put_aside = False
         if not self._has_ready(selection):
             return []
-        bookmark = bookmark or Bookmark()
         is_callers = self.connection.in_atomic_block  # whose transaction is to wait for the disk as it always does
         with self.atomic():
             rows = self._lock_ready(selection, limit, bookmark)

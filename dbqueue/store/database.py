@@ -2,8 +2,9 @@
 
 import datetime
 from abc import ABC, abstractmethod
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from contextlib import AbstractContextManager
+from types import MappingProxyType
 from typing import Any
 
 from django.db import connections, models, transaction
@@ -25,6 +26,9 @@ def key_after(status: JobStatus) -> Any:
 
 class Database(ABC):
     """One database. No state but its alias, so threads share it."""
+
+    LOCK: Mapping[str, Any] = MappingProxyType({"skip_locked": True})
+    """How a claim locks, and whoever else waits for nobody: options of select_for_update()."""
 
     def __init__(self, alias: str) -> None:
         self.alias = alias

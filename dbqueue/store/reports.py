@@ -48,22 +48,22 @@ class Reports(Database):
     def write_reports(self, jobs: Collection[Running]) -> None:
         """Write the progress and the log lines that these jobs have told since the last time.
 
-        Under the fence of the lease alone: what is told last may come after the outcome.
+        Under the fence of the lease alone: what is told last may come after the outcome. What somebody else has locked
+        is left for the next time: it may be a caller's long transaction.
         """
-        told = [(job, job.progress, list(job.lines)) for job in jobs]
+        told = {(job.claim.job_id, job.claim.lease): (job, job.progress, list(job.lines)) for job in jobs}
         with self.atomic():
-            for job, progress, _ in told:
+            rows = self.jobs.filter(pk__in=[pk for pk, _ in told]).order_by("id").select_for_update(**self.LOCK)
+            locked = [key for key in rows.values_list("id", "lease") if key in told]
+            for key in locked:
+                job, progress, lines = told[key]
                 if progress is not job.progress_told:
                     self.jobs.filter(pk=job.claim.job_id, lease=job.claim.lease).update(progress=progress)
-            ids = [job.claim.job_id for job, _, lines in told if lines]
-            there = set(self.jobs.filter(pk__in=ids).values_list("id", flat=True)) if ids else set()
-            LogLine.objects.using(self.alias).bulk_create(
-                LogLine(job_id=job.claim.job_id, attempt=job.claim.attempt, made_at=line.made_at, text=line.text)
-                for job, _, lines in told
-                for line in lines
-                if job.claim.job_id in there
-            )
-        for job, progress, lines in told:
+                LogLine.objects.using(self.alias).bulk_create(
+                    LogLine(job_id=job.claim.job_id, attempt=job.claim.attempt, made_at=line.made_at, text=line.text)
+                    for line in lines
+                )
+        for job, progress, lines in map(told.__getitem__, locked):
             job.progress_told = progress
             for _ in lines:
                 job.lines.popleft()

@@ -1,12 +1,15 @@
 """Tasks that take their time, and tell of themselves."""
 
 import asyncio
+import logging
 import os
 import time
+from contextlib import suppress
 
-from django.db import connection
+from django.db import connection, transaction
 
-from dbqueue import Context, current_context, task
+from dbqueue import Context, Retry, current_context, task
+from dbqueue.exceptions import DeadlineExceeded
 
 from .models import Mark
 
@@ -49,7 +52,7 @@ def swallow(seconds: float) -> str:
     """Meet the deadline, and end well."""
     try:
         loop.func(seconds)
-    except Exception as exc:
+    except DeadlineExceeded as exc:
         return type(exc).__name__
     return "in time"
 
@@ -115,3 +118,38 @@ def report_and_wait(context: Context) -> None:
 @task
 def tell_pid() -> int:
     return os.getpid()
+
+
+@task
+def ask_for_more_time() -> None:
+    try:
+        loop.func(30)
+    except DeadlineExceeded:
+        raise Retry("too slow", delay=3600) from None
+
+
+@task
+def swallow_errors(seconds: float) -> None:
+    """As a library may do it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        with suppress(Exception):
+            sum(range(100))
+
+
+@task
+def log_in_a_loop(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        logging.getLogger("tests.noise").warning("noise")
+
+
+@task
+def hold_the_write_lock(seconds: float) -> None:
+    """What it tells can't be written before it ends."""
+    context = current_context()
+    assert context is not None
+    with transaction.atomic():
+        Mark.objects.create(label="locked")
+        context.progress(1, 2)
+        loop.func(seconds)

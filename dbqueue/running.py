@@ -28,7 +28,7 @@ FRAGILE = ("threading", "queue", "asgiref.local", "psycopg_pool.pool")
 """Modules that take a lock in one line of Python and see to its release in the next: not interrupted in between."""
 
 NEVER = ("weakref", "__del__")
-"""Finalizers and destructors: Python swallows whatever is raised in them, or in what they call. They don't take long."""
+"""Finalizers and destructors: Python swallows whatever is raised in them, or in what they call. All are short."""
 
 TRY_AGAIN = 0.005
 """Seconds to the next try, where the thread is in the middle of one of these."""

@@ -76,17 +76,19 @@ def check_count(value: Any, name: str) -> None:
 class Window:
     """The starts of one key in its window: ``limit`` in any ``seconds``.
 
-    ``starts`` is what a row keeps: how many in each slice, a slice being named by its number since the epoch. What
-    started in a slice that lies only partly in the window counts, so there are never too many.
+    ``kept`` is what a row keeps: how many in each slice, a slice being named by its number since the epoch, and how
+    long such a slice is. What started in a slice that lies only partly in the window counts, so there are never too
+    many. Of slices of another length, from a rate that was another, the end counts.
     """
 
-    def __init__(self, limit: int, seconds: float, starts: dict[str, int] | None, now: float) -> None:
+    def __init__(self, limit: int, seconds: float, kept: dict[str, Any] | None, now: float) -> None:
         self.limit = limit
         self.pace = seconds / limit
         self._length = seconds / SLICES
         self._now = now
-        oldest = int(now // self._length) - SLICES
-        self._starts = {int(number): count for number, count in (starts or {}).items() if int(number) >= oldest}
+        self._starts: dict[int, int] = {}
+        for number, count in (kept or {"starts": {}})["starts"].items():
+            self._take_over(int(number), count, (kept or {}).get("slice", self._length))
 
     @property
     def room(self) -> int:
@@ -104,5 +106,13 @@ class Window:
         return (min(self._starts) + SLICES + 1.01) * self._length
 
     @property
-    def starts(self) -> dict[str, int]:
-        return {str(number): count for number, count in sorted(self._starts.items())}
+    def kept(self) -> dict[str, Any]:
+        return {"slice": self._length, "starts": {str(number): n for number, n in sorted(self._starts.items())}}
+
+    def _take_over(self, number: int, count: int, length: float) -> None:
+        newest = int(self._now // self._length)
+        if length != self._length:
+            number = int((number + 1) * length // self._length)
+        if number >= newest - SLICES:
+            number = min(number, newest)
+            self._starts[number] = self._starts.get(number, 0) + count

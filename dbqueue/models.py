@@ -215,6 +215,11 @@ class Job(models.Model):
                 fields=["concurrency_key", "-priority", "id"], condition=Q(status="BLOCKED"), name="dbqueue_job_blocked"
             ),
             models.Index(
+                fields=["rate_key", "run_after"],
+                condition=Q(rate_key__isnull=False, status="SCHEDULED"),
+                name="dbqueue_job_promised",
+            ),
+            models.Index(
                 fields=["expires_at"],
                 condition=Q(expires_at__isnull=False, status__in=WAITING_LIST),
                 name="dbqueue_job_expires",

@@ -28,7 +28,7 @@ class Exponential:
 
     def __post_init__(self) -> None:
         for name in ("first", "max"):
-            seconds(getattr(self, name), name)
+            object.__setattr__(self, name, seconds(getattr(self, name), name))
         if not _is_number(self.factor) or not 1 <= self.factor <= 100:
             raise ValueError(f"factor is {self.factor!r}; it must be a number from 1 to 100.")
         if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:

@@ -61,9 +61,9 @@ def test_a_window_never_lets_too_many_start(limit: int, seconds: float, steps: l
             starts.append(now)
         else:
             # What is promised comes true: there is room then.
-            assert Window(limit, seconds, window.starts, window.opens_at).room > 0
+            assert Window(limit, seconds, window.kept, window.opens_at).room > 0
             assert now < window.opens_at <= now + seconds * (1 + 2 / SLICES)
-        kept = window.starts
+        kept = window.kept
     for first, last in zip(starts, starts[limit:], strict=False):
         assert last - first >= seconds * (1 - 1e-9)
 
@@ -72,6 +72,25 @@ def test_a_window_never_lets_too_many_start(limit: int, seconds: float, steps: l
 def test_a_rate_that_is_none_is_refused(rate: Any) -> None:
     with pytest.raises(InvalidTask, match="rate is"):
         add.using(rate=rate)
+
+
+@given(
+    before=st.tuples(st.integers(1, 20), st.floats(0.1, 1e6)),
+    after=st.tuples(st.integers(1, 20), st.floats(0.1, 1e6)),
+    wait=st.floats(0, 1e7),
+)
+def test_a_rate_that_changes_neither_forgets_nor_waits_for_ever(
+    before: tuple[int, float], after: tuple[int, float], wait: float
+) -> None:
+    old = Window(*before, None, 1_000_000.0)
+    old.start()
+    now = 1_000_000.0 + wait
+
+    new = Window(*after, old.kept, now)
+
+    assert new.opens_at <= now + after[1] * (1 + 3 / SLICES)
+    if wait < after[1] * (1 - 2 / SLICES) - before[1] / SLICES:
+        assert new.room == after[0] - 1
 
 
 def test_a_burst_makes_the_window_shorter() -> None:

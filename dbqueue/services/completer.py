@@ -121,9 +121,16 @@ class Completer(Service):
         if refused and self._store.restore([outcome.claim for outcome in refused]):
             refused = self._store.finish(refused)
         self._store.count_lost_leases(refused)
-        # What they leave room for. Should this not come to pass, maintenance does it.
-        self._store.unblock({key for outcome in outcomes if (key := outcome.claim.concurrency_key)})
+        self._unblock({key for outcome in outcomes if (key := outcome.claim.concurrency_key)})
         return refused
+
+    def _unblock(self, keys: set[str]) -> None:
+        """Let those run for whom there is room now. Should this fail, maintenance does it: the outcomes are written."""
+        try:
+            self._store.unblock(keys)
+        except Error as exc:
+            renew(self._alias)
+            logger.warning("Jobs that wait for others could not be unblocked at once: %s", str(exc).strip())
 
     def _write_singly(self, outcomes: list[Outcome]) -> None:
         """One outcome that the database does not take must not keep back the others."""

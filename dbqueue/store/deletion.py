@@ -64,7 +64,7 @@ class Deletion(Database):
         """Returns how many were deleted, by state, and how many can't be, because somebody else refuses it."""
         ended = Q(*(Q(status=state, finished_at__lt=cutoff) for state, cutoff in cutoffs.items()), _connector=Q.OR)
         # A job that still keeps others out, for the period that it was asked to, is kept for that.
-        ended &= Q(unique_key=None) | Q(unique_until__lte=self.clock())
+        ended &= Q(unique_key=None) | Q(unique_until=None) | Q(unique_until__lte=self.clock())
         try:
             with self.atomic():
                 # Asked again under the lock: an operator may have retried one since the look.

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from django.db import models
-from django.db.models import Case, Count, Exists, Min, OuterRef, Q, Value, When
+from django.db.models import Case, Count, Exists, F, Min, OuterRef, Q, Value, When
 from django.db.models.functions import Substr
 
 from ..limits import Window
@@ -25,6 +25,10 @@ CONCURRENCY, RATE = "c:", "r:"
 
 KEPT = datetime.timedelta(days=2)
 """How long the row of a limit that nobody uses is kept: longer than any rate's window."""
+
+
+LONGEST_PROMISE = 1000 * 86_400.0
+"""Seconds. Whoever is told to come back after so long is told anew then."""
 
 
 class Candidate(NamedTuple):
@@ -59,11 +63,14 @@ class Places:
 class Turnstile:
     """What may start under one key of a rate."""
 
-    def __init__(self, limit: Limit, window: tuple[int, float], now: datetime.datetime) -> None:
+    def __init__(
+        self, limit: Limit, window: tuple[int, float], now: datetime.datetime, last: datetime.datetime | None
+    ) -> None:
+        """``last``: the latest start that is promised to a job that still waits for it."""
         self._now = now
         self._window = Window(*window, limit.starts, now.timestamp())
-        promised = limit.next_start_at
-        self._promised = max(now.timestamp(), promised.timestamp() if promised else 0.0)
+        promised = last.timestamp() + self._window.pace if last else 0.0
+        self._promised = max(now.timestamp(), promised)
 
     def admit(self, job: Candidate) -> bool:
         """Whoever comes for the first time goes behind those that were promised a start."""
@@ -75,13 +82,13 @@ class Turnstile:
 
     def promise(self) -> datetime.datetime:
         """When one more job may hope to start."""
-        at = max(self._promised, self._window.opens_at)
+        at = min(max(self._promised, self._window.opens_at), self._now.timestamp() + LONGEST_PROMISE)
         self._promised = at + self._window.pace
         return self._now + datetime.timedelta(seconds=at - self._now.timestamp())
 
     def columns(self) -> dict[str, Any]:
         ahead = datetime.timedelta(seconds=self._promised - self._now.timestamp())
-        return {"starts": self._window.starts, "next_start_at": self._now + ahead, "used_at": self._now}
+        return {"starts": self._window.kept, "next_start_at": self._now + ahead, "used_at": self._now}
 
 
 class Admission:
@@ -93,6 +100,7 @@ class Admission:
         self.accepted: set[int] = set()
         self.blocked: list[int] = []
         self.later: dict[int, datetime.datetime] = {}
+        self.kept_in_line: list[int] = []
         self.gates = gates
         self._places = places
         self._room = room
@@ -108,6 +116,8 @@ class Admission:
             self.blocked.append(job.id)
         elif gate and not gate.admit(job):
             self.later[job.id] = gate.promise()
+            if place:
+                self.kept_in_line.append(job.id)
         elif len(self.accepted) < self._room:
             self._accept(job, place, gate)
 
@@ -117,14 +127,6 @@ class Admission:
             place.running += 1
         if gate:
             gate.start()
-
-
-def _turnstiles(jobs: Iterable[Candidate], limits: Iterable[Limit], now: datetime.datetime) -> dict[str, Turnstile]:
-    rows = {limit.key: limit for limit in limits}
-    windows = {job.rate_key: job.options["rate"] for job in jobs if job.rate_key}
-    return {
-        key: Turnstile(rows[RATE + key], tuple(window), now) for key, window in windows.items() if RATE + key in rows
-    }
 
 
 class Limits(Database):
@@ -137,13 +139,15 @@ class Limits(Database):
 
         ``admitted`` may run already, and are not yet marked so. Returns with them the time at which they start.
         """
-        locked = self._lock_limits(jobs)
+        locked = self._lock_limits(jobs, waits=not admitted)
         # Not before: by then others may have let jobs start while this waited for its turn.
         now = now or self.clock()
-        admission = Admission(self._places(jobs, locked), _turnstiles(jobs, locked, now), room, admitted)
+        admission = Admission(self._places(jobs, locked), self._turnstiles(jobs, locked, now), room, admitted)
         for job in jobs:
             admission.ask(job)
         self._put_aside(admission.blocked, admission.later)
+        # What was claimed once keeps its place in its line while it is SCHEDULED: this one is to keep it too.
+        self.jobs.filter(pk__in=admission.kept_in_line).update(lease=F("lease") + 1)
         for key, gate in admission.gates.items():
             self._limits().filter(key=RATE + key).update(**gate.columns())
         return admission.accepted, now
@@ -151,7 +155,8 @@ class Limits(Database):
     def unblock(self, keys: Collection[str], now: datetime.datetime | None = None) -> int:
         """Make BLOCKED jobs of these keys READY, as many as may run. Returns how many.
 
-        With ``now`` the rows of the limits are made where they are missing.
+        With ``now`` it is the guarantee: rows of limits that are missing are made, and what is READY already, but
+        perhaps in a queue that nobody serves, keeps no place.
         """
         if not keys:
             return 0
@@ -159,11 +164,13 @@ class Limits(Database):
         with self.atomic():
             if now is not None:
                 self._make_limits([CONCURRENCY + key for key in keys], now)
+            limits = self._limits().filter(key__in=[CONCURRENCY + key for key in keys])
+            locked = list(limits.order_by("key").select_for_update().values_list("key", flat=True))
+            # Looked for only now: a claim that was under way may have put some aside.
             blocked = self.jobs.filter(status=JobStatus.BLOCKED, concurrency_key=Substr(OuterRef("key"), 3))
-            limits = self._limits().filter(Exists(blocked), key__in=[CONCURRENCY + key for key in keys])
-            locked = list(limits.order_by("key").select_for_update(of=self._of()).values_list("key", flat=True))
-            for key in locked:
-                queues += self._unblock_key(key.removeprefix(CONCURRENCY))
+            with_blocked = limits.filter(Exists(blocked), key__in=locked)
+            for key in with_blocked.order_by("key").values_list("key", flat=True):
+                queues += self._unblock_key(key.removeprefix(CONCURRENCY), thoroughly=now is not None)
             self.call_workers(set(queues))
         return len(queues)
 
@@ -193,11 +200,12 @@ class Limits(Database):
             self._limits().filter(key__in=keys).delete()
         return len(keys)
 
-    def _unblock_key(self, key: str) -> list[str]:
-        """Returns the queue of each job that is READY now."""
+    def _unblock_key(self, key: str, *, thoroughly: bool) -> list[str]:
+        """Returns the queue of each job that is READY now. One that a caller's transaction holds on to is left."""
         of_key = self.jobs.filter(concurrency_key=key)
-        waiting = of_key.filter(status=JobStatus.BLOCKED).order_by("-priority", "id")
-        options = waiting.values_list("options", flat=True).first() or {}
+        blocked = of_key.filter(status=JobStatus.BLOCKED).order_by("-priority", "id")
+        waiting = blocked.select_for_update(skip_locked=True)
+        options = blocked.values_list("options", flat=True).first() or {}
         running = of_key.filter(status=JobStatus.RUNNING).count()
         if options.get("serial"):
             head = 0 if running else self._heads([key]).get(key, 0)
@@ -205,7 +213,7 @@ class Limits(Database):
         else:
             free = max(0, options.get("concurrency", 1) - running)
             found = list(waiting.values_list("id", "queue_name")[:free])
-            if found:
+            if found and not thoroughly:
                 # What was made READY before, and nobody has claimed yet, has these places.
                 before = of_key.filter(status=JobStatus.READY, pk__lt=max(pk for pk, _ in found))[:free].count()
                 found = found[: free - before]
@@ -221,6 +229,24 @@ class Limits(Database):
         heads = self._heads({job.concurrency_key for job in jobs if job.concurrency_key and job.options.get("serial")})
         return {key: Places(counts.get(key, 0), heads.get(key)) for key in keys}
 
+    def _turnstiles(
+        self, jobs: Iterable[Candidate], limits: Iterable[Limit], now: datetime.datetime
+    ) -> dict[str, Turnstile]:
+        rows = {limit.key: limit for limit in limits}
+        windows = {job.rate_key: tuple(job.options["rate"]) for job in jobs if job.rate_key}
+        return {
+            key: Turnstile(rows[RATE + key], window, now, self._last_promise(key, rows[RATE + key], now))
+            for key, window in windows.items()
+            if RATE + key in rows
+        }
+
+    def _last_promise(self, key: str, limit: Limit, now: datetime.datetime) -> datetime.datetime | None:
+        """Those to whom a start was promised may have been cancelled since."""
+        if limit.next_start_at is None or limit.next_start_at <= now:
+            return None
+        waiting = self.jobs.filter(status=JobStatus.SCHEDULED, rate_key=key, run_after__lt=limit.next_start_at)
+        return waiting.order_by("-run_after").values_list("run_after", flat=True).first()
+
     def _heads(self, keys: Iterable[str | None]) -> dict[str, int]:
         """The first unfinished job of each line. One whose time has not come, never begun, is not in line."""
         if not (wanted := list(keys)):
@@ -230,12 +256,13 @@ class Limits(Database):
         line = self.jobs.filter(in_line | begun, concurrency_key__in=wanted)
         return dict(line.values_list("concurrency_key").annotate(Min("id")))
 
-    def _lock_limits(self, jobs: Sequence[Candidate]) -> list[Limit]:
-        """In the order of their keys, so that two claims never wait for each other."""
+    def _lock_limits(self, jobs: Sequence[Candidate], *, waits: bool) -> list[Limit]:
+        """In the order of their keys, so that two claims never wait for each other; who has some waits for no more."""
         keys = {CONCURRENCY + job.concurrency_key for job in jobs if job.concurrency_key}
         keys |= {RATE + job.rate_key for job in jobs if job.rate_key}
-        self._make_limits(keys, self.clock())
-        return list(self._limits().filter(key__in=keys).order_by("key").select_for_update())
+        if waits:
+            self._make_limits(keys, self.clock())
+        return list(self._limits().filter(key__in=keys).order_by("key").select_for_update(skip_locked=not waits))
 
     def _make_limits(self, keys: Iterable[str], now: datetime.datetime) -> None:
         self._limits().bulk_create([Limit(key=key, used_at=now) for key in sorted(keys)], ignore_conflicts=True)

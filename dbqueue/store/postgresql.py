@@ -20,7 +20,6 @@ from .base import Store, fence
 from .claiming import declared_lost
 from .listener import ANY_QUEUE, Listener
 from .notifications import Notifications
-from .uniqueness import Entered
 
 CHANNEL = "dbqueue"
 
@@ -102,11 +101,10 @@ _ONE_PLAIN = _PLAIN.one.format(on_conflict="")
 _ONE_FULL = _FULL.one.format(on_conflict="")
 _ONE_UNIQUE = _FULL.one.format(on_conflict="ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING")
 
-_HOLDER = f"""
-    SELECT id, enqueued_at FROM {_JOB}
-    WHERE unique_key = %s AND NOT coalesce(unique_scope = 'period' AND unique_until <= statement_timestamp(), false)
+_SHARE = f"""
+    SELECT id FROM {_JOB}
+    WHERE id = %s AND unique_key = %s AND {{by_id}} IN ('SCHEDULED', 'READY', 'BLOCKED') FOR SHARE
 """
-_SHARED_HOLDER = f"{_HOLDER} FOR SHARE"
 """Several callers may hold on to one job; no claim gets it before the last of them has committed."""
 
 _BY_ID = "status || ''"
@@ -207,13 +205,12 @@ class PostgreSQLStore(Store):
                 [made[draft.unique_key]] = entered
         return made
 
-    def _holder(self, draft: Draft) -> Entered | None:
+    def _hold_on(self, pk: int, draft: Draft) -> bool:
         if draft.replaces:
-            return super()._holder(draft)
+            return super()._hold_on(pk, draft)
         with self.connection.cursor() as cursor:
-            cursor.execute(_SHARED_HOLDER if self.connection.in_atomic_block else _HOLDER, [draft.unique_key])
-            found = cursor.fetchone()
-        return super()._holder(draft) if found is None else Entered(found[0], found[1], exists=True)
+            cursor.execute(_SHARE.format(by_id=_BY_ID), [pk, draft.unique_key])
+            return cursor.fetchone() is not None
 
     def _enqueue_one(self, sql: str, draft: Draft, full: bool) -> list[tuple[int, datetime.datetime]]:
         """Returns what was inserted: nothing, where the statement lets a unique key stand in the way."""
@@ -244,6 +241,7 @@ class PostgreSQLStore(Store):
         return [outcome for outcome in outcomes if fence(outcome) not in applied]
 
     def _apply(self, outcomes: Sequence[Outcome], now: datetime.datetime | None) -> set[tuple[int, int]]:
+        outcomes = sorted(outcomes, key=lambda outcome: outcome.claim.job_id)  # as whoever locks several jobs does
         claims = [outcome.claim for outcome in outcomes]
         columns: list[Any] = [
             _array(claim.job_id for claim in claims),

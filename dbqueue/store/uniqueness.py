@@ -19,6 +19,14 @@ TRIES = 20
 """How often a key is tried that others take and free again meanwhile."""
 
 
+HOLDS = (
+    Q(status__in=WAITING)
+    | Q(status=JobStatus.RUNNING, unique_scope__in=(UniqueScope.FINISHED, UniqueScope.PERIOD))
+    | Q(status=JobStatus.SUCCESSFUL, unique_scope=UniqueScope.PERIOD)
+)
+"""The jobs whose key counts. A worker of a version that knows no keys may have left one on others."""
+
+
 class Entered(NamedTuple):
     """What became of a draft: a new job, or one that was there already (``exists``; its time is not told)."""
 
@@ -41,11 +49,19 @@ class Uniqueness(Database):
         """
         together = len(drafts) > 1 or any(draft.replaces for draft in drafts)
         with self.atomic() if together else nullcontext():
+            if any(draft.concurrency_key for draft in drafts):
+                return [self._enter_one(draft) for draft in drafts]  # in a line the order counts
             plain = [place for place, draft in enumerate(drafts) if draft.unique_key is None]
             made = self.enqueue([drafts[place] for place in plain]) if plain else []
             entered = {place: Entered(*job, exists=False) for place, job in zip(plain, made, strict=True)}
             entered |= self._enter({place: draft for place, draft in enumerate(drafts) if draft.unique_key is not None})
         return [entered[place] for place in range(len(drafts))]
+
+    def _enter_one(self, draft: Draft) -> Entered:
+        if draft.unique_key is not None:
+            return self._enter({0: draft})[0]
+        [(pk, enqueued_at)] = self.enqueue([draft])
+        return Entered(pk, enqueued_at, exists=False)
 
     def _enter(self, left: dict[int, Draft]) -> dict[int, Entered]:
         entered: dict[int, Entered] = {}
@@ -71,22 +87,30 @@ class Uniqueness(Database):
                     with self.atomic():
                         [made[draft.unique_key]] = self.enqueue([draft])
                 except IntegrityError:
-                    continue  # somebody holds it
+                    if draft.slot is not None:
+                        raise  # it may be the slot that is taken
         return made
 
     def _holder(self, draft: Draft) -> Entered | None:
         """The job that holds the draft's key, locked, and changed where the draft says so. None: nobody does now."""
-        now = self.clock()
-        over = Q(unique_scope=UniqueScope.PERIOD, unique_until__lte=now)
+        over = Q(unique_scope=UniqueScope.PERIOD, unique_until__lte=self.clock())
         holding = self.jobs.filter(unique_key=draft.unique_key)
-        held = holding.exclude(over).values_list("id", "enqueued_at")
-        found = (held.select_for_update() if self.connection.in_atomic_block else held).first()
+        found = holding.filter(HOLDS).exclude(over).values_list("id", "enqueued_at", "status").first()
         if found is None:
-            holding.filter(over).update(unique_key=None)
+            holding.filter(over | ~HOLDS).update(unique_key=None)
             return None
+        pk, enqueued_at, status = found
+        # One that has begun needs no lock, and its outcome must not wait for a caller's commit.
+        if status in WAITING and self.connection.in_atomic_block and not self._hold_on(pk, draft):
+            return None  # it has just been claimed, or cancelled: look again
         if draft.replaces:
-            self._replace(found[0], draft)
-        return Entered(*found, exists=True)
+            self._replace(pk, draft)
+        return Entered(pk, enqueued_at, exists=True)
+
+    def _hold_on(self, pk: int, draft: Draft) -> bool:
+        """Lock a job that waits, until the caller's commit. Returns whether it still waits."""
+        waiting = self.jobs.leaving(WAITING, [pk]).filter(unique_key=draft.unique_key)
+        return bool(waiting.select_for_update().values_list("id"))
 
     def _replace(self, pk: int, draft: Draft) -> None:
         """Make a job that still waits what the draft says. One that runs stays as it is."""

@@ -133,16 +133,20 @@ class Limits(Database):
     """Admission to RUNNING under limits, and the way back from BLOCKED."""
 
     def _within_limits(
-        self, jobs: Sequence[Candidate], room: int, now: datetime.datetime | None, admitted: Sequence[Candidate] = ()
+        self,
+        jobs: Sequence[Candidate],
+        room: int,
+        now: datetime.datetime | None,
+        admitted: Sequence[Candidate] | None = None,
     ) -> tuple[set[int], datetime.datetime]:
         """Which of these READY, locked jobs may run: at most ``room``. Those that are over a limit are put aside.
 
-        ``admitted`` may run already, and are not yet marked so. Returns with them the time at which they start.
+        ``admitted`` (by a first call) may run already, and are not yet marked so. Returns with them the time at which they start.
         """
-        locked = self._lock_limits(jobs, waits=not admitted)
+        locked = self._lock_limits(jobs, waits=admitted is None)
         # Not before: by then others may have let jobs start while this waited for its turn.
         now = now or self.clock()
-        admission = Admission(self._places(jobs, locked), self._turnstiles(jobs, locked, now), room, admitted)
+        admission = Admission(self._places(jobs, locked), self._turnstiles(jobs, locked, now), room, admitted or ())
         for job in jobs:
             admission.ask(job)
         self._put_aside(admission.blocked, admission.later)

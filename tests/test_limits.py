@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from typing import Any
 
 import pytest
+from django.db import connection, transaction
 from django.utils import timezone
 from hypothesis import given
 from hypothesis import strategies as st
@@ -212,6 +213,51 @@ def test_limits_hold_between_workers_that_claim_at_once(store: Store) -> None:
     assert 1 <= most <= 3
 
 
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer")
+def test_a_caller_who_holds_on_to_a_blocked_job_keeps_nobody_waiting(store: Store) -> None:
+    worker = register(store)
+    task = add.using(unique=True, concurrency=1)
+    task.enqueue(0, 0)
+    [claim] = store.claim(worker, 5)
+    task.enqueue(1, 1)
+    store.claim(worker, 5)
+    held, go_on = threading.Event(), threading.Event()
+
+    def hold_on() -> None:
+        try:
+            with transaction.atomic():
+                assert task.enqueue(1, 1).duplicate
+                held.set()
+                go_on.wait(30)
+        finally:
+            close_all()
+
+    thread = threading.Thread(target=hold_on)
+    thread.start()
+    held.wait(30)
+    finish(store, [claim])
+    assert statuses() == ["SUCCESSFUL", "BLOCKED"]
+    go_on.set()
+    thread.join()
+    assert store.unblock(store.blocked_keys(), store.clock()) == 1
+
+
+def test_a_ready_job_that_nobody_serves_keeps_none_of_its_key_out(store: Store) -> None:
+    worker, limited = register(store), add.using(concurrency=1)
+    limited.enqueue(0, 0)
+    claims = store.claim(worker, 5)
+    limited.using(queue_name="mail").enqueue(1, 1)
+    store.pause("mail")
+    limited.enqueue(2, 2)
+    open_queues = Selection(closed=store.closed_queues())
+    assert store.claim(worker, 5, open_queues) == []
+
+    finish(store, claims)
+    store.unblock(store.blocked_keys(), store.clock())
+
+    assert [claim.args for claim in store.claim(worker, 5, open_queues)] == [[2, 2]]
+
+
 # Serial
 
 
@@ -309,6 +355,43 @@ def test_a_newcomer_does_not_overtake_those_that_were_promised_a_start(store: St
     promised = Job.objects.get(pk=newcomer.id).run_after
     assert promised is not None
     assert promised > NOW + 120 * SECOND
+
+
+def test_a_line_keeps_its_order_under_a_rate(store: Store) -> None:
+    worker = register(store)
+    add.using(rate=Rate("1/h", key="full")).enqueue(0, 0)
+    store.claim(worker, 5, now=NOW)
+    line = mark.using(serial="line")
+    line.using(rate=Rate("1/h", key="full")).enqueue("first")
+    line.using(rate=Rate("1/h", key="free")).enqueue("second")
+
+    assert store.claim(worker, 5, now=NOW) == []
+    assert statuses() == ["RUNNING", "SCHEDULED", "BLOCKED"]
+
+
+def test_what_was_promised_to_the_cancelled_is_forgotten(store: Store) -> None:
+    worker, limited = register(store), add.using(rate="1/m")
+    for _ in range(50):
+        limited.enqueue(1, 2)
+    store.claim(worker, 60, now=NOW)
+    store.cancel(list(Job.objects.filter(status=JobStatus.SCHEDULED).values_list("id", flat=True)))
+
+    newcomer = limited.enqueue(3, 4)
+
+    [claim] = store.claim(worker, 5, now=NOW + 120 * SECOND)
+    assert str(claim.job_id) == newcomer.id
+
+
+def test_a_key_whose_rate_changes_goes_on(store: Store) -> None:
+    worker = register(store)
+    for rate in ("50/s", "10/m", "100/s", "1/d"):
+        add.using(rate=Rate(rate, key="k")).enqueue(1, 2)
+        store.claim(worker, 5, now=NOW)
+    late = NOW + datetime.timedelta(days=2)
+    store.promote(now=late)
+    add.using(rate=Rate("10/m", key="k")).enqueue(3, 4)
+
+    assert [claim.args for claim in store.claim(worker, 5, now=late)][-1] == [3, 4]
 
 
 def test_limits_nobody_uses_are_deleted(store: Store) -> None:

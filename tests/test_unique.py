@@ -266,3 +266,45 @@ def test_only_a_claim_that_may_be_lost_skips_the_disk(store: Store) -> None:
     add.enqueue(1, 2)
     with transaction.atomic():
         assert commit_after_a_claim() == "on"
+
+
+@pytest.mark.skipif(connection.vendor != "postgresql", reason="SQLite has one writer")
+def test_an_outcome_does_not_wait_for_a_caller_with_a_duplicate(store: Store) -> None:
+    worker, task = register(store), add.using(unique=Unique(until="finished"))
+    task.enqueue(1, 2)
+    [claim] = store.claim(worker, 1)
+    held, go_on = threading.Event(), threading.Event()
+
+    def enqueue_in_a_transaction() -> None:
+        try:
+            with transaction.atomic():
+                assert task.enqueue(1, 2).duplicate
+                held.set()
+                go_on.wait(30)
+        finally:
+            close_all()
+
+    thread = threading.Thread(target=enqueue_in_a_transaction)
+    thread.start()
+    held.wait(30)
+    with connection.cursor() as cursor:
+        cursor.execute("SET lock_timeout = '5s'")
+    assert store.finish([Outcome.succeeded(claim, None)]) == []
+    go_on.set()
+    thread.join()
+
+
+def test_a_key_that_another_version_left_keeps_nobody_out(store: Store) -> None:
+    task = add.using(unique=Unique(until="finished"))
+    left = task.enqueue(1, 2)
+    Job.objects.filter(pk=left.id).update(status=JobStatus.SUCCESSFUL, finished_at=timezone.now())
+
+    assert not task.enqueue(1, 2).duplicate
+
+
+def test_unique_jobs_of_one_line_keep_the_order_of_enqueue_many(store: Store) -> None:
+    line = mark.using(serial="line")
+
+    made = enqueue_many([line.using(unique=True).s("a"), line.s("b"), line.using(unique=True).s("c")])
+
+    assert [int(result.id) for result in made] == sorted(int(result.id) for result in made)

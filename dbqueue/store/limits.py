@@ -141,7 +141,8 @@ class Limits(Database):
     ) -> tuple[set[int], datetime.datetime]:
         """Which of these READY, locked jobs may run: at most ``room``. Those that are over a limit are put aside.
 
-        ``admitted`` (by a first call) may run already, and are not yet marked so. Returns with them the time at which they start.
+        ``admitted`` (by a first call) may run already, and are not yet marked so. Returns with them the time of their
+        start.
         """
         locked = self._lock_limits(jobs, waits=admitted is None)
         # Not before: by then others may have let jobs start while this waited for its turn.

@@ -5,10 +5,10 @@ doesn't know it. Whatever a receiver raises is logged and changes nothing; only 
 receivers after it. Of a job each signal tells ``job_id``, ``task_name``, ``queue_name`` and ``attempt`` (counted from
 1; 0 before the first), and what stands in brackets.
 
-On the caller's thread, in the caller's transaction:
+On the caller's thread:
 
-- ``job_enqueued`` (``run_after``): after the INSERT; not for a duplicate.
-- ``job_cancelled`` (``reason``): an operator has cancelled a job that waited.
+- ``job_enqueued`` (``run_after``): after the INSERT, in the caller's transaction; not for a duplicate.
+- ``job_cancelled`` (``reason``): somebody has cancelled a job that waited; with the commit.
 
 On the job's thread: ``job_started`` (``worker_id``), before the task.
 

@@ -191,6 +191,9 @@ class Dispatcher:
                 self._come_back()
             if self._in_doubt or self.completer.was_refused():
                 self._settle_doubt()
+            if self._called_anew:
+                # Before the claim: a queue may have been closed, and what came into it after that is not to start.
+                self._close(self.store.closed_queues())
             self._tell_begun()
             claims = self._take()
             if not claims and self.mode.burst and self.store.promote():

@@ -87,8 +87,8 @@ class Uniqueness(Database):
                     with self.atomic():
                         [made[draft.unique_key]] = self.enqueue([draft])
                 except IntegrityError:
-                    if draft.slot is not None:
-                        raise  # it may be the slot that is taken
+                    if not self.jobs.filter(unique_key=draft.unique_key).exists() and draft.slot is not None:
+                        raise  # it is the slot that is taken
         return made
 
     def _holder(self, draft: Draft) -> Entered | None:

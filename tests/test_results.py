@@ -213,7 +213,7 @@ def test_a_connection_that_is_lost_while_waiting_is_done_without() -> None:
     with connection.cursor() as cursor:
         cursor.execute(
             "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity"
-            " WHERE datname = current_database() AND query LIKE '%%dbqueue_job%%awaited%%' AND pid <> pg_backend_pid()"
+            " WHERE datname = current_database() AND query LIKE '%%UPDATE%%awaited%%' AND pid <> pg_backend_pid()"
         )
         assert cursor.fetchone()[0] >= 1  # that of the wait before may still be leaving
     with worker():

@@ -11,6 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
+from types import FrameType
 from typing import Any, NamedTuple, TypeVar
 
 from django.db import Error, connections
@@ -27,6 +28,10 @@ R = TypeVar("R")
 FRAGILE = ("threading", "queue", "asgiref.local", "psycopg_pool.pool")
 """Modules that take a lock in one line of Python and see to its release in the next: not interrupted in between."""
 
+WAITS = ("psycopg.connection", "psycopg.waiting")
+"""Where psycopg 3 waits for the server. Elsewhere it is between two steps of a statement, and not interrupted either:
+its connection would be of no more use, also for what the task does when it cleans up."""
+
 NEVER = ("weakref", "__del__")
 """Finalizers and destructors: Python swallows whatever is raised in them, or in what they call. All are short."""
 
@@ -42,8 +47,17 @@ MOST_LINES = 1000
 LINE_LENGTH = 2000
 """Characters of a line that are kept."""
 
+STANDS_STILL = 0.02
+"""Seconds for which a thread must have stood at one place after an interrupt, before its SQL is cancelled."""
+
+LOOK = 0.002
+"""Seconds between two looks at it meanwhile."""
+
 SQL_PATIENCE = 5.0
 """Seconds in which a server must take the request to cancel a statement, where the driver can be told."""
+
+EXECUTING = 1
+"""What libpq calls PQTRANS_ACTIVE: a statement is on its way, or its result is."""
 
 current: "contextvars.ContextVar[Running | None]" = contextvars.ContextVar("dbqueue_running", default=None)
 
@@ -64,9 +78,11 @@ class Running:
     """
 
     __slots__ = (
+        "_asked",
         "_logged",
         "_loop",
         "_on_report",
+        "_one_sender",
         "_task",
         "_thread_id",
         "_wrappers",
@@ -77,7 +93,6 @@ class Running:
         "ended",
         "hard_timeout",
         "interrupted_by",
-        "is_asked",
         "is_overdue",
         "lines",
         "progress",
@@ -94,16 +109,20 @@ class Running:
         self.deadline: datetime.datetime | None = None
         self.began = 0.0
         """time.monotonic() at the start; 0 before."""
-        self.ended = self.sending = self.is_asked = False
+        self.ended = self.sending = False
         self.cancelled = False
         """Whether somebody has asked for its end."""
         self.interrupted_by: type[Interrupt] | None = None
+        """By what it was interrupted last."""
         self.is_overdue = False
         self.progress: dict[str, Any] | None = None
         self.progress_told: dict[str, Any] | None = None
         self.lines: deque[Line] = deque()
+        self._asked: tuple[type[Interrupt], ...] = ()
         self._logged = 0
         self._on_report = on_report
+        self._one_sender = threading.Lock()
+        """Never taken by the job's thread."""
         self._thread_id = 0
         self._wrappers: list[Any] = []
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -123,10 +142,14 @@ class Running:
         finally:
             # The first thing, and nothing that Python might interrupt.
             self.ended = True
+            # One of each kind may still come. No loop: its jump back would be a place for that, too.
             try:
                 self._take_away()
             except Interrupt:
-                self._take_away()
+                try:
+                    self._take_away()
+                except Interrupt:
+                    self._take_away()
 
     async def call_async(self, coroutine: Any) -> Any:
         """The same for a coroutine, whose event loop may be on another thread."""
@@ -185,30 +208,33 @@ class Running:
         return bool(self.lines) or self.progress is not self.progress_told
 
     def ask(self, kind: type[Interrupt]) -> None:
-        """Interrupt it, on a thread of its own: a server may take its time to cancel a statement. Only once."""
-        if not self.is_asked:
-            self.is_asked = True
+        """Interrupt it, on a thread of its own: a server may take its time to cancel a statement.
+
+        Once by each kind: who has met his deadline, and goes on, can still be asked to end.
+        """
+        if kind not in self._asked:
+            self._asked += (kind,)
             threading.Thread(target=self.interrupt, args=(kind,), name="dbqueue-interrupt", daemon=True).start()
 
     def interrupt(self, kind: type[Interrupt]) -> None:
         """Raise ``kind`` in the task as soon as Python runs there, and cancel the SQL that it may be waiting for."""
         end = time.monotonic() + PATIENCE
-        while not self._send(kind, in_a_hurry=time.monotonic() > end):
-            time.sleep(TRY_AGAIN)
+        with self._one_sender:
+            while not self._send(kind, in_a_hurry=time.monotonic() > end):
+                time.sleep(TRY_AGAIN)
 
     def _send(self, kind: type[Interrupt], *, in_a_hurry: bool) -> bool:
         """Returns whether there is nothing left to do."""
         self.sending = True
         try:
-            if self.ended or self.interrupted_by is not None:
+            if self.ended or self.interrupted_by is kind:
                 return True
             if not self._loop and self._is_fragile(in_a_hurry):
                 return False
             self.interrupted_by = kind
             if not self._cancel_task():
                 _raise_in(self._thread_id, kind)
-            for wrapper in self._wrappers:
-                _cancel_sql(wrapper)
+            self._cancel_sql()
             return True
         finally:
             self.sending = False
@@ -219,13 +245,33 @@ class Running:
         It stands still while this looks, and what is raised now is raised where it stands.
         """
         frame = sys._current_frames().get(self._thread_id)
-        if frame is not None and frame.f_globals.get("__name__") in FRAGILE and not in_a_hurry:
+        if frame is not None and _is_between_steps(str(frame.f_globals.get("__name__"))) and not in_a_hurry:
             return True
         while frame is not None and frame.f_globals.get("__name__") != __name__:
             if frame.f_globals.get("__name__") in NEVER or frame.f_code.co_name in NEVER:
                 return True
             frame = frame.f_back
         return False
+
+    def _cancel_sql(self) -> None:
+        """Cancel what the thread waits for since before the interrupt.
+
+        Once it has moved, it has been interrupted: the SQL that it executes then is its cleaning up, and is let be.
+        """
+        stood = self._place()
+        end = time.monotonic() + STANDS_STILL
+        while time.monotonic() < end:
+            time.sleep(LOOK)
+            if self.ended or self._place() != stood:
+                return
+        for wrapper in self._wrappers:
+            if not self.ended and self._place() == stood:
+                _cancel_statement(wrapper)
+
+    def _place(self) -> tuple[FrameType | None, int]:
+        """Where in its code the job's thread is."""
+        frame = sys._current_frames().get(self._thread_id)
+        return frame, -1 if frame is None else frame.f_lasti
 
     def _cancel_task(self) -> bool:
         loop, task = self._loop, self._task
@@ -239,6 +285,10 @@ class Running:
 def _duration(value: Any) -> float | None:
     """What a row says: of one that somebody else wrote, nothing is sure."""
     return float(value) if isinstance(value, int | float) else None
+
+
+def _is_between_steps(module: str) -> bool:
+    return module in FRAGILE or (module.startswith("psycopg.") and module not in WAITS)
 
 
 def _free_logging() -> None:
@@ -260,7 +310,7 @@ def _raise_in(thread_id: int, kind: type[BaseException] | None) -> None:
     ctypes.pythonapi.PyThreadState_SetAsyncExc(ctypes.c_ulong(thread_id), what)
 
 
-def _cancel_sql(wrapper: Any) -> None:
+def _cancel_statement(wrapper: Any) -> None:
     """Ask the server to cancel what this connection executes, as its own protocol does it: also through a pooler."""
     raw = wrapper.connection
     if raw is None:
@@ -268,9 +318,10 @@ def _cancel_sql(wrapper: Any) -> None:
     try:
         if wrapper.vendor == "sqlite":
             raw.interrupt()
-        elif hasattr(raw, "cancel_safe"):
-            raw.cancel_safe(timeout=SQL_PATIENCE)
-        elif wrapper.vendor == "postgresql":
-            raw.cancel()
+        elif wrapper.vendor == "postgresql" and raw.info.transaction_status == EXECUTING:
+            if hasattr(raw, "cancel_safe"):
+                raw.cancel_safe(timeout=SQL_PATIENCE)
+            else:
+                raw.cancel()
     except Exception as exc:  # noqa: BLE001  a connection that is just being closed may raise its driver's own errors
         logger.debug("SQL of a job could not be cancelled: %s", exc)

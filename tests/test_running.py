@@ -78,6 +78,12 @@ def test_a_task_may_end_well_after_its_deadline(one_worker: WorkerProcess) -> No
     assert tasks.swallow.using(timeout=30).enqueue(0.01).get(timeout=15) == "in time"
 
 
+@pytest.mark.parametrize("before", ["python", "sql"])
+def test_what_a_task_asks_the_database_after_its_deadline_is_let_be(one_worker: WorkerProcess, before: str) -> None:
+    results = [tasks.clean_up_with_sql.using(timeout=0.3).enqueue(before) for _ in range(32)]
+    assert [result.get(timeout=60) for result in results] == ["clean"] * 32
+
+
 def test_what_can_not_be_interrupted_is_reported(one_worker: WorkerProcess) -> None:
     result = tasks.sleep_in_c.using(timeout=0.2).enqueue(2.5)
     eventually(lambda: "is overdue" in one_worker.output)
@@ -197,6 +203,23 @@ def test_with_interrupt_it_is_raised_inside_the_task(one_worker: WorkerProcess) 
     assert tasks.tell_pid.enqueue().get(timeout=15)
 
 
+def test_a_task_that_goes_on_after_its_deadline_can_still_be_interrupted(one_worker: WorkerProcess) -> None:
+    result = tasks.go_on_for_ever.using(timeout=0.2).enqueue()
+    started()
+    result.cancel(interrupt=True)
+    assert ended(result).status is JobStatus.CANCELLED
+
+
+def test_a_second_request_may_add_the_interrupt_and_takes_none_back(one_worker: WorkerProcess) -> None:
+    result = tasks.loop_for_ever.enqueue()
+    started()
+    result.cancel()
+    eventually(lambda: Job.objects.filter(cancel_requested_at__isnull=False, status=JobStatus.RUNNING).exists())
+    result.cancel(interrupt=True)
+    result.cancel()
+    assert ended(result).status is JobStatus.CANCELLED
+
+
 def test_a_job_to_be_cancelled_is_not_tried_again(one_worker: WorkerProcess) -> None:
     result = tasks.fail_slowly.using(max_attempts=5, backoff=60).enqueue()
     started()
@@ -306,15 +329,15 @@ def test_the_thread_waits_for_who_cancels_its_statement(monkeypatch: pytest.Monk
 
     def cancel_slowly(wrapper: Any) -> None:
         cancelling.set()
-        time.sleep(0.3)
+        time.sleep(1)
         cancelled.set()
 
-    monkeypatch.setattr("dbqueue.running._cancel_sql", cancel_slowly)
+    monkeypatch.setattr("dbqueue.running._cancel_statement", cancel_slowly)
     running = Running(a_claim(1))
 
     def meet_the_deadline() -> None:
         running.ask(DeadlineExceeded)
-        tasks.loop.func(30)
+        tasks.slow_sql.func(0.5)
 
     with pytest.raises(DeadlineExceeded):
         running.call(meet_the_deadline)
@@ -365,8 +388,8 @@ def test_a_deadline_is_kept_while_the_row_is_locked(one_worker: WorkerProcess) -
 
 def test_two_jobs_that_got_stuck_have_both_failed() -> None:
     with worker("--threads", "2") as process:
-        stuck = [tasks.sleep_in_c.using(hard_timeout=1).enqueue(60) for _ in range(2)]
-        eventually(lambda: Job.objects.filter(status=JobStatus.RUNNING).count() == 2)
+        stuck = [tasks.get_stuck.using(hard_timeout=1).enqueue() for _ in range(2)]
+        eventually(lambda: Mark.objects.filter(label="started").count() == 2)
         # When it goes on, both are too late.
         process.send_signal(signal.SIGSTOP)
         time.sleep(1.5)

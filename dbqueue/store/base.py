@@ -206,6 +206,7 @@ class Store(WorkerRows, Claiming, ComingBack, Deletion, Uniqueness, Queues, Repo
             "reason": "",
             "expires_at": None,
             "cancel_requested_at": None,
+            "cancel_interrupts": False,
             "progress": None,
         }
         with self.atomic():

@@ -23,7 +23,10 @@ class Reports(Database):
     def request_cancel(
         self, ids: Collection[int], *, interrupt: bool = False, now: datetime.datetime | None = None
     ) -> Asked:
-        """Cancel jobs that wait, and ask those that run to end; what has ended is left alone."""
+        """Cancel jobs that wait, and ask those that run to end; what has ended is left alone.
+
+        A second request takes nothing back of the first.
+        """
         now = now or self.clock()
         with self.atomic():
             # Locked first, or one might be claimed or given back between two statements and escape both.
@@ -34,7 +37,8 @@ class Reports(Database):
             self.jobs.leaving(CANCELLABLE, waiting).update(
                 status=JobStatus.CANCELLED, finished_at=now, unique_key=None, cancel_requested_at=now
             )
-            self.jobs.leaving({JobStatus.RUNNING}, running).update(cancel_requested_at=now, cancel_interrupts=interrupt)
+            asked = {"cancel_requested_at": now} | ({"cancel_interrupts": True} if interrupt else {})
+            self.jobs.leaving({JobStatus.RUNNING}, running).update(**asked)
             self.call_waiters(waiting)
             if running:
                 self.call_workers({ANY_QUEUE})

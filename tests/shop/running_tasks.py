@@ -43,6 +43,12 @@ def sleep_in_c(seconds: float) -> None:
 
 
 @task
+def get_stuck() -> None:
+    Mark.objects.create(label="started")
+    sleep_in_c.func(60)
+
+
+@task
 async def sleep_async(seconds: float) -> None:
     await asyncio.sleep(seconds)
 
@@ -55,6 +61,25 @@ def swallow(seconds: float) -> str:
     except DeadlineExceeded as exc:
         return type(exc).__name__
     return "in time"
+
+
+@task
+def clean_up_with_sql(before: str) -> str:
+    """Meet the deadline in a loop, or in one of many short statements, and use the database once more."""
+    try:
+        while True:
+            loop.func(30) if before == "python" else slow_sql.func(0.002)
+    except DeadlineExceeded:
+        slow_sql.func(0.1)
+        return "clean"
+
+
+@task
+def go_on_for_ever() -> None:
+    with suppress(DeadlineExceeded):
+        loop.func(3600)
+    Mark.objects.create(label="started")
+    loop.func(3600)
 
 
 @task(takes_context=True)

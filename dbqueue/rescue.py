@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Iterator
 
 from . import signals
 from .announcement import Announcement
-from .models import Attempt
+from .models import Attempt, Job
 from .store import Rescue, Store
 
 logger = logging.getLogger("dbqueue.worker")
@@ -26,7 +26,7 @@ def rescue_all(store: Store, max_crashes: int, announce: Callable[[Announcement]
 
 
 def _announcements(store: Store, rescue: Rescue) -> Iterator[Announcement]:
-    yield from Announcement.of_jobs(signals.job_rescued, store.jobs.filter(pk__in=[*rescue.again, *rescue.unbegun]))
+    yield from Announcement.of_jobs(signals.job_rescued, _as_rescued(store, rescue))
     if rescue.failed and signals.job_failed.receivers:
         lost = Attempt.objects.using(store.alias).filter(job__in=rescue.failed).select_related("job").order_by("id")
         for attempt in {attempt.job_id: attempt for attempt in lost}.values():
@@ -37,6 +37,13 @@ def _announcements(store: Store, rescue: Rescue) -> Iterator[Announcement]:
                 exception_class_path=attempt.exception_class_path,
                 traceback=attempt.traceback,
             )
+
+
+def _as_rescued(store: Store, rescue: Rescue) -> Iterator[Job]:
+    attempts = rescue.again | rescue.unbegun
+    for job in store.jobs.filter(pk__in=attempts):
+        job.attempt = attempts[job.pk]  # the row's may be of a claim since
+        yield job
 
 
 def _listed(ids: Iterable[int]) -> str:

@@ -56,7 +56,7 @@ def register(store: Store, name: str = "worker", now: datetime.datetime | None =
 
 def rescue(store: Store, now: datetime.datetime) -> list[int]:
     store.declare_lost(30, now)
-    return store.rescue(3, now=now).again
+    return list(store.rescue(3, now=now).again)
 
 
 def states() -> dict[int, str]:
@@ -452,7 +452,7 @@ def test_a_rescued_jobs_old_outcome_is_refused(store: Store) -> None:
 def test_rescue_finds_a_job_whose_worker_has_ended(store: Store) -> None:
     claim = claimed(store)
     store.unregister(claim.worker_id)
-    assert store.rescue(3) == ([claim.job_id], [], [])
+    assert store.rescue(3) == ({claim.job_id: claim.attempt}, {}, [])
 
 
 def test_a_worker_that_was_declared_lost_can_not_claim(store: Store) -> None:
@@ -519,7 +519,7 @@ def test_a_dead_worker_uses_up_no_attempt_of_a_job_that_it_had_not_begun(store: 
     claims = store.claim(worker, 2, free=1)
     store.unregister(worker)
 
-    assert store.rescue(3) == ([begun], [ahead], [])
+    assert store.rescue(3) == ({begun: 1}, {ahead: 0}, [])
 
     assert list(Job.objects.order_by("pk").values_list("status", "attempt", "lease", "crashes")) == [
         (JobStatus.READY, 1, 1, 1),
@@ -539,12 +539,12 @@ def test_a_job_whose_workers_die_ends_failed(store: Store) -> None:
         worker = register(store)
         store.claim(worker, 1)
         store.unregister(worker)
-        assert store.rescue(3) == ([pk], [], []), number
+        assert store.rescue(3) == ({pk: number}, {}, []), number
     worker = register(store)
     store.claim(worker, 1)
     store.unregister(worker)
 
-    assert store.rescue(3) == ([], [], [pk])
+    assert store.rescue(3) == ({}, {}, [pk])
 
     job = Job.objects.get()
     assert (job.status, job.attempt, job.crashes, job.worker_id) == (JobStatus.FAILED, 3, 3, None)
@@ -563,7 +563,7 @@ def test_what_nobody_had_begun_is_never_failed_for_its_workers(store: Store) -> 
         worker = register(store)
         store.claim(worker, 1, free=0)
         store.unregister(worker)
-        assert store.rescue(2) == ([], [pk], [])
+        assert store.rescue(2) == ({}, {pk: 0}, [])
     assert Job.objects.get().crashes == 1
 
 

@@ -17,13 +17,14 @@ from .database import BATCH, Database
 
 
 class Rescue(NamedTuple):
-    """The ids of the jobs that dead workers had claimed, by what became of them."""
+    """The ids of the jobs that dead workers had claimed, by what became of them. What is READY may be claimed again by
+    now: its attempts are told as they were."""
 
-    again: list[int]
-    """READY, an attempt further."""
+    again: dict[int, int]
+    """READY, an attempt further. Each with its attempts."""
 
-    unbegun: list[int]
-    """READY, as if never claimed: no thread had begun them."""
+    unbegun: dict[int, int]
+    """READY, as if never claimed: no thread had begun them. Each with its attempts."""
 
     failed: list[int]
     """FAILED: too many workers died of them."""
@@ -58,10 +59,10 @@ class ComingBack(Database):
             stalled = list(
                 self.jobs.stalled().order_by("id").select_for_update(skip_locked=True, of=self._of())[:limit]
             )
-            unbegun = [job.pk for job in stalled if job.ahead]
+            unbegun = {job.pk: job.attempt - 1 for job in stalled if job.ahead}
             begun = [job for job in stalled if not job.ahead]
             failed = [job.pk for job in begun if job.crashes + 1 >= max_crashes]
-            again = [job.pk for job in begun if job.crashes + 1 < max_crashes]
+            again = {job.pk: job.attempt for job in begun if job.crashes + 1 < max_crashes}
             self._record_lost(begun, max_crashes, now)
             crashed = F("crashes") + 1
             self._leave_running(again, status=JobStatus.READY, worker=None, crashes=crashed)
@@ -76,7 +77,7 @@ class ComingBack(Database):
         self.call_waiters(failed)
         return Rescue(again, unbegun, failed)
 
-    def _leave_running(self, ids: list[int], **columns: Any) -> None:
+    def _leave_running(self, ids: Collection[int], **columns: Any) -> None:
         if ids:
             self.jobs.leaving({JobStatus.RUNNING}, ids).update(**columns)
 

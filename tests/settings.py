@@ -32,7 +32,7 @@ if DATABASES["default"]["ENGINE"] == "django.db.backends.sqlite3":
         "timeout": 30,
         "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
     }
-if env.bool("TEST_POOL", default=False):
+elif env.bool("TEST_POOL", default=False):
     # psycopg 3's pool; with psycopg2 Django refuses it. Without health checks a pool hands out sessions that the server
     # has ended, and never notices.
     DATABASES["default"]["CONN_HEALTH_CHECKS"] = True

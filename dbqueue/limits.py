@@ -83,8 +83,9 @@ class Window:
 
     def __init__(self, limit: int, seconds: float, kept: dict[str, Any] | None, now: float) -> None:
         self.limit = limit
-        self.pace = seconds / limit
         self._length = seconds / SLICES
+        # A start counts until its slice has left the window whole: to that, too, a promise must be true.
+        self.pace = (seconds + self._length) / limit
         self._now = now
         self._starts: dict[int, int] = {}
         for number, count in (kept or {"starts": {}})["starts"].items():

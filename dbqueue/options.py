@@ -127,6 +127,11 @@ class Options:
     def check_against(self, name: str, signature: inspect.Signature) -> None:
         """Whether keys name arguments that the function has. Raises InvalidTask."""
         for option, key in self._keys().items():
+            if option == "unique" and isinstance(key, str) and key in signature.parameters:
+                # Taken for a text it would be the same for all calls, and keep all but the first out.
+                raise InvalidTask(
+                    f"The key of unique of {name} is {key!r}, an argument's name: write ({key!r},), or '{{{key}}}'."
+                )
             for argument in _arguments_of(key):
                 if argument not in signature.parameters:
                     raise InvalidTask(
@@ -243,6 +248,7 @@ class Options:
         for name, key in self._keys().items():
             if not isinstance(key, str | tuple) and not callable(key):
                 raise ValueError(f"The key of {name} is {key!r}; it must be a template (text) or a function.")
+            _check_template(name, key)
 
     def _keys(self) -> dict[str, Any]:
         keys = {
@@ -296,6 +302,15 @@ def check_moment(moment: Any, name: str) -> None:
             raise ValueError(f"{name} is {moment!r}; it must be in the years {FIRST_YEAR} to {LAST_YEAR}.")
     elif moment is not None and not isinstance(moment, datetime.timedelta):
         raise ValueError(f"{name} is {moment!r}; it must be a datetime or a timedelta.")
+
+
+def _check_template(option: str, key: Any) -> None:
+    if key == ():
+        raise ValueError(f"The key of {option} is (); it must name some of the arguments.")
+    try:
+        _arguments_of(key)
+    except ValueError as exc:
+        raise ValueError(f"The key of {option} is {key!r}, which is no template: {exc}.") from None
 
 
 def _arguments_of(key: Any) -> list[str]:

@@ -134,6 +134,8 @@ class JobResult(Generic[R]):
         A wait that takes more than a moment has a connection of its own, on which the database tells of the end. Inside
         the transaction that enqueued the job WouldNeverFinish is raised at once: no worker gets it before the commit.
         """
+        if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
+            raise ValueError(f"timeout is {timeout!r}; it must be seconds, from 0, or None.")
         end = math.inf if timeout is None else time.monotonic() + timeout
         with Patience(self.database, int(self.id)) as patience:
             while not self._ended_by_now():

@@ -320,12 +320,39 @@ def test_jobs_over_a_rate_wait_for_their_time(store: Store) -> None:
     due = Job.objects.filter(status="SCHEDULED").order_by("id").values_list("run_after", flat=True)
     waits = [(moment - NOW).total_seconds() for moment in due if moment]
     assert 60 <= waits[0] <= 63
-    assert [round(wait - waits[0]) for wait in waits] == [0, 30, 60]
+    # A fiftieth more than half a minute each, as whole slices of the window are counted.
+    assert [round(wait - waits[0], 1) for wait in waits] == [0, 30.6, 61.2]
 
     for seconds, expected in ((59, 0), (64, 1), (95, 1), (126, 1)):
         moment = NOW + seconds * SECOND
         store.promote(now=moment)
         assert len(store.claim(worker, 10, now=moment)) == expected
+
+
+def test_one_that_comes_a_moment_too_early_is_next(store: Store) -> None:
+    worker, limited = register(store), add.using(rate="2/m")
+    ids = [int(limited.enqueue(1, 2).id) for _ in range(6)]
+    store.claim(worker, 10, now=NOW)
+    Job.objects.filter(pk=ids[2]).update(run_after=NOW + 30 * SECOND)
+    store.promote(now=NOW + 30 * SECOND)
+    assert store.claim(worker, 10, now=NOW + 30 * SECOND) == []
+
+    waiting = Job.objects.filter(status="SCHEDULED").order_by("run_after")
+    assert list(waiting.values_list("id", flat=True)) == ids[2:]
+
+
+def test_of_many_that_come_at_once_only_the_first_are_next(store: Store) -> None:
+    worker, due = register(store), NOW + 30 * SECOND
+    first = [int(add.using(rate="2/m").enqueue(1, 2).id) for _ in range(4)]
+    crowd = [int(add.using(rate="2/m", run_after=due).enqueue(1, 2).id) for _ in range(20)]
+    store.claim(worker, 10, now=NOW)
+    store.promote(now=due)
+    assert store.claim(worker, 100, now=due) == []
+
+    times = list(Job.objects.filter(status="SCHEDULED").order_by("run_after").values_list("id", "run_after"))
+    # One of them is next, beside whoever was promised that moment; all others come one after another.
+    assert len({moment for _, moment in times}) == len(times) - 1
+    assert [pk for pk, _ in times if pk != crowd[0]] == [*first[2:], *crowd[1:]]
 
 
 def test_after_an_outage_the_rate_still_holds(store: Store) -> None:

@@ -273,3 +273,9 @@ def test_aget() -> None:
     result = add.enqueue(1, 2)
     with worker():
         assert async_to_sync(result.aget)(timeout=15) == 3
+
+
+@pytest.mark.parametrize("timeout", [float("nan"), -1, "5"])
+def test_a_wait_that_has_no_end_or_no_sense_is_refused(timeout: Any) -> None:
+    with pytest.raises(ValueError, match=r"timeout is .*; it must be seconds, from 0, or None"):
+        add.enqueue(1, 2).get(timeout=timeout)

@@ -308,3 +308,12 @@ def test_unique_jobs_of_one_line_keep_the_order_of_enqueue_many(store: Store) ->
     made = enqueue_many([line.using(unique=True).s("a"), line.s("b"), line.using(unique=True).s("c")])
 
     assert [int(result.id) for result in made] == sorted(int(result.id) for result in made)
+
+
+@pytest.mark.parametrize(
+    ("key", "said"),
+    [("x", r"write \('x',\), or '{x}'"), ((), "must name some"), ("a:{x", "no template"), ("a:}", "no template")],
+)
+def test_a_key_that_would_keep_all_others_out_is_refused(key: Any, said: str) -> None:
+    with pytest.raises(InvalidTask, match=said):
+        add.using(unique=Unique(key=key))

@@ -30,6 +30,9 @@ KEPT = datetime.timedelta(days=2)
 LONGEST_PROMISE = 1000 * 86_400.0
 """Seconds. Whoever is told to come back after so long is told anew then."""
 
+FEW = 10
+"""A tenth of a rate's number, and one at least: how many that come a moment too early are next."""
+
 
 class Candidate(NamedTuple):
     """What limits need to know of a job that a claim has locked."""
@@ -71,6 +74,7 @@ class Turnstile:
         self._window = Window(*window, limit.starts, now.timestamp())
         promised = last.timestamp() + self._window.pace if last else 0.0
         self._promised = max(now.timestamp(), promised)
+        self._shifted = 0
 
     def admit(self, job: Candidate) -> bool:
         """Whoever comes for the first time goes behind those that were promised a start."""
@@ -80,10 +84,20 @@ class Turnstile:
     def start(self) -> None:
         self._window.start()
 
-    def promise(self) -> datetime.datetime:
-        """When one more job may hope to start."""
-        at = min(max(self._promised, self._window.opens_at), self._now.timestamp() + LONGEST_PROMISE)
-        self._promised = at + self._window.pace
+    def promise(self, job: Candidate) -> datetime.datetime:
+        """When one more job may hope to start.
+
+        One that comes in its time, a moment too early, is next: behind all others it would lose its place in the line.
+        Of many that come at once, as by a ``run_after`` of their own, only the first are.
+        """
+        is_next = job.run_after is not None and self._shifted * FEW <= self._window.limit
+        if is_next:
+            at = self._window.opens_at + self._shifted * self._window.pace
+            self._shifted += 1
+        else:
+            at = max(self._promised, self._window.opens_at)
+            self._promised = at + self._window.pace
+        at = min(at, self._now.timestamp() + LONGEST_PROMISE)
         return self._now + datetime.timedelta(seconds=at - self._now.timestamp())
 
     def columns(self) -> dict[str, Any]:
@@ -115,7 +129,7 @@ class Admission:
         if place and not place.admit(job):
             self.blocked.append(job.id)
         elif gate and not gate.admit(job):
-            self.later[job.id] = gate.promise()
+            self.later[job.id] = gate.promise(job)
             if place:
                 self.kept_in_line.append(job.id)
         elif len(self.accepted) < self._room:

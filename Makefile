@@ -18,7 +18,7 @@ HAS_PGBOUNCER := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v pgbo
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-postgres serve test chaos test-browser test-mariadb matrix lint bench bench-scale clean
+.PHONY: help demo demo-postgres serve test chaos test-browser test-mariadb matrix lint bench bench-scale bench-console clean
 # A recipe that fails leaves no stamp behind.
 .DELETE_ON_ERROR:
 
@@ -33,7 +33,7 @@ demo-postgres: $(VENV)/.postgres ## the same on a PostgreSQL that is started for
 	@echo
 	@echo "That server and its data are gone now."
 
-serve: $(VENV)/.run ## the example's admin on http://127.0.0.1:8000/admin/, and a worker; Ctrl-C ends both
+serve: $(VENV)/.run ## the example's admin on http://127.0.0.1:8000/, and a worker; Ctrl-C ends both
 	@$(MANAGE) serve
 
 test: $(VENV)/.dev $(if $(MYSQL_URL),$(VENV)/.mysql) ## all tests, on SQLite and on a real PostgreSQL (DATABASE_URL's, or one started for it)
@@ -48,7 +48,7 @@ ifndef HAS_PGBOUNCER
 	@echo "The tests behind PgBouncer were LEFT OUT: there is no pgbouncer here."
 endif
 ifdef CHROMIUM
-	$(ON_SQLITE) $(PYTEST) -m browser
+	$(ON_POSTGRES) $(PYTEST) -m browser
 else
 	@echo "The tests in a browser were LEFT OUT: there is no chromium here."
 endif
@@ -58,8 +58,8 @@ chaos: $(VENV)/.dev ## real workers under load while faults strike at random, an
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) --database $(or $(DATABASE),postgresql) \
 		$(if $(SEED),--seed $(SEED)) $(if $(PGBOUNCER),--pgbouncer)
 
-test-browser: $(VENV)/.dev ## the tests in a real browser (needs chromium)
-	$(ON_SQLITE) $(PYTEST) -m browser
+test-browser: $(VENV)/.dev ## the tests in a real browser, on a real PostgreSQL (needs chromium)
+	$(ON_POSTGRES) $(PYTEST) -m browser
 
 test-mariadb: $(VENV)/.mysql ## the store's tests on a MariaDB that is started for them (Debian: mariadb-server, libmariadb-dev)
 	$(ON_MARIADB) $(PYTEST) $(STORE_TESTS)
@@ -82,6 +82,9 @@ bench: $(BENCH)/.installed ## dbqueue beside its peers, one table (ROUNDS=3 JOBS
 
 bench-scale: $(VENV)/.postgres ## how long a claim takes as the tables grow to millions of rows (SHARE=0.1: a tenth of them)
 	@$(ON_SQLITE) $(ON_POSTGRES) $(BIN)/python -m benchmarks.scale $(if $(SHARE),--share $(SHARE))
+
+bench-console: $(VENV)/.postgres ## how long the operator's pages take beside ten million ended jobs (SHARE=0.01: a hundredth of them)
+	@$(ON_SQLITE) $(ON_POSTGRES) $(BIN)/python -m benchmarks.console $(if $(SHARE),--share $(SHARE))
 
 clean: ## remove everything that make made here
 	rm -rf $(VENV) $(BENCH) .matrix .upstream .postgres build dist *.egg-info .mypy_cache .ruff_cache .import_linter_cache .hypothesis

@@ -22,7 +22,7 @@ DATABASE_URL must name a PostgreSQL server that this may make a database on, as 
 
 
 @contextmanager
-def on_postgresql(command: str) -> Iterator[None]:
+def on_postgresql(command: str, settings: str = "benchmarks.settings") -> Iterator[None]:
     """Set Django up on a new database of the server that DATABASE_URL names; it is dropped at the end.
 
     Raises SystemExit, saying what is needed, where DATABASE_URL names no PostgreSQL.
@@ -34,7 +34,7 @@ def on_postgresql(command: str) -> Iterator[None]:
     with closing(connect(url)) as server, server.cursor() as cursor:
         cursor.execute(f"CREATE DATABASE {name}")
         try:
-            _set_up(urlsplit(url)._replace(path=f"/{name}").geturl())
+            _set_up(urlsplit(url)._replace(path=f"/{name}").geturl(), settings)
             yield
         finally:
             cursor.execute(f"DROP DATABASE {name} WITH (FORCE)")
@@ -58,8 +58,8 @@ def connect(url: str = "") -> Session:
     return session
 
 
-def _set_up(url: str) -> None:
+def _set_up(url: str, settings: str = "benchmarks.settings") -> None:
     os.environ["DATABASE_URL"] = url
-    os.environ["DJANGO_SETTINGS_MODULE"] = "benchmarks.settings"
+    os.environ["DJANGO_SETTINGS_MODULE"] = settings
     django.setup()
     call_command("migrate", run_syncdb=True, verbosity=0)

@@ -17,7 +17,10 @@ __all__ = [
     "Snooze",
     "Task",
     "Unique",
+    "WorkflowResult",
     "aenqueue",
+    "chain",
+    "chord",
     "cron",
     "current_context",
     "drain",
@@ -25,13 +28,16 @@ __all__ = [
     "enqueue_many",
     "every",
     "get_result",
+    "get_workflow",
+    "group",
     "pause",
     "resume",
     "task",
 ]
 
 if TYPE_CHECKING:
-    from .definition import Signature, Task, aenqueue, enqueue, enqueue_many, task
+    from .canvas import Signature, chain, chord, group
+    from .definition import Task, aenqueue, enqueue, enqueue_many, task
     from .exceptions import Discard, Retry, Snooze
     from .limits import Concurrency, Rate
     from .options import Unique
@@ -39,6 +45,7 @@ if TYPE_CHECKING:
     from .results import Context, JobResult, current_context, get_result
     from .retry import Exponential
     from .schedule import cron, every
+    from .workflow import WorkflowResult, get_workflow
 
 _HOME = {
     "Concurrency": "limits",
@@ -49,10 +56,13 @@ _HOME = {
     "Retry": "exceptions",
     "Snooze": "exceptions",
     "Unique": "options",
+    "WorkflowResult": "workflow",
     "JobResult": "results",
-    "Signature": "definition",
+    "Signature": "canvas",
     "Task": "definition",
     "aenqueue": "definition",
+    "chain": "canvas",
+    "chord": "canvas",
     "current_context": "results",
     "cron": "schedule",
     "drain": "queues",
@@ -60,6 +70,8 @@ _HOME = {
     "enqueue_many": "definition",
     "every": "schedule",
     "get_result": "results",
+    "get_workflow": "workflow",
+    "group": "canvas",
     "pause": "queues",
     "resume": "queues",
     "task": "definition",

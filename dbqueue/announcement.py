@@ -34,8 +34,8 @@ class Announcement:
 
     @classmethod
     def of_outcome(cls, outcome: Outcome) -> Self | None:
-        signal, claim = _BY_STATUS[outcome.status], outcome.claim
-        if not signal.receivers:
+        signal, claim = _BY_STATUS.get(outcome.status), outcome.claim
+        if signal is None or not signal.receivers:  # what was replaced has not ended
             return None
         told = _of_claim(claim)
         if signal is signals.job_cancelled:

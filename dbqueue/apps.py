@@ -25,9 +25,10 @@ class DBQueueConfig(AppConfig):
         _answer_a_probe()
 
     def ready(self) -> None:
-        from . import checks, conf, definition  # noqa: F401  importing the checks registers them
+        from . import checks, conf, entrance, registry  # noqa: F401  importing the checks registers them
 
-        definition.run_inline = _run_inline
+        entrance.run_inline = _run_inline
+        registry.ready()
         settings, _ = conf.read()
         autodiscover_modules(*settings.task_modules)
         if django.VERSION >= (6, 0) or find_spec("django_tasks"):

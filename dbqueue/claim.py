@@ -33,6 +33,7 @@ class Claim(NamedTuple):
     expires_at: datetime.datetime | None
     concurrency_key: str | None
     rate_key: str | None
+    workflow_id: int | None
     started_at: datetime.datetime
     claimed_at: datetime.datetime
     ahead: bool = False
@@ -65,6 +66,10 @@ class Claim(NamedTuple):
 
     def __str__(self) -> str:
         return f"id={self.job_id} task={self.task} attempt={self.attempt}"
+
+    def __repr__(self) -> str:
+        """Without the arguments, some of which may be sensitive."""
+        return f"<Claim {self}>"
 
 
 class Bookmark:
@@ -110,6 +115,13 @@ class Selection:
     exclude: tuple[str, ...] = ()
     closed: Mapping[str, int] = field(default_factory=dict)
     ageing: float = 0.0
+
+    @classmethod
+    def parse(cls, text: str) -> "Selection":
+        """The queues of what ``str()`` tells, and a worker's row holds."""
+        names = [name for name in text.split(",") if name]
+        excluded = tuple(name[1:] for name in names if name.startswith("-"))
+        return cls(tuple(name for name in names if not name.startswith("-")), excluded)
 
     def serves(self, queue_name: str) -> bool:
         return (not self.include or queue_name in self.include) and queue_name not in self.exclude

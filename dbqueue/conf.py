@@ -3,6 +3,7 @@
 import dataclasses
 import difflib
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
@@ -15,6 +16,9 @@ from django.core.signals import setting_changed
 from .exceptions import InvalidSettings
 
 PREFIX = "DBQUEUE_"
+
+SENSITIVE = r"pass(word|wd|phrase|code)|secret|token|credential|authori[sz]ation|cookie|(api|private|access|auth)_?key"
+"""Names of what nobody may read, wherever it is passed."""
 
 QUEUE_LENGTH = 100
 """Characters of a queue's name. It stands here so that the settings can be read without any model."""
@@ -37,6 +41,18 @@ def _texts(value: Any) -> bool:
 def is_queue_name(value: Any) -> bool:
     """Text of 1 to 100 characters, without commas (they part names on the command line) or control characters."""
     return isinstance(value, str) and 0 < len(value) <= QUEUE_LENGTH and value.isprintable() and "," not in value
+
+
+def _is_pattern(value: Any) -> bool:
+    try:
+        re.compile(value)
+    except (TypeError, re.error):
+        return False
+    return isinstance(value, str)
+
+
+def _is_plain(value: str) -> bool:
+    return value.isascii() and (not value or value.isprintable())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -71,6 +87,15 @@ class Settings:
     keep_successful_days: float = _setting(7.0, "days, from 0 to 36500", _number(0, 36500), "float")
     keep_failed_days: float = _setting(30.0, "days, from 0 to 36500", _number(0, 36500), "float")
     priority_ageing: float = _setting(0.0, "seconds, from 0 (off) to 8640000", _number(0, 8_640_000), "float")
+    metrics_token: str = _setting(
+        "", "text of printable ASCII characters", lambda value: isinstance(value, str) and _is_plain(value), "str"
+    )
+    sensitive: str = _setting(
+        SENSITIVE,
+        "a regular expression, looked for in names of arguments without regard to case; '' for none",
+        _is_pattern,
+        "str",
+    )
     immediate: bool = _setting(False, "True or False", lambda value: isinstance(value, bool), "bool")
     listen: bool = _setting(True, "True or False", lambda value: isinstance(value, bool), "bool")
 
@@ -162,7 +187,8 @@ def _fields() -> "dict[str, dataclasses.Field[Any]]":
 
 
 def _not_allowed(source: str, value: Any, setting: "dataclasses.Field[Any]") -> str:
-    return f"{source} is {value!r}; it must be {setting.metadata['allowed']}."
+    shown = "not as it must be (it is not shown)" if setting.name == "metrics_token" else repr(value)
+    return f"{source} is {shown}; it must be {setting.metadata['allowed']}."
 
 
 def _unknown_key(key: str) -> str:

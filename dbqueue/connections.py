@@ -10,14 +10,30 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
-from django.db import DatabaseError, connections
+from django.db import DatabaseError, Error, connections
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 IDLE = 0
 """libpq's word for a session outside of any transaction (PQTRANS_IDLE)."""
 
+MYSQL_LOCKS = (1205, 1213)
+"""ER_LOCK_WAIT_TIMEOUT and ER_LOCK_DEADLOCK."""
+
 SQLITE_PATIENCE = 60
 """Seconds that a worker's own SQLite connection waits for the write lock: longer than any job should hold it."""
+
+
+def sqlstate(exc: Error) -> str:
+    """Five characters, or nothing where the driver or the database has none."""
+    cause: Any = exc.__cause__
+    return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+
+
+def is_about_locks(exc: Error) -> bool:
+    """Whether a statement was given up because somebody else had a lock: another time it may work."""
+    cause: Any = exc.__cause__
+    code = cause.args[0] if cause is not None and cause.args else None
+    return sqlstate(exc) in ("55P03", "40P01", "40001") or code in MYSQL_LOCKS or "locked" in str(code)
 
 
 def close_all() -> list[str]:

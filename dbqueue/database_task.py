@@ -36,6 +36,8 @@ class DatabaseTask(AnyTask):
     rate: Any = field(default=None, compare=False)
     serial: Any = field(default=None, compare=False)
     durable: Any = field(default=False, compare=False)
+    headers: Any = field(default=None, compare=False)
+    external_id: Any = field(default=None, compare=False)
 
     def using(self, **changes: Any) -> "DatabaseTask":
         """The same task with other options. As in Django, None leaves ``priority`` and its like as they are."""

@@ -6,42 +6,48 @@ import itertools
 import json
 import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
-from functools import cached_property, partial, update_wrapper
+from dataclasses import replace
+from functools import cached_property, update_wrapper
 from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
 
 from . import registry
-from .announcement import Announcement
+from .canvas import Signature
 from .claim import Claim
 from .conf import Settings
 from .draft import Draft
-from .durable import apart, is_in_transaction
 from .encoding import encode
+from .entrance import enter, insert, insert_apart, is_apart
 from .exceptions import InvalidArguments, InvalidTask, JobDoesNotExist, NotStorable
-from .models import NAME_LENGTH, JobStatus
+from .models import NAME_LENGTH
 from .options import Call, JobOptions, Moment, Options
+from .redaction import UNREADABLE, redacted, shown_signature
 from .results import Context, JobResult, get_result
 from .running import current
 from .schedule import Periodic, named
-from .store import Entered, store_for
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
+
+class _GivenLater:
+    """Stands for an argument that nobody knows before its turn comes. A key can't be made of it."""
+
+    def _refuse(self, *args: object) -> str:
+        raise InvalidArguments("it is made of the result of the step before, which is not known yet")
+
+    __str__ = __format__ = __getitem__ = _refuse
+
+    def __getattr__(self, name: str) -> Any:
+        return self._refuse()
+
+
+GIVEN_LATER = _GivenLater()
+
 CHUNK = 1000
 """Signatures that enqueue_many() checks and inserts at a time."""
-
-InlineRunner = Callable[
-    [Callable[[], list[JobResult[Any]]], Callable[[JobResult[Any]], None]],
-    list[JobResult[Any]],
-]
-
-run_inline: InlineRunner | None = None
-"""What inserts jobs and runs them where DBQUEUE['IMMEDIATE'] is on. Put here when Django starts: to run a job takes the
-rooms above, which a process that enqueues does without."""
 
 
 class Task(Generic[P, R]):
@@ -59,6 +65,7 @@ class Task(Generic[P, R]):
         admin_enqueue: bool = True,
         backend: str = "",
         schedule: Periodic | Sequence[Periodic] = (),
+        sensitive: Sequence[str] = (),
         **options: Unpack[JobOptions],
     ) -> None:
         if not inspect.isfunction(func) or "<locals>" in func.__qualname__:
@@ -68,10 +75,11 @@ class Task(Generic[P, R]):
         self.func: Callable[..., Any] = func
         self._is_async = inspect.iscoroutinefunction(func)
         self.name = f"{func.__module__}.{func.__qualname__}" if name is None else name
-        self.takes_context = takes_context
-        self.admin_enqueue = admin_enqueue
+        self.takes_context = _checked_flag("takes_context", takes_context)
+        self.admin_enqueue = _checked_flag("admin_enqueue", admin_enqueue)
         self.backend = backend
         self._check()
+        self.sensitive = self._checked_names(sensitive)
         self._set(_declared(options))
         self.schedules: dict[str, Periodic] = self._scheduled(schedule)
 
@@ -97,8 +105,8 @@ class Task(Generic[P, R]):
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
         """Insert a job, in the caller's transaction. Raises an error of dbqueue.exceptions for what can't be run."""
         draft = self.draft(args, kwargs)
-        insert = _insert_apart if draft.durable and _is_apart() else _insert
-        return _enter(lambda: insert([draft]), self.entered)[0]
+        way = insert_apart if draft.durable and is_apart() else insert
+        return enter(lambda: way([draft]), self.entered)[0]
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
         """The same as enqueue(), by Celery's name."""
@@ -108,9 +116,16 @@ class Task(Generic[P, R]):
         """The same as enqueue(), from async code."""
         return await sync_to_async(self.enqueue)(*args, **kwargs)
 
-    def s(self, *args: P.args, **kwargs: P.kwargs) -> "Signature[R]":
-        """This call as a value: the task with its options, and the arguments."""
+    def s(self, *args: Any, **kwargs: Any) -> Signature[R]:
+        """This call as a value: the task with its options, and the arguments.
+
+        In a workflow it is given the result of what comes before it, as its first argument.
+        """
         return Signature(self, args, kwargs)
+
+    def si(self, *args: P.args, **kwargs: P.kwargs) -> Signature[R]:
+        """The same, immutable: it is given nobody's result."""
+        return Signature(self, args, kwargs, immutable=True)
 
     def using(self, **options: Unpack[JobOptions]) -> "Task[P, R]":
         """The same task with other options: those of ``Options``, where each is explained. Raises InvalidTask."""
@@ -133,21 +148,44 @@ class Task(Generic[P, R]):
             return signature
         return signature.replace(parameters=list(signature.parameters.values())[1:])
 
-    def draft(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Draft:
-        """Check a call of this task and make it ready to be inserted. Raises InvalidArguments or NotStorable."""
+    def draft(self, args: tuple[Any, ...], kwargs: dict[str, Any], given: int = 0) -> Draft:
+        """Check a call of this task and make it ready to be inserted. Raises InvalidArguments or NotStorable.
+
+        So many arguments as are ``given`` later will stand before these.
+        """
         registry.find(self.name)
         self._check_queue()
-        bound = self._bind(args, kwargs)
-        args_json = encode(args, "args") if args else "[]"
-        kwargs_json = encode(kwargs, "kwargs") if kwargs else "{}"
+        bound = self._bind((*[GIVEN_LATER] * given, *args), kwargs)
+        try:
+            args_json = encode(args, "args") if args else "[]"
+            kwargs_json = encode(kwargs, "kwargs") if kwargs else "{}"
+        except NotStorable as exc:
+            raise self._refusal(exc, args, kwargs) from None
+        try:
+            keys = self._keys(bound) if self._has_keys else {}
+        except InvalidArguments as exc:
+            secrets = redacted(self.name, list(args), kwargs).secrets
+            raise InvalidArguments(secrets.scrub(str(exc))) from None
         return Draft(
             args=json.loads(args_json) if args else [],
             kwargs=json.loads(kwargs_json) if kwargs else {},
             args_json=args_json,
             kwargs_json=kwargs_json,
             **self._common,
-            **(self._keys(bound) if self._has_keys else {}),
+            **keys,
         )
+
+    def _refusal(self, exc: NotStorable, args: tuple[Any, ...], kwargs: dict[str, Any]) -> NotStorable:
+        """What is wrong with a call, in words that don't tell what is sensitive in it."""
+        shown = redacted(self.name, list(args), kwargs)
+        if shown is UNREADABLE:
+            return exc  # which is about the depth, and tells no value
+        try:
+            encode(shown.args, "args")
+            encode(shown.kwargs, "kwargs")
+        except NotStorable as other:
+            return other
+        return NotStorable("A sensitive argument can't be stored as JSON; its value is not shown.")
 
     def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
         try:
@@ -155,7 +193,7 @@ class Task(Generic[P, R]):
                 raise TypeError("the context is given by the worker")
             return self.signature.bind(*args, **kwargs)
         except TypeError as exc:
-            raise InvalidArguments(f"{self.name}{self.signature} can't be called so: {exc}.") from None
+            raise InvalidArguments(f"{self.name}{shown_signature(self)} can't be called so: {exc}.") from None
 
     def _keys(self, bound: inspect.BoundArguments) -> dict[str, Any]:
         call = Call.of(bound)
@@ -211,6 +249,7 @@ class Task(Generic[P, R]):
             "backend": self.backend,
             "max_attempts": options.max_attempts,
             "durable": options.durable,
+            "external_id": options.external_id,
             "options_json": None if stored is None else json.dumps(stored),
             **_split("run_after", "wait", options.run_after),
             **_split("expires_at", "expires_in", options.expires),
@@ -233,6 +272,8 @@ class Task(Generic[P, R]):
         try:
             for one in given:
                 self._bind(one.args, one.kwargs)
+                if one.queue_name or one.priority is not None:
+                    Options(queue_name=one.queue_name or self.queue_name, priority=one.priority or 0)
                 encode(one.args, "args")
                 encode(one.kwargs, "kwargs")
             return named(self.name, given)
@@ -245,6 +286,16 @@ class Task(Generic[P, R]):
                 f"A task's name is {self.name!r}; it must be printable text of 1 to {NAME_LENGTH} characters."
             )
         self._check_context()
+
+    def _checked_names(self, sensitive: Any) -> frozenset[str]:
+        """The names of parameters that are sensitive. Raises InvalidTask."""
+        names = self.signature.parameters
+        if not isinstance(sensitive, list | tuple | set | frozenset) or not all(name in names for name in sensitive):
+            raise InvalidTask(
+                f"sensitive of {self.name} is {sensitive!r}; it must be a list of names among the function's "
+                f"parameters: {', '.join(map(repr, names)) or 'it has none'}."
+            )
+        return frozenset(sensitive)
 
     def _check_context(self) -> None:
         if self.takes_context and next(iter(_signature_of(self.func).parameters), None) != "context":
@@ -263,22 +314,6 @@ class AsyncTask(Task[P, R]):
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
         return self.func(*args, **kwargs)  # type: ignore[no-any-return]
-
-
-@dataclass(frozen=True, slots=True)
-class Signature(Generic[R]):
-    """A call that has not been made: a task with its options, args and kwargs."""
-
-    task: Task[Any, R]
-    args: tuple[Any, ...]
-    kwargs: dict[str, Any]
-
-    def enqueue(self) -> JobResult[R]:
-        return self.task.enqueue(*self.args, **self.kwargs)
-
-    def set(self, **options: Any) -> "Signature[R]":
-        """The same call with other options: those of ``Task.using()``."""
-        return replace(self, task=self.task.using(**options))
 
 
 class _Decorator(Protocol):
@@ -306,6 +341,7 @@ def task(
     name: str | None = None,
     admin_enqueue: bool = True,
     schedule: Periodic | Sequence[Periodic] = (),
+    sensitive: Sequence[str] = (),
     **options: Unpack[JobOptions],
 ) -> _ContextDecorator: ...
 @overload
@@ -315,6 +351,7 @@ def task(
     name: str | None = None,
     admin_enqueue: bool = True,
     schedule: Periodic | Sequence[Periodic] = (),
+    sensitive: Sequence[str] = (),
     **options: Unpack[JobOptions],
 ) -> _Decorator: ...
 def task(func: Any = None, /, **options: Any) -> Any:
@@ -322,8 +359,9 @@ def task(func: Any = None, /, **options: Any) -> Any:
 
     ``name`` is what rows hold (default: module and function, dotted). With ``takes_context`` the function's first
     parameter, ``context``, receives a Context. ``admin_enqueue=False`` keeps it out of the admin's form. ``schedule``
-    is one, or a list, of what ``cron()`` and ``every()`` make: workers enqueue it then. All other keywords are those
-    of ``Options``: defaults that ``using()`` overrides. Raises InvalidTask.
+    is one, or a list, of what ``cron()`` and ``every()`` make: workers enqueue it then. ``sensitive`` names parameters
+    whose values no page, file or log line of dbqueue shows. All other keywords are those of ``Options``: defaults that
+    ``using()`` overrides. Raises InvalidTask.
     """
 
     def declare(func: Callable[..., Any]) -> Task[Any, Any]:
@@ -356,23 +394,23 @@ def enqueue_many(signatures: Iterable[Signature[R]]) -> list[JobResult[R]]:
     Those with ``durable`` are the last to be written where they have a transaction of their own.
     """
     drafts = (_own_signature(item).task.draft(item.args, item.kwargs) for item in signatures)
-    is_apart = _is_apart()
+    has_apart = is_apart()
 
-    def insert() -> list[JobResult[R]]:
+    def insert_all() -> list[JobResult[R]]:
         made: dict[int, JobResult[R]] = {}
         durable: dict[int, Draft] = {}
         remaining = enumerate(drafts)
         with transaction.atomic(using=Settings.load().database):
             while chunk := dict(itertools.islice(remaining, CHUNK)):
-                if is_apart:
+                if has_apart:
                     durable |= {place: draft for place, draft in chunk.items() if draft.durable}
                 plain = {place: draft for place, draft in chunk.items() if place not in durable}
-                made |= zip(plain, _insert(list(plain.values())), strict=True)
+                made |= zip(plain, insert(list(plain.values())), strict=True)
             if durable:
-                made |= zip(durable, _insert_apart(list(durable.values())), strict=True)
+                made |= zip(durable, insert_apart(list(durable.values())), strict=True)
         return [made[place] for place in range(len(made))]
 
-    return _enter(insert)
+    return enter(insert_all)
 
 
 async def run_async(coroutine: Coroutine[Any, Any, Any]) -> Any:
@@ -388,6 +426,12 @@ def _declared(options: JobOptions) -> Options:
         # Only a task may have a function there, which using() refuses.
         return replace(Options().changed({**options, "backoff": None}), backoff=backoff)
     return Options().changed(options)
+
+
+def _checked_flag(name: str, value: object) -> bool:
+    if type(value) is not bool:
+        raise InvalidTask(f"{name} is {value!r}; it must be True or False.")
+    return value
 
 
 def _split(moment: str, wait: str, value: Moment | None) -> dict[str, Any]:
@@ -414,95 +458,6 @@ def _own_task(task: object) -> Task[Any, Any]:
 def _own_signature(signature: object) -> Signature[Any]:
     if not isinstance(signature, Signature):
         raise InvalidTask(f"{signature!r} is not a signature: make one with task.s(…).")
+    if signature.callbacks:
+        raise InvalidTask(f"{signature!r} has callbacks, which enqueue_many() would lose: call its enqueue().")
     return signature
-
-
-def _is_apart() -> bool:
-    """Whether what is durable needs a transaction of its own. Where jobs run inline, they do so in the caller's."""
-    settings = Settings.load()
-    return not settings.immediate and is_in_transaction(settings.database)
-
-
-def _insert_apart(drafts: list[Draft]) -> list[JobResult[Any]]:
-    with apart(Settings.load().database):
-        return _insert(drafts)
-
-
-def _insert(drafts: list[Draft]) -> list[JobResult[Any]]:
-    """The one way in: every entrance ends here."""
-    if not drafts:
-        return []
-    alias = Settings.load().database
-    store = store_for(alias)
-    if any(draft.counts_from_now for draft in drafts):
-        now = store.clock()
-        drafts = [draft.due_from(now) for draft in drafts]
-    if any(draft.unique_key for draft in drafts):
-        entered = store.enqueue_unique(drafts)
-    else:
-        entered = [Entered(pk, enqueued_at, exists=False) for pk, enqueued_at in store.enqueue(drafts)]
-    made = [
-        _existing(pk, alias) if exists else _new(draft, pk, enqueued_at, alias)
-        for draft, (pk, enqueued_at, exists) in zip(drafts, entered, strict=True)
-    ]
-    if store.connection.in_atomic_block:
-        transaction.on_commit(partial(_committed, made), using=alias)
-    else:
-        _committed(made)
-    return made
-
-
-def _enter(
-    insert: Callable[[], list[JobResult[Any]]], entered: Callable[[JobResult[Any]], None] = lambda job: None
-) -> list[JobResult[Any]]:
-    """Insert, tell, and with DBQUEUE['IMMEDIATE'] run what was inserted."""
-
-    def tell(job: JobResult[Any]) -> None:
-        _announce(job)
-        entered(job)
-
-    if run_inline is not None and Settings.load().immediate:
-        return run_inline(insert, tell)
-    made = insert()
-    for job in made:
-        tell(job)
-    return made
-
-
-def _announce(job: JobResult[Any]) -> None:
-    if job.duplicate:
-        return
-    if told := Announcement.of_new(int(job.id), job.task_name, job.queue_name, job.run_after):
-        told.send()
-
-
-def _new(draft: Draft, pk: int, enqueued_at: datetime.datetime, alias: str) -> JobResult[Any]:
-    return JobResult(
-        id=str(pk),
-        task_name=draft.task,
-        status=JobStatus.SCHEDULED if draft.run_after else JobStatus.READY,
-        args=draft.args,
-        kwargs=draft.kwargs,
-        queue_name=draft.queue_name,
-        priority=draft.priority,
-        backend=draft.backend,
-        run_after=draft.run_after,
-        enqueued_at=enqueued_at,
-        errors=[],
-        worker_ids=[],
-        max_attempts=draft.max_attempts,
-        expires_at=draft.expires_at,
-        database=alias,
-        _uncommitted=True,
-    )
-
-
-def _existing(pk: int, alias: str) -> JobResult[Any]:
-    result = get_result(pk, database=alias)
-    result.duplicate = result._uncommitted = True
-    return result
-
-
-def _committed(results: list[JobResult[Any]]) -> None:
-    for result in results:
-        result._uncommitted = False

@@ -22,6 +22,8 @@ from .conf import Settings
 from .connections import close_all, owned_connection, renew
 from .exceptions import DeadlineExceeded, WorkerLost
 from .executor import Executor
+from .history import Tally
+from .models import WorkerRequest
 from .outcome import Outcome
 from .pool import Pool
 from .running import Running
@@ -34,6 +36,7 @@ from .services.monitor import Monitor
 from .services.notifier import Notifier
 from .services.timekeeper import Timekeeper
 from .store import ANY_QUEUE, store_for
+from .summing import Summing
 from .suspects import Isolation
 from .wakeup import Wakeup
 
@@ -45,6 +48,9 @@ PATIENT_LOOK = 0.1
 
 LAST_TRIES = 5.0
 """Seconds in which a worker that ends tries to give back what it holds."""
+
+LAST_FIGURES = 2.0
+"""Seconds for the last figures of the roll-up."""
 
 LAST_SIGNALS = 5.0
 """Seconds that a worker which ends waits for the receivers of signals."""
@@ -81,11 +87,19 @@ class Dispatcher:
         self.wakeup = Wakeup()
         self.pool = Pool(settings.threads, self.run_job, self.wakeup.set, _keep_caches)
         self.herald = Herald(settings.database, self.wakeup.set)
-        self.completer = Completer(self.store, self.wakeup.set, self._announce)
-        self.heartbeat = Heartbeat(self.store, settings.heartbeat_timeout, self.wakeup.set)
+        self.tally = Tally()
+        self.completer = Completer(self.store, self.wakeup.set, self._tell)
+        self.heartbeat = Heartbeat(self.store, settings.heartbeat_timeout, self.wakeup.set, self._heed)
         self.selection = replace(mode.selection, ageing=settings.priority_ageing)
         self.maintenance = Maintenance(
-            self.store, settings, self._work_arrived, self.wakeup.set, self._close, self.herald.put
+            self.store,
+            settings,
+            self._work_arrived,
+            self.wakeup.set,
+            self._close,
+            self.herald.put,
+            self.tally,
+            lambda: self.herald.is_half_full,
         )
         self.notifier = Notifier(self.store, self._work_arrived, self.wakeup.set)
         self.running: dict[tuple[int, int], Running] = {}
@@ -111,6 +125,9 @@ class Dispatcher:
         self._finished = False
         self._failed = False
         self._has_stuck = False
+        self._is_quiet = False
+        self._is_dismissed = False
+        """Whether an operator has asked it to stop. Not a stop of its own, or a signal after it would be the second."""
 
     def run(self) -> int:
         """Work until told to stop.
@@ -138,7 +155,8 @@ class Dispatcher:
     @property
     def stopping(self) -> bool:
         orphaned = self.mode.supervisor is not None and os.getppid() != self.mode.supervisor
-        return bool(self._stops or self._finished or orphaned or self._crashed() or self._gives_up() or self._has_stuck)
+        told = self._stops or self._is_dismissed
+        return bool(told or self._finished or orphaned or self._crashed() or self._gives_up() or self._has_stuck)
 
     def turn(self) -> None:
         """Look for work once, hand it out, and wait if there was nothing to do."""
@@ -249,7 +267,7 @@ class Dispatcher:
         return self.pool.idle and not self.completer.pending
 
     def _room(self) -> int:
-        if self._hopeless() or self.isolation.is_taken(self._known_here()):
+        if self._is_quiet or self._hopeless() or self.isolation.is_taken(self._known_here()):
             return 0
         left = self.pool.room if self.mode.max_jobs is None else min(self.pool.room, self.mode.max_jobs - self._claimed)
         return max(0, min(left, self.completer.room))
@@ -340,6 +358,7 @@ class Dispatcher:
             queues=str(self.mode.selection),
             threads=self.settings.threads,
             token=self.mode.token,
+            asked=WorkerRequest.QUIET.value if self._is_quiet else "",
         )
         self.heartbeat.beat_for(self.worker_id)
 
@@ -400,6 +419,19 @@ class Dispatcher:
                 error = DeadlineExceeded("The task's hard_timeout is over.")
                 self.completer.put(self.executor.give_up(running.claim, error))
 
+    def _heed(self, request: str) -> None:
+        """An operator asks this of the worker, on its page."""
+        if request == WorkerRequest.STOP and not self._is_dismissed:
+            logger.info("Worker %s (id %d) is asked to stop", self.name, self.worker_id)
+            self._is_dismissed = True
+            self.wakeup.set()
+        if self._is_quiet != (request == WorkerRequest.QUIET):
+            self._is_quiet = not self._is_quiet
+            logger.info(
+                "Worker %s (id %d) %s", self.name, self.worker_id, "is quiet now" if self._is_quiet else "claims again"
+            )
+            self.wakeup.set()
+
     def _work_arrived(self, queues: Collection[str]) -> None:
         if ANY_QUEUE in queues:
             self._called_anew = True
@@ -420,8 +452,11 @@ class Dispatcher:
         """Whether it is hopeless, and nothing would be lost: neither a running job nor an outcome not yet written."""
         return bool(self._hopeless() and self._idle)
 
-    def _announce(self, outcome: Outcome) -> None:
-        self.herald.put(Announcement.of_outcome(outcome))
+    def _tell(self, outcomes: list[Outcome]) -> None:
+        """These were written."""
+        self.tally.note(outcomes)
+        for outcome in outcomes:
+            self.herald.put(Announcement.of_outcome(outcome))
 
     def _announce_worker(self, signal: Signal, **told: str) -> None:
         self.herald.put(Announcement.of_worker(signal, worker_id=self.worker_id, name=self.name, **told))
@@ -442,6 +477,9 @@ class Dispatcher:
             logger.warning("Worker %s gives back what still runs, jobs: %d", self.name, len(still_running))
             self._give_back_at_last(still_running.values())
         self._flush()
+        self.maintenance.stop()
+        self.maintenance.join(LAST_FIGURES)  # it may be writing what it has counted
+        self._write_history()
         for service in self.services:
             service.stop()
         self.monitor.join(1.0)
@@ -470,6 +508,16 @@ class Dispatcher:
         end = time.monotonic() + self.settings.grace
         while not self.pool.idle and self._stops < 2 and not self._has_stuck and time.monotonic() < end:
             self.wakeup.wait(min(PATIENT_LOOK, end - time.monotonic()))
+
+    def _write_history(self) -> None:
+        end = time.monotonic() + LAST_FIGURES
+        try:
+            while not Summing(self.store, self.tally).write():
+                if time.monotonic() > end:
+                    raise OperationalError("another worker has the rows")
+                time.sleep(0.05)
+        except Error as exc:
+            logger.warning("Worker %s could not write what it has counted: %s", self.name, str(exc).strip())
 
     def _flush(self) -> None:
         """Write the last outcomes. What can't be written now runs again on another worker."""

@@ -40,6 +40,7 @@ STATUSES = {
     JobStatus.SCHEDULED: TaskResultStatus.READY,
     JobStatus.READY: TaskResultStatus.READY,
     JobStatus.BLOCKED: TaskResultStatus.READY,
+    JobStatus.WAITING: TaskResultStatus.READY,
     JobStatus.RUNNING: TaskResultStatus.RUNNING,
     JobStatus.SUCCESSFUL: TaskResultStatus.SUCCESSFUL,
     JobStatus.FAILED: TaskResultStatus.FAILED,

@@ -44,6 +44,7 @@ class Draft:
     schedule_id: int | None = None
     slot: datetime.datetime | None = None
     durable: bool = False
+    external_id: str | None = None
 
     @property
     def options(self) -> dict[str, Any] | None:

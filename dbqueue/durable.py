@@ -2,11 +2,10 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from django.db import OperationalError, connections, transaction
 
-from .connections import owned_connection
+from .connections import owned_connection, sqlstate
 from .exceptions import NotDurable
 
 PATIENCE = 5
@@ -43,13 +42,9 @@ def apart(alias: str) -> Iterator[None]:
                         cursor.execute(f"SET LOCAL lock_timeout = '{PATIENCE}s'")
                 yield
         except OperationalError as exc:
-            if _sqlstate(exc) != LOCK_NOT_AVAILABLE:
+            if sqlstate(exc) != LOCK_NOT_AVAILABLE:
                 raise
             raise NotDurable(
                 f"A job with durable=True waited {PATIENCE} s for a lock, most likely of the transaction in which it "
                 "was enqueued: has that enqueued or changed a job with the same unique key?"
             ) from exc
-
-
-def _sqlstate(exc: OperationalError) -> Any:
-    return getattr(exc.__cause__, "sqlstate", None) or getattr(exc.__cause__, "pgcode", None)

@@ -57,6 +57,10 @@ class NotDurable(DBQueueError):
     """A job that was to survive the rollback of the caller's transaction can't be written beside it."""
 
 
+class TookTooLong(DBQueueError):
+    """A statement that somebody waits for took longer than it may, and was given up."""
+
+
 class WorkerLost(DBQueueError):
     """Recorded as the error of an attempt whose worker process died."""
 
@@ -88,9 +92,20 @@ class Retry(DBQueueError):
     ``delay`` is in seconds or a timedelta; None leaves it to the task's ``backoff``. Raises ValueError.
     """
 
+    is_decided = False
+    """Whether it is tried again whatever ``max_attempts`` says: who raised it has counted."""
+
     def __init__(self, reason: str = "", *, delay: "float | datetime.timedelta | None" = None) -> None:
         super().__init__(reason or "The task asked to be tried again.")
         self.delay = None if delay is None else seconds(delay, "delay")
+
+
+class Replaced(BaseException):
+    """Raised by ``context.replace()`` to end a run; nothing is to swallow it."""
+
+
+class NotInGroup(DBQueueError):
+    """Members were to be added to a group by a job that stands in none."""
 
 
 class Snooze(DBQueueError):

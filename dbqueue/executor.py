@@ -5,6 +5,7 @@ import os
 import sys
 import traceback
 from contextlib import suppress
+from dataclasses import replace
 
 from . import registry
 from .announcement import Announcement
@@ -12,9 +13,9 @@ from .claim import Claim
 from .conf import Settings
 from .definition import Task
 from .encoding import encode
-from .exceptions import DeadlineExceeded, Discard, NotStorable, Retry, Snooze, UnknownTask
+from .exceptions import CancelRequested, DeadlineExceeded, Discard, NotStorable, Replaced, Retry, Snooze, UnknownTask
 from .models import JobStatus
-from .outcome import REQUESTED, Outcome, headline
+from .outcome import REQUESTED, Failure, Outcome, headline, secrets_of
 from .retry import DEFAULT_BACKOFF, delay_after, from_json, is_one_of
 from .running import Running, current
 
@@ -58,8 +59,11 @@ class Executor:
             return self._unknown(claim, exc)
         try:
             outcome = self._succeed(task, claim, running)
+        except Replaced:
+            return self._replaced(claim, running)
         except BaseException as exc:  # noqa: BLE001  sys.exit() in a task ends the task, not the worker
             outcome = Outcome.cancelled(claim, exc, REQUESTED) if running.cancelled else _failing(task, claim, exc)
+            outcome = replace(outcome, ran=running.seconds)
             _log(outcome, exc)
             if outcome.status.is_final:
                 task.ended(claim, self._settings.database, outcome)
@@ -73,7 +77,16 @@ class Executor:
             announcement.send()
         task.started(claim, self._settings.database)
         value = running.call(lambda: _called(task, claim, self._settings.database))
-        return Outcome.succeeded(claim, self._encoded(value))
+        outcome = Outcome.succeeded(claim, self._encoded(value), running.seconds)
+        return replace(outcome, added=running.added) if running.added else outcome
+
+    def _replaced(self, claim: Claim, running: Running) -> Outcome:
+        """How an attempt ends that has called for others in its place."""
+        if running.cancelled or running.replacement is None:
+            return Outcome.cancelled(claim, CancelRequested(), REQUESTED)
+        logger.info("Job %s is replaced by %s", claim, running.replacement.name)
+        outcome = Outcome.replaced(claim, running.replacement)
+        return replace(outcome, added=running.added, ran=running.seconds)
 
     def _encoded(self, value: object) -> str | None:
         if value is None:
@@ -102,12 +115,14 @@ def _failing(task: Task[..., object], claim: Claim, exc: BaseException) -> Outco
             return Outcome.postponed(claim, exc.delay)
         case Discard():
             return Outcome.cancelled(claim, exc, exc.reason)
-    if claim.failures >= claim.max_attempts or not _may_retry(claim, exc):
+    is_decided = isinstance(exc, Retry) and exc.is_decided
+    if not is_decided and (claim.failures >= claim.max_attempts or not _may_retry(claim, exc)):
         return Outcome.failed(claim, exc)
     try:
         delay = _delay(task, claim, exc)
-    except Exception as broken:
-        logger.exception("The backoff of job %s could not be told: it fails", claim, exc_info=broken)
+    except Exception as broken:  # noqa: BLE001  it is somebody's function; what it raised is in the log
+        why = Failure.of(broken, secrets_of(claim)).traceback
+        logger.error("The backoff of job %s could not be told: it fails\n%s", claim, why)
         return Outcome.failed(claim, exc)
     return Outcome.retried(claim, exc, delay)
 
@@ -133,8 +148,10 @@ def _delay(task: Task[..., object], claim: Claim, exc: BaseException) -> float:
 
 def _log(outcome: Outcome, exc: BaseException) -> None:
     """Inside the ``except``, so that who logs the exception finds it."""
-    claim = outcome.claim
+    claim, failure = outcome.claim, outcome.failure
     match outcome.status:
+        case JobStatus.FAILED if failure and failure.is_scrubbed:
+            logger.error("Job %s failed: %s\n%s", claim, failure.headline, failure.traceback)
         case JobStatus.FAILED:
             logger.error("Job %s failed: %s", claim, headline(exc), exc_info=exc)
         case JobStatus.CANCELLED:
@@ -146,7 +163,7 @@ def _log(outcome: Outcome, exc: BaseException) -> None:
                 claim.failures,
                 claim.max_attempts,
                 outcome.delay,
-                headline(exc),
+                failure.headline if failure else headline(exc),
             )
         case _:
             logger.info("Job %s asked to be run again in %.1f s", claim, outcome.delay)

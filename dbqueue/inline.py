@@ -20,7 +20,7 @@ from .connections import owned_connection
 from .exceptions import JobDoesNotExist
 from .executor import Executor
 from .models import JobStatus
-from .outcome import Outcome
+from .outcome import Outcome, secrets_of
 from .results import JobResult
 from .running import Running
 from .services.base import BEATS
@@ -83,7 +83,8 @@ class InlineWorker:
             with self.store.atomic():
                 refused = self.store.finish([outcome])
         except (DataError, IntegrityError) as exc:
-            logger.error("The database refused the outcome of job %s: %s", outcome.claim, str(exc).strip())
+            why = secrets_of(outcome.claim).scrub(str(exc).strip())
+            logger.error("The database refused the outcome of job %s: %s", outcome.claim, why)
             outcome = outcome.refused(exc)
             refused = self.store.finish([outcome])
         if refused:
@@ -124,7 +125,17 @@ def _run_all(worker: InlineWorker, claims: list[Claim]) -> None:
     left = deque(claims)
     try:
         while left:
-            worker.run(left.popleft())
+            claim = left.popleft()
+            worker.run(claim)
+            left.extend(_released(worker, claim))
     finally:
         if left:  # after a KeyboardInterrupt
             worker.store.release(left)
+
+
+def _released(worker: InlineWorker, claim: Claim) -> list[Claim]:
+    """What may begin now that this one has ended."""
+    if (workflow_id := worker.store.workflow_of(claim)) is None:
+        return []
+    ready = worker.store.jobs.filter(workflow_id=workflow_id, status=JobStatus.READY).order_by("id")
+    return worker.store.claim_these(worker.id, list(ready.values_list("pk", flat=True)))

@@ -35,6 +35,7 @@ class JobStatus(models.TextChoices):
     SCHEDULED = "SCHEDULED", _("Scheduled")
     READY = "READY", _("Ready")
     BLOCKED = "BLOCKED", _("Blocked")
+    WAITING = "WAITING", _("Waiting")
     RUNNING = "RUNNING", _("Running")
     SUCCESSFUL = "SUCCESSFUL", _("Successful")
     FAILED = "FAILED", _("Failed")
@@ -46,12 +47,25 @@ class JobStatus(models.TextChoices):
 
 
 FINAL = frozenset({JobStatus.SUCCESSFUL, JobStatus.FAILED, JobStatus.CANCELLED})
-WAITING = frozenset({JobStatus.SCHEDULED, JobStatus.READY, JobStatus.BLOCKED})
-CANCELLABLE = WAITING
+QUEUED = frozenset({JobStatus.SCHEDULED, JobStatus.READY, JobStatus.BLOCKED})
+CANCELLABLE = QUEUED | {JobStatus.WAITING}
 # In an order, because they stand in indexes.
-WAITING_LIST = sorted(WAITING)
-UNFINISHED = sorted({*WAITING, JobStatus.RUNNING})
+QUEUED_LIST = sorted(QUEUED)
+UNFINISHED = sorted({*QUEUED, JobStatus.RUNNING})
+OPEN = sorted({*UNFINISHED, JobStatus.WAITING})
 RETRYABLE = frozenset({JobStatus.FAILED, JobStatus.CANCELLED})
+RARE_ENDS = sorted(RETRYABLE)
+EDITABLE = CANCELLABLE | RETRYABLE
+
+GROUP = "dbqueue.group"
+"""What stands as the task of a group: no worker runs it, its end is that of its members."""
+
+
+class WorkerRequest(models.TextChoices):
+    """What a worker may be asked from a page."""
+
+    QUIET = "quiet", _("Claim nothing more")
+    STOP = "stop", _("Finish what runs, and end")
 
 
 class WorkerQuerySet(models.QuerySet["Worker"]):
@@ -78,6 +92,14 @@ class Worker(models.Model):
     token = models.UUIDField(
         null=True, default=uuid.uuid4, editable=False, help_text=_("Its supervisor's name for it.")
     )
+    asked = models.CharField(
+        max_length=5,
+        blank=True,
+        default="",
+        db_default="",
+        choices=WorkerRequest.choices,
+        help_text=_("What an operator wants of it."),
+    )
     leases_lost = models.PositiveIntegerField(
         default=0,
         db_default=0,
@@ -88,10 +110,34 @@ class Worker(models.Model):
 
     class Meta:
         default_permissions = ("view",)
+        permissions = (("control_worker", "Can quiet and stop a worker"),)
         indexes = (models.Index(fields=["heartbeat_at"], condition=Q(stopped_at=None), name="dbqueue_worker_alive"),)
 
     def __str__(self) -> str:
         return self.name
+
+
+class Workflow(models.Model):
+    """Jobs that wait for each other, as they were enqueued together. Its row is the lock around every change of them.
+
+    Without this row the jobs that it had are history: nothing of them is retried, and they are deleted one by one.
+    """
+
+    name = models.CharField(max_length=NAME_LENGTH, help_text=_("What it does, in its tasks' names."))
+    last_id = models.BigIntegerField(null=True, help_text=_("The job whose result is the workflow's."))
+    created_at = models.DateTimeField()
+    finished_at = models.DateTimeField(null=True, blank=True, help_text=_("When the last of its jobs had ended."))
+
+    class Meta:
+        default_permissions = ("view",)
+        indexes = (
+            models.Index(
+                fields=["finished_at"], condition=Q(finished_at__isnull=False), name="dbqueue_workflow_finished"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.name} #{self.pk}"
 
 
 class JobQuerySet(models.QuerySet["Job"]):
@@ -110,6 +156,10 @@ class JobQuerySet(models.QuerySet["Job"]):
         """Running for a worker that is not alive."""
         alive = Worker.objects.using(self.db).alive().filter(pk=models.OuterRef("worker_id"))
         return self.filter(~models.Exists(alive), status=JobStatus.RUNNING)
+
+    def deletable(self) -> Self:
+        """Those that are deleted alone: a step goes with its workflow, as others may need its result."""
+        return self.filter(~models.Exists(Workflow.objects.using(self.db).filter(pk=models.OuterRef("workflow_id"))))
 
     def leaving(self, states: Collection[JobStatus], ids: Collection[int]) -> Self:
         return self.filter(pk__in=ids, status__in=states)
@@ -192,12 +242,29 @@ class Job(models.Model):
     schedule_id = models.BigIntegerField(null=True, blank=True, help_text=_("The schedule that made it."))
     slot = models.DateTimeField(null=True, blank=True, help_text=_("The time on that schedule."))
 
+    external_id = models.CharField(
+        max_length=KEY_LENGTH, null=True, blank=True, help_text=_("Somebody else's name for it.")
+    )
+    workflow_id = models.BigIntegerField(null=True, blank=True, help_text=_("The workflow of which it is a step."))
+    after_id = models.BigIntegerField(null=True, blank=True, help_text=_("The job for whose result it waits."))
+    group_id = models.BigIntegerField(null=True, blank=True, help_text=_("The job whose result its own is a part of."))
+    position = models.PositiveIntegerField(null=True, blank=True, help_text=_("Its place in that group, from 0."))
+    held = models.BooleanField(
+        default=False, db_default=False, editable=False, help_text=_("It waits for other steps, or would.")
+    )
+    allow_failure = models.BooleanField(
+        default=False, db_default=False, help_text=_("Whether what comes after it goes on without its success.")
+    )
+    step = models.JSONField(null=True, blank=True, editable=False, help_text=_("What else is said about the step."))
+
     objects = JobQuerySet.as_manager()
 
     class Meta:
-        # A job is not edited: it is enqueued, cancelled or retried.
-        default_permissions = ("add", "view", "delete")
-        permissions = (("retry_job", "Can retry a job"), ("cancel_job", "Can cancel a job"))
+        permissions = (
+            ("retry_job", "Can retry a job"),
+            ("cancel_job", "Can cancel a job"),
+            ("view_job_arguments", "Can see what jobs are called with, return and tell"),
+        )
         # Partial, so that ten million finished rows cost a claim nothing, and a transition writes few entries.
         indexes = (
             models.Index(fields=["-priority", "id"], condition=Q(status="READY"), name="dbqueue_job_ready"),
@@ -221,7 +288,7 @@ class Job(models.Model):
             ),
             models.Index(
                 fields=["expires_at"],
-                condition=Q(expires_at__isnull=False, status__in=WAITING_LIST),
+                condition=Q(expires_at__isnull=False, status__in=QUEUED_LIST),
                 name="dbqueue_job_expires",
             ),
             models.Index(
@@ -229,6 +296,19 @@ class Job(models.Model):
                 condition=Q(schedule_id__isnull=False, status__in=UNFINISHED),
                 name="dbqueue_job_schedule",
             ),
+            models.Index(fields=["external_id"], condition=Q(external_id__isnull=False), name="dbqueue_job_external"),
+            models.Index(fields=["after_id"], condition=Q(status="WAITING"), name="dbqueue_job_waiting"),
+            models.Index(
+                fields=["workflow_id", "group_id"],
+                condition=Q(workflow_id__isnull=False, status__in=OPEN),
+                name="dbqueue_job_open_step",
+            ),
+            models.Index(
+                fields=["group_id", "position"], condition=Q(group_id__isnull=False), name="dbqueue_job_member"
+            ),
+            models.Index(fields=["workflow_id", "id"], condition=Q(workflow_id__isnull=False), name="dbqueue_job_step"),
+            # What an operator looks for among millions that went well.
+            models.Index(fields=["status", "-id"], condition=Q(status__in=RARE_ENDS), name="dbqueue_job_ended_badly"),
         )
         constraints = (
             models.UniqueConstraint(
@@ -261,6 +341,7 @@ class Attempt(models.Model):
     class Meta:
         default_permissions = ()
         ordering = ("id",)
+        indexes = (models.Index(fields=["exception_class_path", "-job"], name="dbqueue_attempt_error"),)
 
     def __str__(self) -> str:
         return f"attempt {self.number} of job {self.job_id}"
@@ -279,7 +360,7 @@ class LogLine(models.Model):
         ordering = ("id",)
 
     def __str__(self) -> str:
-        return self.text
+        return f"log line {self.pk} of job {self.job_id}"
 
 
 class Limit(models.Model):
@@ -395,3 +476,92 @@ class Schedule(models.Model):
     def when(self) -> When:
         """Raises ValueError for a row that somebody wrote past the form."""
         return Every(self.every) if self.every else Cron(self.cron, self.timezone)
+
+
+class Resolution(models.IntegerChoices):
+    """How many seconds of the past one row of History sums up."""
+
+    EVER = 0, _("Since it is kept")
+    MINUTE = 60, _("A minute")
+    TEN_MINUTES = 600, _("Ten minutes")
+    HOUR = 3600, _("An hour")
+
+
+class History(models.Model):
+    """How many attempts ended, how, and how long they had waited and run: sums that workers write, and pages read.
+
+    Rows of EVER and MINUTE are by queue, task and, of failures, error. Those of MINUTE, TEN_MINUTES and HOUR in which
+    these are empty sum up all of them.
+    """
+
+    seconds = models.PositiveIntegerField(choices=Resolution.choices)
+    begins_at = models.DateTimeField()
+    queue_name = models.CharField(max_length=QUEUE_LENGTH, blank=True, default="")
+    task = models.CharField(max_length=NAME_LENGTH, blank=True, default="")
+    outcome = models.CharField(max_length=10, choices=JobStatus.choices, help_text=_("Scheduled: it is tried again."))
+    error = models.CharField(max_length=NAME_LENGTH, blank=True, default="", help_text=_("The exception's class."))
+    count = models.BigIntegerField(default=0)
+    waits = models.JSONField(default=list, help_text=_("How many waited how long: counts by bucket."))
+    runs = models.JSONField(default=list, help_text=_("How many ran how long: counts by bucket."))
+    wait_seconds = models.FloatField(default=0)
+    run_seconds = models.FloatField(default=0)
+
+    class Meta:
+        default_permissions = ()
+        constraints = (
+            models.UniqueConstraint(
+                fields=["seconds", "begins_at", "queue_name", "task", "outcome", "error"], name="dbqueue_history_one"
+            ),
+        )
+
+    def __str__(self) -> str:
+        return f"{self.begins_at} {self.queue_name} {self.task} {self.outcome}"
+
+
+class BulkAction(models.TextChoices):
+    """What can be done to all jobs that a filter matches."""
+
+    RETRY = "retry", _("Retry")
+    RUN_NOW = "run_now", _("Run now")
+    CANCEL = "cancel", _("Cancel")
+    MOVE = "move", _("Move to another queue")
+    DELETE = "delete", _("Delete")
+
+
+class BulkOperation(models.Model):
+    """Something that workers do to all jobs that a filter matched, in chunks by id."""
+
+    action = models.CharField(max_length=7, choices=BulkAction.choices)
+    filter = models.JSONField(default=dict, help_text=_("The list's parameters."))
+    queue_name = models.CharField(max_length=QUEUE_LENGTH, blank=True, default="", help_text=_("Where to move them."))
+    described = models.CharField(max_length=1000, help_text=_("The filter in words."))
+    user_id = models.CharField(max_length=NAME_LENGTH, help_text=_("Who asked for it."))
+    user_name = models.CharField(max_length=NAME_LENGTH)
+    created_at = models.DateTimeField()
+    expected = models.PositiveIntegerField(null=True, help_text=_("How many matched, as far as it was counted."))
+    first_id = models.BigIntegerField(help_text=_("The next job to look at has at least this id."))
+    last_id = models.BigIntegerField(help_text=_("Jobs that came later are let be."))
+    changed = models.PositiveIntegerField(default=0)
+    asked = models.PositiveIntegerField(default=0, help_text=_("Running jobs that were asked to end."))
+    left_alone = models.PositiveIntegerField(default=0, help_text=_("In another state by then."))
+    failures = models.PositiveSmallIntegerField(default=0, editable=False, help_text=_("Of the last steps, in a row."))
+    cancel_requested_at = models.DateTimeField(null=True, blank=True)
+    finished_at = models.DateTimeField(null=True, blank=True)
+    problem = models.CharField(max_length=REASON_LENGTH, blank=True, default="", help_text=_("Why it ended early."))
+
+    class Meta:
+        default_permissions = ("view",)
+        indexes = (models.Index(fields=["id"], condition=Q(finished_at=None), name="dbqueue_bulk_unfinished"),)
+
+    def __str__(self) -> str:
+        return f"{self.get_action_display()}: {self.described}"
+
+
+class Overview(Job):
+    """The same table, for a page of its own in the admin."""
+
+    class Meta:
+        proxy = True
+        default_permissions = ()
+        verbose_name = _("overview")
+        verbose_name_plural = _("overview")

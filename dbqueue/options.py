@@ -1,11 +1,12 @@
 """What can be said about a task's jobs beside the arguments: where they wait, when they run, how often."""
 
 import datetime
+import difflib
 import hashlib
 import inspect
 import json
 import string
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypedDict
 
@@ -14,6 +15,7 @@ from django.utils import timezone
 
 from .conf import QUEUE_LENGTH, is_queue_name
 from .draft import FIRST_YEAR, LAST_YEAR, is_possible_time
+from .encoding import encode
 from .exceptions import InvalidArguments, InvalidTask, seconds
 from .limits import Concurrency, Key, Rate
 from .models import DEFAULT_QUEUE, KEY_LENGTH, MAX_PRIORITY, MIN_PRIORITY, UniqueScope
@@ -23,6 +25,9 @@ Moment = datetime.datetime | datetime.timedelta
 """An aware datetime (naive without USE_TZ), or a timedelta counted from the call of ``enqueue``."""
 
 MOST_ATTEMPTS = 1000
+
+ON_THE_TASK = ("name", "takes_context", "admin_enqueue", "schedule", "sensitive")
+"""What only @task has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +45,8 @@ class Unique:
     replace: bool = False
 
     def __post_init__(self) -> None:
+        if type(self.replace) is not bool:
+            raise ValueError(f"replace is {self.replace!r}; it must be True or False.")
         if isinstance(self.until, datetime.timedelta):
             if seconds(self.until, "until") == 0:
                 raise ValueError("until is a timedelta of zero; it must be longer.")
@@ -69,6 +76,8 @@ class JobOptions(TypedDict, total=False):
     rate: str | Rate | None
     serial: Key | None
     durable: bool
+    headers: dict[str, Any] | None
+    external_id: str | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -88,6 +97,10 @@ class Options:
     ``unique``, ``concurrency``, ``rate`` and ``serial`` (a key, whose jobs run one at a time, in the order of their
     enqueue) keep jobs out of each other's way. With ``durable`` a job is written on a connection of its own, and
     survives the rollback of the caller's transaction.
+
+    ``headers`` travel with the job, through all of its attempts, and are told by ``context.headers``: a dict of values
+    that JSON can hold. ``external_id`` is a name that somebody else has for the job (1 to 255 characters), by which it
+    is found; nothing sees to it that there is only one.
     """
 
     queue_name: str = DEFAULT_QUEUE
@@ -105,6 +118,8 @@ class Options:
     rate: Rate | None = None
     serial: Key | None = None
     durable: bool = False
+    headers: dict[str, Any] | None = None
+    external_id: str | None = None
 
     def __post_init__(self) -> None:
         try:
@@ -116,7 +131,7 @@ class Options:
     def changed(self, changes: Mapping[str, Any]) -> "Options":
         """These with some replaced. Raises InvalidTask, also for a name that is no option."""
         if unknown := sorted(changes.keys() - _NAMES):
-            raise InvalidTask(f"There is no option {unknown[0]!r}; there are {', '.join(sorted(_NAMES))}.")
+            raise InvalidTask(_unknown(unknown[0], _NAMES))
         if callable(changes.get("backoff")) and not isinstance(changes["backoff"], Exponential):
             raise InvalidTask(
                 f"backoff is {changes['backoff']!r}; using() takes seconds or an Exponential, as a row can't hold a "
@@ -150,13 +165,21 @@ class Options:
         for name in ("timeout", "hard_timeout"):
             if (length := getattr(self, name)) is not None:
                 kept[name] = length
+        if self.headers:
+            kept["headers"] = json.loads(encode(self.headers, "headers"))
+        if self.external_id is not None:
+            kept["external_id"] = self.external_id
+        return {**kept, **self._stored_limits()} or None
+
+    def _stored_limits(self) -> dict[str, Any]:
+        kept: dict[str, Any] = {}
         if self.concurrency:
             kept["concurrency"] = self.concurrency.limit
         if self.serial is not None:
             kept["serial"] = True
         if self.rate:
             kept["rate"] = list(self.rate.window)
-        return kept or None
+        return kept
 
     def limit_keys(self, task: str, call: "Call") -> tuple[str | None, str | None]:
         """The keys of concurrency (or serial) and rate for one call. Raises InvalidArguments."""
@@ -192,8 +215,7 @@ class Options:
             object.__setattr__(self, name, value)
 
         for name in ("retry_on", "give_up_on"):
-            value = getattr(self, name)
-            put(name, (value,) if isinstance(value, type) else tuple(value))
+            put(name, _several(name, getattr(self, name)))
         for name in ("timeout", "hard_timeout"):
             if (value := getattr(self, name)) is not None:
                 put(name, seconds(value, name))
@@ -223,6 +245,7 @@ class Options:
             )
         check_moment(self.run_after, "run_after")
         check_moment(self.expires, "expires")
+        self._check_order()
         self._check_types()
         if self.timeout == 0 or self.hard_timeout == 0:
             raise ValueError("timeout and hard_timeout must be longer than zero seconds.")
@@ -233,20 +256,47 @@ class Options:
         if self.serial is not None and self.concurrency:
             raise ValueError("serial and concurrency can't be combined: serial is a concurrency of one, in order.")
 
+    def _check_order(self) -> None:
+        """A job that would be given up before it may start, or at once, was not meant."""
+        begin, end = self.run_after, self.expires
+        if isinstance(end, datetime.timedelta) and end <= datetime.timedelta(0):
+            raise ValueError(f"expires is {end!r}; it must be longer than zero.")
+        if begin is not None and end is not None and type(begin) is type(end) and end <= begin:  # type: ignore[operator]
+            raise ValueError(f"expires is {end!r}; it must be later than run_after, {begin!r}.")
+
     def _check_types(self) -> None:
         for name in ("retry_on", "give_up_on"):
             for item in getattr(self, name):
                 if not isinstance(item, type) or not issubclass(item, BaseException):
                     raise ValueError(f"{name} holds {item!r}; it must hold classes of exceptions.")
-        kinds = {"unique": Unique, "concurrency": Concurrency, "rate": Rate}
-        for name, kind in kinds.items():
+        kinds = {
+            "unique": (Unique, "True, False or a Unique"),
+            "concurrency": (Concurrency, "a whole number or a Concurrency"),
+            "rate": (Rate, "text as '100/m' or a Rate"),
+        }
+        for name, (kind, allowed) in kinds.items():
             value = getattr(self, name)
             if value is not None and not isinstance(value, kind):
-                raise ValueError(f"{name} is {value!r}; it must be a {kind.__name__}, or its short form.")
+                raise ValueError(f"{name} is {value!r}; it must be {allowed}.")
         if type(self.durable) is not bool:
             raise ValueError(f"durable is {self.durable!r}; it must be True or False.")
+        self._check_keys()
+        self._check_labels()
+
+    def _check_labels(self) -> None:
+        if self.headers is not None:
+            if not isinstance(self.headers, dict):
+                raise ValueError(f"headers is {self.headers!r}; it must be a dict.")
+            encode(self.headers, "headers")
+        label: Any = self.external_id
+        if label is None:
+            return
+        if not isinstance(label, str) or not label.isprintable() or not 0 < len(label) <= KEY_LENGTH:
+            raise ValueError(f"external_id is {label!r}; it must be printable text of 1 to {KEY_LENGTH} characters.")
+
+    def _check_keys(self) -> None:
         for name, key in self._keys().items():
-            if not isinstance(key, str | tuple) and not callable(key):
+            if (not isinstance(key, str | tuple) and not callable(key)) or key == "":
                 raise ValueError(f"The key of {name} is {key!r}; it must be a template (text) or a function.")
             _check_template(name, key)
 
@@ -261,6 +311,20 @@ class Options:
 
 
 _NAMES = frozenset(Options.__dataclass_fields__)
+
+
+def _several(name: str, value: Any) -> tuple[Any, ...]:
+    if not isinstance(value, type | tuple | list):
+        raise ValueError(f"{name} is {value!r}; it must be a class of exceptions, or several in a tuple.")
+    return (value,) if isinstance(value, type) else tuple(value)
+
+
+def _unknown(name: str, names: Iterable[str]) -> str:
+    near = difflib.get_close_matches(name, [*names, *ON_THE_TASK], n=1)
+    if near and near[0] in ON_THE_TASK:
+        return f"There is no option {name!r}; @task, and it alone, has {near[0]!r}."
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return f"There is no option {name!r}; there are {', '.join(sorted(names))}.{hint}"
 
 
 @dataclass(frozen=True, slots=True)

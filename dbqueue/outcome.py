@@ -1,11 +1,15 @@
 """How an attempt ended: a frozen value, made in one place and written in another."""
 
 import traceback
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from types import TracebackType
 
 from .claim import Claim
 from .encoding import storable_text
 from .models import NAME_LENGTH, REASON_LENGTH, JobStatus
+from .plan import Plan
+from .redaction import Secrets, redacted
 
 TRACEBACK_LENGTH = 100_000
 """Characters of a traceback that are kept. Of a longer one the middle is left out: where it happened stands at the
@@ -18,35 +22,58 @@ HEADLINE_LENGTH = 300
 """Characters of an error in a log line."""
 
 
+NO_SECRETS = Secrets()
+
+
 @dataclass(frozen=True, slots=True)
 class Failure:
-    """An exception as text."""
+    """An exception as text. ``headline`` is one line of it, for a log; ``is_scrubbed``: it told a secret."""
 
     exception_class_path: str
     traceback: str
+    headline: str = ""
+    is_scrubbed: bool = False
 
     def in_ascii(self) -> "Failure":
         """The same for a database whose encoding can't hold every character."""
         path, text = (
             part.encode("ascii", "backslashreplace").decode() for part in (self.exception_class_path, self.traceback)
         )
-        return Failure(path[:NAME_LENGTH], _shortened(text))
+        return replace(self, exception_class_path=path[:NAME_LENGTH], traceback=_shortened(text))
 
     @classmethod
-    def of(cls, exc: BaseException) -> "Failure":
+    def of(cls, exc: BaseException, secrets: Secrets = NO_SECRETS) -> "Failure":
         path = _class_path(exc)
         try:
-            text = "".join(traceback.format_exception(exc))
+            text = "".join(traceback.format_exception(type(exc), exc, _beyond_dbqueue(exc.__traceback__)))
         except BaseException:  # noqa: BLE001  an exception's own __str__ may raise anything
             text = f"{path} (its traceback could not be printed)\n"
-        return cls(storable_text(path)[:NAME_LENGTH], _shortened(storable_text(text)))
+        shown = secrets.scrub(text)
+        line = headline(exc, secrets)
+        return cls(storable_text(path)[:NAME_LENGTH], _shortened(storable_text(shown)), line, shown != text)
 
 
-def headline(exc: BaseException) -> str:
+def _beyond_dbqueue(found: TracebackType | None) -> TracebackType | None:
+    """Without the frames by which every job is called; all of them, where the job's code was never reached."""
+    frame = found
+    while frame is not None and str(frame.tb_frame.f_globals.get("__name__")).startswith("dbqueue."):
+        frame = frame.tb_next
+    return frame or found
+
+
+def secrets_of(claim: Claim) -> Secrets:
+    """What nobody may read of this attempt's arguments."""
+    try:
+        return redacted(claim.task, claim.args, claim.kwargs).secrets
+    except (ValueError, RecursionError):  # json can't decode the row, so nobody was given anything
+        return NO_SECRETS
+
+
+def headline(exc: BaseException, secrets: Secrets = NO_SECRETS) -> str:
     """An exception in one line, for a log: its class and the first line of its message, as far as it can be printed."""
     path = _class_path(exc).removeprefix("builtins.")
     try:
-        message = str(exc)
+        message = secrets.scrub(str(exc))
     except BaseException:  # noqa: BLE001  as above
         message = "(can't be printed)"
     first, *more = message[: HEADLINE_LENGTH + 1].splitlines() or [""]
@@ -86,7 +113,9 @@ class Outcome:
 
     ``status`` is the state that the job goes to. ``value_json`` is the return value as JSON text; None stands for
     ``None``. ``delay`` (seconds) says when a job that goes to SCHEDULED may run again. An attempt that is not
-    ``counted`` was none. ``reason`` says why the job is CANCELLED.
+    ``counted`` was none. ``reason`` says why the job is CANCELLED. ``ran`` (seconds) tells how long it took, where that
+    is known. ``replacement`` is what a job that goes to WAITING waits for, from now on in its place; ``added`` are new
+    members of groups, by the group's id.
     """
 
     claim: Claim
@@ -96,18 +125,25 @@ class Outcome:
     delay: float = 0.0
     counted: bool = True
     reason: str = ""
+    ran: float | None = None
+    replacement: Plan | None = None
+    added: Mapping[int, Sequence[Plan]] = field(default_factory=dict)
 
     @classmethod
-    def succeeded(cls, claim: Claim, value_json: str | None) -> "Outcome":
-        return cls(claim, JobStatus.SUCCESSFUL, value_json)
+    def succeeded(cls, claim: Claim, value_json: str | None, ran: float | None = None) -> "Outcome":
+        return cls(claim, JobStatus.SUCCESSFUL, value_json, ran=ran)
+
+    @classmethod
+    def replaced(cls, claim: Claim, plan: Plan) -> "Outcome":
+        return cls(claim, JobStatus.WAITING, replacement=plan)
 
     @classmethod
     def failed(cls, claim: Claim, exc: BaseException) -> "Outcome":
-        return cls(claim, JobStatus.FAILED, failure=Failure.of(exc))
+        return cls(claim, JobStatus.FAILED, failure=Failure.of(exc, secrets_of(claim)))
 
     @classmethod
     def retried(cls, claim: Claim, exc: BaseException, delay: float) -> "Outcome":
-        return cls(claim, JobStatus.SCHEDULED, failure=Failure.of(exc), delay=delay)
+        return cls(claim, JobStatus.SCHEDULED, failure=Failure.of(exc, secrets_of(claim)), delay=delay)
 
     @classmethod
     def postponed(cls, claim: Claim, delay: float) -> "Outcome":
@@ -115,7 +151,9 @@ class Outcome:
 
     @classmethod
     def cancelled(cls, claim: Claim, exc: BaseException, reason: str) -> "Outcome":
-        return cls(claim, JobStatus.CANCELLED, failure=Failure.of(exc), reason=_reason(reason))
+        secrets = secrets_of(claim)
+        failure = Failure.of(exc, secrets)
+        return cls(claim, JobStatus.CANCELLED, failure=failure, reason=_reason(secrets.scrub(reason)))
 
     @classmethod
     def expired(cls, claim: Claim) -> "Outcome":
@@ -123,5 +161,14 @@ class Outcome:
 
     def refused(self, exc: BaseException) -> "Outcome":
         """What can be written of this outcome after the database refused what is in it: a failure, in ASCII."""
-        failure = (self.failure or Failure.of(exc)).in_ascii()
-        return replace(self, status=JobStatus.FAILED, value_json=None, failure=failure, counted=True, reason="")
+        failure = (self.failure or Failure.of(exc, secrets_of(self.claim))).in_ascii()
+        return replace(
+            self,
+            status=JobStatus.FAILED,
+            value_json=None,
+            failure=failure,
+            counted=True,
+            reason="",
+            replacement=None,
+            added={},
+        )

@@ -13,6 +13,9 @@ if TYPE_CHECKING:
     from .definition import Task
 
 _tasks: "dict[str, Task[Any, Any]]" = {}
+_waiting: "list[Callable[[], object]] | None" = []
+"""What is to be done when models may be imported; None since then."""
+
 _finders: "list[Callable[[str], Task[Any, Any] | None]]" = []
 
 
@@ -38,12 +41,29 @@ def find(name: str) -> "Task[Any, Any]":
     for finder in _finders:
         if (task := finder(name)) is not None:
             return task
-    near = difflib.get_close_matches(name, _tasks, n=3)
+    near = [known for known in _tasks if known.rpartition(".")[2] == name][:3]
+    near = near or difflib.get_close_matches(name, _tasks, n=3)
     hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise UnknownTask(
         f"No task is registered as {name!r}. A task is registered when the module that declares it is imported; at "
         f"start these are the modules named in DBQUEUE['TASK_MODULES'] (default: each app's tasks.py).{hint}"
     )
+
+
+def when_ready(call: "Callable[[], object]") -> None:
+    """Call it when Django's models may be imported: at once, where they may."""
+    if _waiting is None:
+        call()
+    else:
+        _waiting.append(call)
+
+
+def ready() -> None:
+    """They may be imported now."""
+    global _waiting
+    calls, _waiting = _waiting or [], None
+    for call in calls:
+        call()
 
 
 def registered_as(name: str) -> "Task[Any, Any] | None":

@@ -5,15 +5,21 @@ from collections.abc import Callable, Iterable, Iterator
 
 from . import signals
 from .announcement import Announcement
-from .models import Attempt, Job
+from .history import Tally
+from .models import Attempt, Job, JobStatus
 from .store import Rescue, Store
 
 logger = logging.getLogger("dbqueue.worker")
 job_logger = logging.getLogger("dbqueue.job")
 
 
-def rescue_all(store: Store, max_crashes: int, announce: Callable[[Announcement], None] = Announcement.send) -> None:
-    """Rescue until nothing is left, a batch at a time."""
+def rescue_all(
+    store: Store,
+    max_crashes: int,
+    announce: Callable[[Announcement], None] = Announcement.send,
+    tally: Tally | None = None,
+) -> None:
+    """Rescue until nothing is left, a batch at a time. The attempts that were lost are counted by ``tally``."""
     while any(rescue := store.rescue(max_crashes)):
         if rescue.again or rescue.unbegun:
             logger.warning("Jobs of dead workers rescued: %s", _listed([*rescue.again, *rescue.unbegun]))
@@ -23,6 +29,15 @@ def rescue_all(store: Store, max_crashes: int, announce: Callable[[Announcement]
             )
         for announcement in _announcements(store, rescue):
             announce(announcement)
+        if tally is not None:
+            tally.note_lost(_lost(store, rescue))
+
+
+def _lost(store: Store, rescue: Rescue) -> Iterator[tuple[str, str, JobStatus]]:
+    """Queue, task and what became of it, for each attempt."""
+    lost = store.jobs.filter(pk__in=[*rescue.again, *rescue.failed]).values_list("pk", "queue_name", "task")
+    for pk, queue_name, task in lost:
+        yield queue_name, task, JobStatus.SCHEDULED if pk in rescue.again else JobStatus.FAILED
 
 
 def _announcements(store: Store, rescue: Rescue) -> Iterator[Announcement]:

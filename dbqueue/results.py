@@ -5,7 +5,7 @@ import math
 import sys
 import time
 from dataclasses import dataclass, field
-from typing import Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from asgiref.sync import sync_to_async
 from django.db import connections, transaction
@@ -16,11 +16,24 @@ from .announcement import Announcement
 from .claim import Claim
 from .conf import Settings
 from .encoding import storable_text
-from .exceptions import CancelRequested, JobCancelled, JobDoesNotExist, JobFailed, ResultNotReady, WouldNeverFinish
+from .exceptions import (
+    CancelRequested,
+    InvalidTask,
+    JobCancelled,
+    JobDoesNotExist,
+    JobFailed,
+    NotInGroup,
+    Replaced,
+    ResultNotReady,
+    WouldNeverFinish,
+)
 from .models import Job, JobStatus, LogLine
 from .running import Running, current
 from .store import store_for
 from .waiting import Patience
+
+if TYPE_CHECKING:
+    from .canvas import Node
 
 R = TypeVar("R")
 
@@ -58,8 +71,9 @@ class JobResult(Generic[R]):
     id: str
     task_name: str
     status: JobStatus
-    args: list[Any]
-    kwargs: dict[str, Any]
+    # Who logs a result is not to log what may be sensitive.
+    args: list[Any] = field(repr=False)
+    kwargs: dict[str, Any] = field(repr=False)
     queue_name: str
     priority: int
     backend: str
@@ -74,12 +88,12 @@ class JobResult(Generic[R]):
     max_attempts: int = 1
     expires_at: datetime.datetime | None = None
     reason: str = ""
-    progress: dict[str, Any] | None = None
+    progress: dict[str, Any] | None = field(default=None, repr=False)
     database: str
     duplicate: bool = field(default=False, compare=False)
     """Whether ``unique`` has made this enqueue return a job that was there already."""
-    _return_value: Any = None
-    _uncommitted: bool = field(default=False, compare=False)
+    _return_value: Any = field(default=None, repr=False)
+    _uncommitted: bool = field(default=False, compare=False, repr=False)
 
     @property
     def task(self) -> Any:
@@ -251,6 +265,11 @@ class Context:
         return self.claim.attempt
 
     @property
+    def headers(self) -> dict[str, Any]:
+        """What travels with the job; empty without."""
+        return dict(self.claim.options.get("headers") or {})
+
+    @property
     def task_result(self) -> JobResult[Any]:
         """The job as it stands in the database now."""
         return get_result(self.claim.job_id, database=self.database)
@@ -275,6 +294,39 @@ class Context:
         if self.cancelled:
             raise CancelRequested
 
+    def replace(self, workflow: "Node") -> NoReturn:
+        """End this run, and do ``workflow`` (a signature, chain or group) in its place.
+
+        The job keeps its id, its place and its callbacks; it WAITS, and its result will be that of ``workflow``. Queue,
+        priority and headers are this job's where ``workflow`` does not say otherwise. Nothing is written before the
+        attempt's own end is. Raises Replaced, which nobody is to catch, and for what can't be run what ``enqueue()``
+        raises.
+        """
+        plan = self._inherited(workflow).plan()
+        if self._running is not None:
+            self._running.replacement = plan
+        raise Replaced
+
+    def add(self, *members: "Node") -> None:
+        """Add members to the group in which this job stands, behind the others; what follows the group waits for them.
+
+        They are written with this attempt's outcome, and only if it succeeds, or is replaced. Raises NotInGroup, and
+        what ``enqueue()`` raises.
+        """
+        group_id = store_for(self.database).enclosing_group(self.claim.job_id)
+        if group_id is None:
+            raise NotInGroup(f"Job {self.claim.job_id} ({self.claim.task}) stands in no group: nothing can be added.")
+        plans = [self._inherited(member).plan() for member in members]
+        if self._running is not None:
+            self._running.added.setdefault(group_id, []).extend(plans)
+
+    def _inherited(self, node: "Node") -> "Node":
+        if not hasattr(node, "inherit"):
+            raise InvalidTask(f"{node!r} is no signature, chain or group: make one with task.s(…).")
+        return node.inherit(
+            {"queue_name": self.claim.queue_name, "priority": self.claim.priority, "headers": self.headers or None}
+        )
+
     def progress(self, done: float, total: float | None = None, message: str = "") -> None:
         """Tell how far the job is: ``done`` of ``total``, in whatever unit, and a few words (at most 200 characters).
 
@@ -292,10 +344,16 @@ class Context:
     def log(self, message: str, *args: object) -> None:
         """Keep a line with the job, formatted as by ``logging``: ``context.log("Read %d rows", n)``.
 
-        At most 1,000 lines of an attempt are kept, and 2,000 characters of a line.
+        At most 1,000 lines of an attempt are kept, and 2,000 characters of a line. What can't be formatted is kept
+        beside its arguments: no job fails by its log.
         """
-        if self._running is not None:
-            self._running.log(str(message) % args if args else str(message))
+        if self._running is None:
+            return
+        try:
+            text = str(message) % args if args else str(message)
+        except (TypeError, ValueError):
+            text = f"{message} {args!r}"
+        self._running.log(text)
 
 
 def _is_amount(value: object) -> bool:

@@ -9,7 +9,7 @@ from collections import Counter
 from django.db import Error
 
 from .conf import Settings
-from .models import JobStatus
+from .models import JobStatus, Resolution
 from .store import Store
 
 logger = logging.getLogger("dbqueue.worker")
@@ -26,6 +26,15 @@ REST = 3
 A batch of more than a sixth of HEARTBEAT_TIMEOUT makes Maintenance judge nobody for 0.4 of it (TIME_TO_BEAT). The rest
 is longer than that, three sixths at least, so dead workers are found also while batches are slow.
 """
+
+_TWO_DAYS = datetime.timedelta(days=2)
+
+KEEP_HISTORY = {
+    Resolution.MINUTE: _TWO_DAYS,
+    Resolution.TEN_MINUTES: _TWO_DAYS,
+    Resolution.HOUR: datetime.timedelta(days=90),
+}
+"""Those since ever, which a monitoring system counts on, are never deleted: one a queue, task, outcome and error."""
 
 
 class Sweep:
@@ -53,12 +62,29 @@ class Sweep:
                 return False
             workers = self._store.prune_workers(self._cutoffs[JobStatus.FAILED])
             self.workers += workers
-            return workers > 0 or self._store.prune_limits(self._store.clock()) > 0
+            return workers > 0 or any(
+                prune() > 0 for prune in (self._prune_limits, self._prune_history, self._prune_bulk, self._forget)
+            )
         pruned = self._store.prune(self._cutoffs, self._after_id, dry_run=self._dry_run)
         self.deleted += pruned.deleted
         self.refused += pruned.refused
         self._after_id = pruned.last_id
         return True
+
+    def _prune_limits(self) -> int:
+        return self._store.prune_limits(self._store.clock())
+
+    def _prune_bulk(self) -> int:
+        return self._store.prune_bulk(self._cutoffs[JobStatus.FAILED])
+
+    def _forget(self) -> int:
+        """Workflows, as long after their end as the jobs that are kept for longest. The next sweep deletes theirs."""
+        return self._store.prune_workflows(min(self._cutoffs.values()))
+
+    def _prune_history(self) -> int:
+        now = self._store.clock()
+        cutoffs = {resolution: now - kept for resolution, kept in KEEP_HISTORY.items()}
+        return self._store.prune_history(cutoffs)
 
     def __str__(self) -> str:
         jobs = ", ".join(f"{self.deleted[state]} {state.lower()}" for state in self._cutoffs)

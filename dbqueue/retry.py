@@ -29,6 +29,8 @@ class Exponential:
     def __post_init__(self) -> None:
         for name in ("first", "max"):
             object.__setattr__(self, name, seconds(getattr(self, name), name))
+        if self.first > self.max:
+            raise ValueError(f"first is {self.first:g} s; it must not be longer than max, {self.max:g} s.")
         if not _is_number(self.factor) or not 1 <= self.factor <= 100:
             raise ValueError(f"factor is {self.factor!r}; it must be a number from 1 to 100.")
         if not _is_number(self.jitter) or not 0 <= self.jitter <= 1:

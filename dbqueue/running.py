@@ -4,6 +4,7 @@ import asyncio
 import contextvars
 import ctypes
 import datetime
+import json
 import logging
 import sys
 import threading
@@ -18,8 +19,11 @@ from django.db import Error, connections
 from django.utils import timezone
 
 from .claim import Claim
-from .encoding import storable_text
+from .encoding import encode, storable_text
 from .exceptions import Interrupt
+from .outcome import secrets_of
+from .plan import Plan
+from .redaction import Secrets
 
 logger = logging.getLogger("dbqueue.job")
 
@@ -83,9 +87,11 @@ class Running:
         "_loop",
         "_on_report",
         "_one_sender",
+        "_secrets",
         "_task",
         "_thread_id",
         "_wrappers",
+        "added",
         "began",
         "cancelled",
         "claim",
@@ -97,6 +103,7 @@ class Running:
         "lines",
         "progress",
         "progress_told",
+        "replacement",
         "sending",
         "timeout",
     )
@@ -118,9 +125,14 @@ class Running:
         self.progress: dict[str, Any] | None = None
         self.progress_told: dict[str, Any] | None = None
         self.lines: deque[Line] = deque()
+        self.replacement: Plan | None = None
+        """What is to be done in the job's place."""
+        self.added: dict[int, list[Plan]] = {}
+        """New members of groups, by the group's id."""
         self._asked: tuple[type[Interrupt], ...] = ()
         self._logged = 0
         self._on_report = on_report
+        self._secrets: Secrets | None = None
         self._one_sender = threading.Lock()
         """Never taken by the job's thread."""
         self._thread_id = 0
@@ -164,8 +176,11 @@ class Running:
         finally:
             self._loop = None
 
-    def tell_progress(self, done: float, total: float | None, message: str) -> None:
-        self.progress = {"done": done, "total": total, "message": message, "at": timezone.now().isoformat()}
+    def tell_progress(self, done: float, total: float | None, message: str, told: Any = None) -> None:
+        """``told`` is kept beside it, as JSON, for who knows what it means."""
+        message = self._scrubbed(message)
+        progress = {"done": done, "total": total, "message": message, "at": timezone.now().isoformat()}
+        self.progress = progress if told is None else {**progress, "told": json.loads(encode(told, "told"))}
         self._on_report()
 
     def log(self, text: str) -> None:
@@ -174,8 +189,13 @@ class Running:
             return
         if self._logged == MOST_LINES + 1:
             text = f"More than {MOST_LINES} lines: what follows is not kept."
-        self.lines.append(Line(timezone.now(), storable_text(text)[:LINE_LENGTH]))
+        self.lines.append(Line(timezone.now(), storable_text(self._scrubbed(text))[:LINE_LENGTH]))
         self._on_report()
+
+    def _scrubbed(self, text: str) -> str:
+        if self._secrets is None:
+            self._secrets = secrets_of(self.claim)
+        return self._secrets.scrub(text)
 
     def _begin(self) -> None:
         self._thread_id = threading.get_ident()

@@ -41,6 +41,13 @@ class _When:
         """The first slot later than ``moment``, which is aware."""
         raise NotImplementedError
 
+    def next_few(self, moment: datetime.datetime, number: int) -> list[datetime.datetime]:
+        """The first slots later than ``moment``, which is aware."""
+        slots: list[datetime.datetime] = []
+        while len(slots) < number:
+            slots.append(self.next_after(slots[-1] if slots else moment))
+        return slots
+
     def latest(self, first: datetime.datetime, until: datetime.datetime, most: int) -> list[datetime.datetime]:
         """The last ``most`` slots from ``first``, which is one, to ``until``: both belong to it. In their order."""
         look = FIRST_LOOK
@@ -111,6 +118,10 @@ class Cron(_When):
     def __str__(self) -> str:
         return f"{self.expression} {self.timezone or default_timezone()}"
 
+    def in_words(self) -> str:
+        """When it comes, in English, and by whose clock."""
+        return f"{CronSim(self.expression, _SOME_DAY).explain()}, {self.timezone or default_timezone()}"
+
     def _check(self) -> None:
         fields = len(self.expression.split())
         if fields != 5 or len(self.expression) > EXPRESSION_LENGTH:
@@ -151,6 +162,10 @@ class Every(_When):
                 return f"every {self.seconds // length} {name}"
         return f"every {self.seconds} s"
 
+    def in_words(self) -> str:
+        """When it comes, in English."""
+        return str(self).capitalize()
+
     def _number(self, moment: datetime.datetime) -> int:
         return (moment - _EPOCH) // datetime.timedelta(seconds=self.seconds)
 
@@ -179,6 +194,10 @@ class Periodic:
     misfire: Misfire = "once"
     overlap: Overlap = "allow"
     enabled: bool = True
+    queue_name: str = ""
+    """Empty: the task's own."""
+    priority: int | None = None
+    """None: the task's own."""
 
     def __post_init__(self) -> None:
         if not isinstance(self.args, list | tuple):
@@ -205,12 +224,16 @@ def cron(
     misfire: Misfire = "once",
     overlap: Overlap = "allow",
     enabled: bool = True,
+    queue_name: str = "",
+    priority: int | None = None,
 ) -> Periodic:
     """A schedule by a cron expression, as ``cron("0 5 * * *", timezone="Europe/Berlin")``. Raises ValueError.
 
     Cron and Periodic tell what it means. Without ``timezone`` it is settings.TIME_ZONE.
     """
-    return Periodic(Cron(expression, timezone), args, kwargs or {}, name, misfire, overlap, enabled)
+    return Periodic(
+        Cron(expression, timezone), args, kwargs or {}, name, misfire, overlap, enabled, queue_name, priority
+    )
 
 
 def every(
@@ -225,6 +248,8 @@ def every(
     misfire: Misfire = "once",
     overlap: Overlap = "allow",
     enabled: bool = True,
+    queue_name: str = "",
+    priority: int | None = None,
 ) -> Periodic:
     """A schedule by an interval, as ``every(minutes=5)``, in whole seconds from 1 to 366 days. Raises ValueError.
 
@@ -235,7 +260,7 @@ def every(
         if type(number) is not int:
             raise ValueError(f"{unit} is {number!r}; it must be a whole number.")
     length = seconds + 60 * minutes + 3600 * hours + 86_400 * days
-    return Periodic(Every(length), args, kwargs or {}, name, misfire, overlap, enabled)
+    return Periodic(Every(length), args, kwargs or {}, name, misfire, overlap, enabled, queue_name, priority)
 
 
 def named(task: str, schedules: Sequence[Periodic]) -> dict[str, Periodic]:

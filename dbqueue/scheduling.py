@@ -232,14 +232,21 @@ def follow_code(store: Store, pk: int, values: dict[str, Any], now: datetime.dat
         schedule.save(using=store.alias)
 
 
-def change(store: Store, pk: int, values: Mapping[str, Any], now: datetime.datetime | None = None) -> Schedule | None:
+def change(
+    store: Store,
+    pk: int,
+    values: Mapping[str, Any],
+    now: datetime.datetime | None = None,
+    *,
+    before: Mapping[str, Any] | None = None,
+) -> Schedule | None:
     """Write what an admin has chosen, with the row's lock; of a row from the code it is an override from now on.
 
-    Returns the row; None where it has gone.
+    Returns the row; None where it has gone, or is not as it was ``before``.
     """
     with store.atomic():
         schedule = store.lock_schedule(pk)
-        if schedule is None:
+        if schedule is None or any(getattr(schedule, name) != value for name, value in (before or {}).items()):
             return None
         changed = {name for name, value in values.items() if getattr(schedule, name) != value}
         for name in changed:
@@ -319,8 +326,8 @@ def _columns(task: str, periodic: Periodic) -> dict[str, Any]:
         "misfire": periodic.misfire,
         "overlap": periodic.overlap,
         "enabled": periodic.enabled,
-        "queue_name": "",
-        "priority": None,
+        "queue_name": periodic.queue_name,
+        "priority": periodic.priority,
     }
 
 

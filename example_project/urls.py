@@ -3,6 +3,6 @@ from django.urls import path
 from django.views.generic import RedirectView
 
 urlpatterns = [
-    path("", RedirectView.as_view(pattern_name="admin:index")),
+    path("", RedirectView.as_view(pattern_name="admin:dbqueue_overview_changelist")),
     path("admin/", admin.site.urls),
 ]

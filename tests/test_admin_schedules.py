@@ -1,6 +1,7 @@
 """The pages of periodic jobs, through Django's client."""
 
 import datetime
+import re
 from collections.abc import Iterator
 from typing import Any
 
@@ -10,9 +11,10 @@ from django.contrib.auth.models import Permission, User
 from django.test import Client
 
 import dbqueue
-from dbqueue import registry
+from dbqueue import registry, scheduling
 from dbqueue.definition import Task
 from dbqueue.models import Job, Schedule, Source
+from dbqueue.redaction import HIDDEN
 from dbqueue.scheduling import Scheduling
 from dbqueue.store import store_for
 
@@ -111,16 +113,36 @@ def test_a_schedule_is_made_and_its_jobs_come(operator: Client) -> None:
     job = Job.objects.get(schedule_id=schedule.pk)
     assert (job.args, job.kwargs, job.priority, job.slot) == (["Ann"], {"times": 2}, 3, schedule.next_at)
     html = page(operator, SCHEDULES)
-    assert f"*/5 * * * * {ROME}" in html
+    assert f"Every fifth minute of every hour, {ROME}" in html
     assert f"/admin/dbqueue/job/{job.pk}/change/" in html
-    assert page(operator, change_page(schedule))
+    assert "dbqueue-ready" in html
+
+
+def test_a_schedule_tells_its_next_five_runs_by_its_own_clock(operator: Client) -> None:
+    operator.post(ADD, filled(cron="30 2 * * *"))
+    schedule = Schedule.objects.get()
+    # The night of 25 October 2026 has this half hour twice in Rome, and the job comes once.
+    Schedule.objects.update(next_at=datetime.datetime(2026, 10, 24, 0, 30, tzinfo=datetime.UTC))
+    html = page(operator, change_page(schedule))
+    days = [f"<span>2026-10-{day}</span> <span>02:30:00</span></time> {ROME}" for day in (24, 25, 26, 27, 28)]
+    assert [html.count(day) for day in days] == [1] * 5
+    Schedule.objects.update(enabled=False)
+    assert "2026-10-25" not in page(operator, change_page(schedule))
+
+
+def test_schedules_are_filtered_by_what_they_are(operator: Client, of_the_code: Schedule) -> None:
+    operator.post(ADD, filled(enabled=""))
+    assert "greet" in page(operator, f"{SCHEDULES}?source__exact=code")
+    listed = page(operator, f"{SCHEDULES}?enabled__exact=0")
+    assert listed.count("field-in_words") == 1
+    assert operator.get(f"{SCHEDULES}?args__contains=x").status_code == 400
 
 
 def test_an_interval_needs_no_zone(operator: Client) -> None:
     operator.post(ADD, filled(cron="", every="300", enabled=""))
     schedule = Schedule.objects.get()
     assert (schedule.every, schedule.cron, schedule.timezone, schedule.next_at) == (300, "", "", None)
-    assert "every 5 min" in page(operator, SCHEDULES)
+    assert "Every 5 min" in page(operator, SCHEDULES)
 
 
 @pytest.mark.parametrize(
@@ -243,6 +265,94 @@ def test_actions_switch_schedules_off_and_on(operator: Client, of_the_code: Sche
     of_the_code.refresh_from_db()
     assert of_the_code.overrides == []
     assert len(LogEntry.objects.all()) == 3
+
+
+def test_a_job_leads_to_its_schedule(operator: Client, of_the_code: Schedule) -> None:
+    operator.post(f"{SCHEDULES}{of_the_code.pk}/run/")
+    job = Job.objects.get()
+    Job.objects.update(schedule_id=of_the_code.pk)
+    assert change_page(of_the_code) in operator.get(f"/admin/dbqueue/job/{job.pk}/change/").content.decode()
+
+
+def signs(user: str, *, token: str = "") -> None: ...
+
+
+@pytest.fixture
+def signing() -> Iterator[Schedule]:
+    registry.register(Task(signs, name="signs"))
+    when = store_for("default").clock()
+    yield Schedule.objects.create(
+        name="signing", task="signs", every=60, args=["Zaphod"], kwargs={"token": "hush!"}, next_at=when
+    )
+    registry._tasks.pop("signs", None)
+
+
+def test_a_secret_of_a_schedule_stays_and_is_not_shown(operator: Client, signing: Schedule) -> None:
+    html = operator.get(change_page(signing)).content.decode()
+    assert "hush!" not in html
+    assert HIDDEN in html
+    sent = filled(
+        name="signing",
+        task="signs",
+        cron="",
+        timezone="",
+        every="60",
+        args='["bob"]',
+        kwargs=f'{{"token": "{HIDDEN}"}}',
+    )
+    assert operator.post(change_page(signing), sent).status_code == 302
+    signing.refresh_from_db()
+    assert (signing.args, signing.kwargs) == (["bob"], {"token": "hush!"})
+
+    # Another task might tell it.
+    html = operator.post(change_page(signing), {**sent, "task": "greet"}).content.decode()
+    assert "type it anew" in html
+    signing.refresh_from_db()
+    assert signing.task == "signs"
+
+
+def test_who_may_not_see_calls_changes_a_schedule_without_them(signing: Schedule) -> None:
+    viewer, changer = client_who_may("view_schedule"), client_who_may("view_schedule", "change_schedule")
+    reader = client_who_may("view_schedule", "view_job_arguments")
+    shown = reader.get(change_page(signing)).content.decode()
+    assert "Zaphod" in shown
+    assert "hush!" not in shown
+    assert "Zaphod" not in viewer.get(change_page(signing)).content.decode()
+    assert "Zaphod" not in changer.get(change_page(signing)).content.decode()
+    sent = filled(name="signing", task="signs", cron="", timezone="", every="30", args="", kwargs="")
+    assert changer.post(change_page(signing), sent).status_code == 302
+    signing.refresh_from_db()
+    assert (signing.every, signing.args, signing.kwargs) == (30, ["Zaphod"], {"token": "hush!"})
+
+
+def test_who_may_not_see_arguments_gives_them_to_no_other_task(signing: Schedule) -> None:
+    changer = client_who_may("view_schedule", "change_schedule")
+    sent = filled(name="signing", task="greet", cron="", timezone="", every="60", args="", kwargs="")
+    assert "may not see the arguments" in changer.post(change_page(signing), sent).content.decode()
+    signing.refresh_from_db()
+    assert signing.task == "signs"
+
+    Schedule.objects.filter(pk=signing.pk).update(args=["too", "many", "of", "them"])
+    html = changer.post(change_page(signing), {**sent, "task": "signs"}).content.decode()
+    assert "be called so" in html
+    assert "hush!" not in html
+
+
+def test_a_schedule_that_somebody_has_changed_meanwhile_is_not_overwritten(
+    operator: Client, of_the_code: Schedule
+) -> None:
+    html = operator.get(change_page(of_the_code)).content.decode()
+    found = re.search(r'name="seen" value="(\w+)"', html)
+    assert found
+    Schedule.objects.filter(pk=of_the_code.pk).update(args=["by another"])
+    sent = filled(cron="0 6 * * *", timezone="Europe/Berlin", kwargs="", seen=found[1])
+    assert "has changed this schedule meanwhile" in operator.post(change_page(of_the_code), sent).content.decode()
+    of_the_code.refresh_from_db()
+    assert of_the_code.args == ["by another"]
+
+    before = {"args": ["code"], "enabled": True}
+    assert scheduling.change(store_for("default"), of_the_code.pk, {"enabled": False}, before=before) is None
+    assert scheduling.change(store_for("default"), of_the_code.pk, {"enabled": False}, before={"enabled": True})
 
 
 def test_only_rows_of_the_admin_are_deleted(operator: Client, of_the_code: Schedule) -> None:

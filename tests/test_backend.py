@@ -734,8 +734,8 @@ def test_a_duplicate_is_the_same_result_and_no_signal() -> None:
     [
         ({"max_attempts": 0}, "max_attempts is 0; it must be a whole number"),
         ({"timeout": -1}, "timeout is -1; it must be seconds"),
-        ({"unique": "yes"}, "unique is 'yes'; it must be a Unique"),
-        ({"retry_on": "ValueError"}, "retry_on holds 'V'"),
+        ({"unique": "yes"}, "unique is 'yes'; it must be True, False or a Unique"),
+        ({"retry_on": "ValueError"}, "retry_on is 'ValueError'"),
         ({"serial": "{nothing}"}, "names the argument 'nothing'"),
         ({"durable": 1}, "durable is 1"),
     ],

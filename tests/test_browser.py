@@ -6,6 +6,7 @@ server.
 
 from __future__ import annotations
 
+import datetime
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -17,18 +18,24 @@ from unittest import mock
 import pytest
 from django.contrib import admin
 from django.contrib.admin.models import LogEntry
-from django.contrib.auth.models import User
+from django.contrib.auth.models import Permission, User
 from django.contrib.staticfiles.testing import StaticLiveServerTestCase
 from django.http import HttpRequest, HttpResponse
 from django.test import modify_settings, override_settings
 from django.urls import path
 
-from dbqueue.models import Job, JobStatus
+from dbqueue import group
+from dbqueue.models import BulkAction, Job, JobStatus, Schedule, Workflow
+from dbqueue.search import Search
+from dbqueue.store import store_for
 
 from .shop import admin_tasks as tasks
+from .shop import running_tasks
+from .shop import workflow_tasks as flow
 from .workers import eventually, worker
 
 if TYPE_CHECKING:
+    from axe_playwright_python.sync_playwright import Axe
     from playwright.sync_api import (
         Browser,
         BrowserContext,
@@ -40,6 +47,7 @@ if TYPE_CHECKING:
         sync_playwright,
     )
 else:
+    Axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-core IS NOT INSTALLED").Axe
     playwright = pytest.importorskip("playwright.sync_api", reason="PLAYWRIGHT IS NOT INSTALLED: no test in a browser")
     expect, sync_playwright = playwright.expect, playwright.sync_playwright
 
@@ -116,8 +124,10 @@ class OperatorTests(StaticLiveServerTestCase):
     def tearDown(self) -> None:
         assert self.wrong == []
 
-    def new_context(self, *, javascript: bool = True) -> BrowserContext:
-        context = self.browser.new_context(base_url=self.live_server_url, java_script_enabled=javascript)
+    def new_context(self, *, javascript: bool = True, bypass_csp: bool = False) -> BrowserContext:
+        context = self.browser.new_context(
+            base_url=self.live_server_url, java_script_enabled=javascript, bypass_csp=bypass_csp
+        )
         self.addCleanup(context.close)
         context.set_default_timeout(15_000)
         context.add_init_script(REPORT_VIOLATIONS)
@@ -139,10 +149,10 @@ class OperatorTests(StaticLiveServerTestCase):
         if response.status >= 400:
             self.wrong.append(f"{response.status}: {response.url}")
 
-    def log_in(self, context: BrowserContext) -> Page:
+    def log_in(self, context: BrowserContext, name: str = "operator") -> Page:
         page = context.new_page()
         page.goto("/admin/")
-        page.get_by_label("Username:").fill("operator")
+        page.get_by_label("Username:").fill(name)
         page.get_by_label("Password:").fill("secret")
         page.get_by_role("button", name="Log in").click()
         expect(page.get_by_role("heading", name="Site administration")).to_be_visible()
@@ -152,7 +162,7 @@ class OperatorTests(StaticLiveServerTestCase):
         """From the start page to the form of ``task``."""
         page.goto("/admin/")
         page.get_by_role("row", name="Jobs").get_by_role("link", name="Add").first.click()
-        page.get_by_label("Task:").select_option(task)
+        page.get_by_label("Task:").fill(task)
         self.take_picture(page, "choose")
         page.get_by_role("button", name="Continue").click()
 
@@ -296,6 +306,10 @@ class OperatorTests(StaticLiveServerTestCase):
         job = tasks.divide.enqueue(1, "x" * 300)  # type: ignore[arg-type]
         with self.running_worker():
             eventually(lambda: Job.objects.get().status == JobStatus.FAILED)
+        long = "myproject.integrations.payments.tasks.synchronise_open_invoices"
+        store = store_for("default")
+        Job.objects.create(task=long, enqueued_at=store.clock())
+        wide = store.start_bulk(BulkAction.RETRY, Search(task=long, error=f"{long}.Error"), user_id=1, user_name="o")
         page.set_viewport_size({"width": 360, "height": 740})
         for number, url in enumerate(
             (
@@ -304,9 +318,243 @@ class OperatorTests(StaticLiveServerTestCase):
                 "/admin/dbqueue/job/add/",
                 f"/admin/dbqueue/job/add/?task={tasks.every_type.name}",
                 "/admin/dbqueue/worker/?state=all",
+                "/admin/dbqueue/overview/",
+                "/admin/dbqueue/queue/",
+                "/admin/dbqueue/schedule/",
+                "/admin/dbqueue/job/bulk/?state=FAILED",
+                "/admin/dbqueue/bulkoperation/",
+                f"/admin/dbqueue/bulkoperation/{wide.pk}/change/",
+                f"/admin/dbqueue/job/bulk/?task={long}&error={long}.Error",
+                f"/admin/dbqueue/job/{job.id}/edit/",
+                f"/admin/dbqueue/job/add/?task={tasks.with_secrets.name}",
+                "/admin/dbqueue/schedule/add/",
             )
         ):
             page.goto(url)
             self.take_picture(page, f"phone-{number}")
             width = page.evaluate("document.documentElement.scrollWidth")
             assert width <= 360, url
+
+    def test_the_overview_keeps_itself_up_to_date(self) -> None:
+        page = self.page
+        page.goto("/admin/dbqueue/overview/")
+        expect(page.locator(".dbqueue-tile-ready .dbqueue-figure")).to_have_text("0")
+        tasks.without_arguments.enqueue()
+        expect(page.locator(".dbqueue-tile-ready .dbqueue-figure")).to_have_text("1", timeout=15_000)
+        expect(page.locator("[data-part=warnings]")).to_contain_text("no worker is alive")
+        with self.running_worker():
+            eventually(lambda: Job.objects.get().status == JobStatus.SUCCESSFUL)
+            expect(page.locator("[data-part=chart-ended]")).to_contain_text("1 finished", timeout=40_000)
+            self.take_picture(page, "overview")
+
+    def test_the_page_of_a_job_keeps_itself_up_to_date_until_it_has_ended(self) -> None:
+        page = self.page
+        job = tasks.fail_with.enqueue("no luck")
+        page.goto(f"/admin/dbqueue/job/{job.id}/change/")
+        expect(page.locator(".field-state")).to_contain_text("Ready")
+        with self.running_worker():
+            expect(page.locator(".field-state")).to_contain_text("Failed", timeout=20_000)
+        expect(page.locator("#attempts")).to_contain_text("no luck")
+        expect(page.get_by_role("button", name="Retry")).to_be_visible()
+        expect(page.get_by_role("button", name="Pause")).to_be_hidden()
+        page.get_by_role("button", name="Retry").click()
+        expect(page.locator(".messagelist .success")).to_have_text("1 job retried.")
+
+    def test_the_overview_rests_while_it_is_paused_and_says_when_the_session_has_ended(self) -> None:
+        page = self.page
+        page.goto("/admin/dbqueue/overview/")
+        page.get_by_role("button", name="Pause").click()
+        tasks.without_arguments.enqueue()
+        page.wait_for_timeout(7_000)
+        expect(page.locator(".dbqueue-tile-ready .dbqueue-figure")).to_have_text("0")
+        page.get_by_role("button", name="Go on").click()
+        expect(page.locator(".dbqueue-tile-ready .dbqueue-figure")).to_have_text("1", timeout=15_000)
+        page.context.clear_cookies()
+        expect(page.get_by_role("status")).to_contain_text("your session has ended", timeout=15_000)
+
+    def test_the_overview_is_whole_without_javascript(self) -> None:
+        page = self.log_in(self.new_context(javascript=False))
+        tasks.without_arguments.enqueue()
+        page.goto("/admin/dbqueue/overview/")
+        expect(page.locator(".dbqueue-tile-ready .dbqueue-figure")).to_have_text("1", timeout=15_000)
+        expect(page.get_by_role("button", name="Pause")).to_have_count(0)
+        page.get_by_role("link", name="7 days").click()
+        expect(page.locator(".dbqueue-chart")).to_have_count(3)
+
+    def test_all_failed_jobs_are_retried_by_a_worker(self) -> None:
+        page = self.page
+        for _ in range(3):
+            tasks.fail_with.enqueue("no luck")
+        with self.running_worker():
+            eventually(lambda: Job.objects.filter(status=JobStatus.FAILED).count() == 3)
+            page.goto("/admin/dbqueue/job/")
+            page.get_by_role("navigation", name="States").get_by_role("link", name="Failed").click()
+            page.get_by_role("link", name="Change all that match").click()
+            expect(page.locator("#content-main")).to_contain_text("These jobs match: state Failed. There are 3.")
+            self.take_picture(page, "bulk")
+            page.get_by_label("Action:").select_option("retry")
+            page.get_by_role("button", name="Do it").click()
+            expect(page.locator(".field-state")).to_contain_text("Done")
+            self.take_picture(page, "bulk-done")
+            eventually(lambda: set(Job.objects.values_list("attempt", flat=True)) == {2})
+        assert LogEntry.objects.count() == 1
+
+    def test_a_workflow_is_followed_and_a_branch_tried_again(self) -> None:
+        page = self.page
+        node = flow.give.s(1) | group(flow.inc.s(), flow.thrice.s().set(max_attempts=1)) | flow.total.s()
+        result = node.enqueue()
+        page.goto(f"/admin/dbqueue/workflow/{result.workflow_id}/change/")
+        expect(page.locator(".field-state")).to_contain_text("Under way")
+        expect(page.locator(".dbqueue-tree circle")).to_have_count(5)
+        with self.running_worker():
+            # It follows by itself.
+            expect(page.locator(".field-how_far")).to_contain_text("4 / 4")
+            expect(page.locator(".dbqueue-tree .dbqueue-dot-failed")).to_have_count(1)
+            self.take_picture(page, "workflow")
+            failed = Job.objects.get(task=flow.thrice.name)
+            for _ in range(2):
+                page.get_by_role("button", name=f"Retry step {failed.pk}").click()
+                expect(page.locator(".messagelist .success")).to_have_text("1 job is tried again.")
+                eventually(lambda: Workflow.objects.get().finished_at is not None)
+                page.reload()
+            expect(page.locator(".dbqueue-tree .dbqueue-dot-successful")).to_have_count(5)
+        assert result.get(0) == 3
+        page.locator(".dbqueue-tree a").first.click()
+        expect(page.locator("#content")).to_contain_text("give")
+        page.goto("/admin/dbqueue/workflow/")
+        expect(page.locator("#result_list")).to_contain_text("give | group(inc, thrice) | total")
+        assert LogEntry.objects.count() == 2
+
+    def test_a_job_is_cloned_and_its_arguments_are_changed(self) -> None:
+        page = self.page
+        tasks.with_secrets.enqueue("ann", 1234, password="hush", config={"size": 1})
+        job = Job.objects.get()
+        page.goto(f"/admin/dbqueue/job/{job.pk}/change/")
+        expect(page.locator("#content-main")).to_contain_text("No worker is alive")
+        page.get_by_role("link", name="Edit arguments").click()
+        expect(page.get_by_label("user:")).to_have_value("ann")
+        expect(page.get_by_label("password:")).to_have_value("")
+        self.take_picture(page, "edit")
+        page.get_by_label("user:").fill("<b>bob</b>")
+        page.get_by_role("button", name="Change the arguments").click()
+        expect(page.locator(".messagelist .success")).to_have_text("The arguments are changed.")
+        job.refresh_from_db()
+        assert (job.kwargs["user"], job.kwargs["password"], job.kwargs["pin"]) == ("<b>bob</b>", "hush", 1234)
+        page.get_by_role("link", name="Clone and edit").click()
+        expect(page.get_by_label("user:")).to_have_value("<b>bob</b>")
+        page.get_by_label("Priority:").fill("5")
+        self.enqueue(page)
+        clone = Job.objects.exclude(pk=job.pk).get()
+        assert clone.kwargs == {"user": "<b>bob</b>", "config": {"size": 1}}  # a secret is not copied
+        assert (clone.priority, clone.status) == (5, JobStatus.READY)
+        assert LogEntry.objects.earliest("pk").change_message == "Other arguments: user."
+        assert LogEntry.objects.count() == 2
+
+    def test_a_job_runs_before_its_time_tells_of_itself_and_is_interrupted(self) -> None:
+        page = self.page
+        job = running_tasks.report_and_wait.using(run_after=datetime.timedelta(days=1)).enqueue()
+        url = f"/admin/dbqueue/job/{job.id}/change/"
+        with self.running_worker():
+            page.goto(url)
+            page.get_by_role("button", name="Run now").click()
+            expect(page.locator(".messagelist .success")).to_have_text("1 job made ready.")
+            self.wait_for(page, JobStatus.RUNNING)
+
+            def tells() -> bool:
+                page.goto(url)
+                return page.locator(".field-how_far").count() == 1
+
+            eventually(tells)
+            expect(page.locator(".field-how_far")).to_contain_text("3 / 10 on the way")
+            expect(page.locator("#log")).to_contain_text("begun")
+            self.take_picture(page, "progress")
+            page.get_by_role("button", name="Cancel and interrupt").click()
+            expect(page.locator(".messagelist .success")).to_contain_text("1 running job asked to end.")
+            self.wait_for(page, JobStatus.CANCELLED)
+        expect(page.locator("#timeline")).to_contain_text("Cancelled")
+        assert LogEntry.objects.count() == 2
+
+    def test_who_may_only_look_finds_nothing_to_press(self) -> None:
+        viewer = User.objects.create_user("viewer", password="secret", is_staff=True)
+        looks = ("view_job", "view_worker", "view_queue", "view_schedule", "view_bulkoperation")
+        viewer.user_permissions.set(Permission.objects.filter(codename__in=looks))
+        job = tasks.fail_with.enqueue("m")
+        tasks.fail_with.using(run_after=datetime.timedelta(days=1)).enqueue("m")
+        steps = (tasks.fail_with.si("m") | tasks.fail_with.si("m")).enqueue()
+        page = self.log_in(self.new_context(), "viewer")
+        for url in (
+            "/admin/dbqueue/overview/",
+            "/admin/dbqueue/job/",
+            f"/admin/dbqueue/job/{job.id}/change/",
+            f"/admin/dbqueue/job/{int(job.id) + 1}/change/",
+            "/admin/dbqueue/queue/",
+            "/admin/dbqueue/worker/",
+            "/admin/dbqueue/schedule/",
+            "/admin/dbqueue/bulkoperation/",
+            f"/admin/dbqueue/workflow/{steps.workflow_id}/change/",
+        ):
+            page.goto(url)
+            expect(page.locator("#content-main")).to_be_visible()
+            forms = page.locator("#content form[method=post]")
+            for form in forms.all():
+                # A list has Django's own form, whose only action here is a download.
+                assert form.get_attribute("id") in ("changelist-form", "job_form", "workflow_form", None), url
+                offered = form.locator("select[name=action] option").evaluate_all("all => all.map(one => one.value)")
+                assert set(offered) <= {"", "export_selected"}, url
+            expect(page.locator(".object-tools a, .object-tools button:visible")).to_have_count(
+                1 if "/change/" in url else 0  # the history of a job
+            )
+
+    def test_a_queue_is_paused_with_a_reason_and_resumed(self) -> None:
+        page = self.page
+        tasks.without_arguments.enqueue()
+        page.goto("/admin/dbqueue/queue/")
+        page.get_by_label("Reason to close default").fill("the <b>mail</b> server is down")
+        page.get_by_role("button", name="Pause default").click()
+        expect(page.locator("#queues")).to_contain_text("It is paused. the <b>mail</b> server is down")
+        self.take_picture(page, "queues")
+        page.get_by_role("button", name="Resume default").click()
+        expect(page.locator("#queues")).not_to_contain_text("It is paused")
+
+    def test_no_page_keeps_anybody_out(self) -> None:
+        """By the rules of axe-core, light and dark."""
+        wrong: list[tuple[object, ...]] = []
+        # axe-core tries styles, which the policy would forbid it.
+        page = self.log_in(self.new_context(bypass_csp=True))
+        job = tasks.fail_with.enqueue("no luck")
+        with self.running_worker():
+            eventually(lambda: Job.objects.get().status == JobStatus.FAILED)
+        store = store_for("default")
+        waits = tasks.fail_with.using(run_after=datetime.timedelta(days=1)).enqueue("later")
+        schedule = Schedule.objects.create(
+            name="s", task=tasks.fail_with.name, every=60, args=["m"], next_at=store.clock()
+        )
+        operation = store.start_bulk(BulkAction.RETRY, Search(), user_id=1, user_name="operator")
+        steps = (flow.give.s(1) | group(flow.inc.s(), flow.inc.s()) | flow.total.s()).enqueue()
+        for url in (
+            "/admin/dbqueue/workflow/",
+            f"/admin/dbqueue/workflow/{steps.workflow_id}/change/",
+            "/admin/dbqueue/overview/",
+            "/admin/dbqueue/job/",
+            f"/admin/dbqueue/job/{job.id}/change/",
+            "/admin/dbqueue/job/add/",
+            f"/admin/dbqueue/job/add/?task={tasks.every_type.name}",
+            "/admin/dbqueue/job/bulk/?state=FAILED",
+            "/admin/dbqueue/bulkoperation/",
+            "/admin/dbqueue/queue/",
+            "/admin/dbqueue/worker/?state=all",
+            "/admin/dbqueue/schedule/",
+            "/admin/dbqueue/schedule/add/",
+            f"/admin/dbqueue/schedule/{schedule.pk}/change/",
+            f"/admin/dbqueue/bulkoperation/{operation.pk}/change/",
+            f"/admin/dbqueue/job/{job.id}/edit/",
+            f"/admin/dbqueue/job/{waits.id}/change/",
+            f"/admin/dbqueue/job/add/?task={tasks.with_secrets.name}",
+        ):
+            for scheme in ("light", "dark"):
+                page.emulate_media(color_scheme=scheme)
+                page.goto(url)
+                found = Axe().run(page, options={"preload": False}).response["violations"]
+                said = [(one["id"], node["target"]) for one in found for node in one["nodes"]]
+                wrong += [(url, scheme, *one) for one in said]
+        assert not wrong, "\n".join(map(str, wrong))

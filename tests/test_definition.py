@@ -1,9 +1,10 @@
 """Declaring tasks and enqueueing them from Python: what goes in, and what is refused."""
 
 import datetime
+import re
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from asgiref.sync import async_to_sync
@@ -102,7 +103,7 @@ def test_many_are_all_or_none() -> None:
     def signatures() -> Any:
         for number in range(1500):
             yield tasks.add.s(number, 0)
-        yield tasks.add.s(1, 2, 3)  # type: ignore[call-arg]
+        yield tasks.add.s(1, 2, 3)
 
     with pytest.raises(InvalidArguments):
         dbqueue.enqueue_many(signatures())
@@ -316,3 +317,43 @@ def test_another_tasks_result() -> None:
 
 def test_the_context_is_for_workers_to_give() -> None:
     assert list(tasks.tell_context.signature.parameters) == []
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"retry_on": 5}, "retry_on is 5; it must be a class of exceptions, or several"),
+        ({"give_up_on": "OSError"}, "give_up_on is 'OSError'; it must be a class"),
+        ({"unique": 5}, "unique is 5; it must be True, False or a Unique"),
+        ({"rate": 5}, "rate is 5; it must be text as '100/m' or a Rate"),
+        ({"concurrency": "5"}, "a whole number or a Concurrency"),
+        ({"serial": ""}, "The key of serial is ''"),
+        ({"expires": datetime.timedelta(0)}, "expires is datetime.timedelta(0); it must be longer"),
+        (
+            {"run_after": datetime.timedelta(hours=2), "expires": datetime.timedelta(hours=1)},
+            "it must be later than run_after",
+        ),
+        ({"max_attempt": 3}, "Did you mean 'max_attempts'?"),
+        ({"takes_contexts": True}, "@task, and it alone, has 'takes_context'"),
+    ],
+)
+def test_an_option_that_is_none_is_refused_with_what_is_allowed(options: Any, said: str) -> None:
+    refused(InvalidTask, said, lambda: tasks.add.using(**options))
+    refused(InvalidTask, said, lambda: task(**options)(plain))
+
+
+@pytest.mark.parametrize(
+    ("make", "said"),
+    [
+        (lambda: dbqueue.Exponential(first=10, max=5), "first is 10 s; it must not be longer than max, 5 s"),
+        (lambda: dbqueue.Unique(replace=cast(Any, "x")), "replace is 'x'; it must be True or False"),
+        (lambda: task(admin_enqueue=cast(Any, "no"))(plain), "admin_enqueue is 'no'; it must be True or False"),
+    ],
+)
+def test_a_value_that_is_none_is_refused_where_it_is_made(make: Any, said: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(said)):
+        make()
+
+
+def test_a_tasks_own_name_finds_it() -> None:
+    refused(UnknownTask, f"Did you mean {tasks.add.name!r}", lambda: dbqueue.enqueue("add", 1, 2))

@@ -120,7 +120,7 @@ def test_a_worker_runs_beside_the_server_and_both_end_together(number: signal.Si
         output, _ = process.communicate(timeout=30)
 
     assert process.returncode == 0, output
-    assert f"The admin is at http://127.0.0.1:{port}/admin/" in output
+    assert f"The queue is at http://127.0.0.1:{port}/, in the admin" in output
     password = re.search(r"log in as dbqueue-demo with the password (\S+)\. Ctrl-C", output)
     assert password
     assert User.objects.get().check_password(password[1])

@@ -10,17 +10,19 @@ from django.test import override_settings
 
 from dbqueue import registry
 from dbqueue.definition import Task
-from dbqueue.forms import ChooseTaskForm, EnqueueForm, enqueue_form
+from dbqueue.forms import OPTIONS, ChooseTaskForm, EnqueueForm, enqueue_form
 from dbqueue.forms.arguments import type_hints
+from dbqueue.forms.enqueue import choices
 from dbqueue.models import Job
 
 from .shop import admin_tasks as tasks
+from .shop.models import Mark
 
 
-def untouched(task: Task[..., Any]) -> dict[str, Any]:
+def untouched(task: Task[..., Any], initial: dict[str, Any] | None = None) -> dict[str, Any]:
     """What a browser sends for the form if nobody touches it."""
     sent = {}
-    for field in enqueue_form(task)():
+    for field in enqueue_form(task)(initial=initial):
         if isinstance(field.field, forms.BooleanField):
             if field.value():
                 sent[field.name] = "on"
@@ -37,7 +39,7 @@ def submitted(task: Task[..., Any], **changes: str) -> EnqueueForm:
     """The form with changes: fields by name, arguments by their parameter."""
     data = untouched(task)
     for name, value in changes.items():
-        data[name if name in ("queue_name", "priority", "run_after") else f"arg_{name}"] = value
+        data[name if name in (*OPTIONS, "unique_key") else f"arg_{name}"] = value
     return enqueue_form(task)(data)
 
 
@@ -226,7 +228,8 @@ def test_parameters_named_like_options_are_kept_apart() -> None:
 def test_the_context_is_no_argument_and_the_options_start_at_the_tasks_own() -> None:
     data = untouched(tasks.with_context)
 
-    assert data == {"arg_word": "", "queue_name": "mail", "priority": "7", "run_after": ""}
+    options = {"queue_name": "mail", "priority": "7", "run_after": "", "max_attempts": "1", "unique_key": ""}
+    assert data == {"arg_word": "", **options}
 
 
 @pytest.mark.parametrize(
@@ -238,6 +241,8 @@ def test_the_context_is_no_argument_and_the_options_start_at_the_tasks_own() -> 
         ("priority", "101", "less than or equal to 100"),
         ("priority", "-101", "greater than or equal to -100"),
         ("priority", "", "This field is required."),
+        ("max_attempts", "0", "greater than or equal to 1"),
+        ("unique_key", "k" * 256, "at most 255 characters"),
         ("run_after", "tomorrow", "Enter a valid date/time."),
         ("run_after", "9999-12-31T23:59:59", "This date is out of range."),
     ],
@@ -273,6 +278,71 @@ def test_enqueue_makes_the_job_that_the_form_says() -> None:
     assert job.run_after == datetime.datetime(2030, 1, 1, 6, tzinfo=datetime.UTC)
 
 
+@pytest.mark.django_db
+def test_a_key_that_is_typed_is_taken_as_it_is() -> None:
+    results = []
+    for known in ("1", "2"):
+        form = submitted(tasks.keywords, known=known, unique_key="{known}", max_attempts="3")
+        assert form.is_valid(), form.errors
+        results.append(form.enqueue())
+
+    assert results[0].id == results[1].id
+    assert results[1].duplicate
+    assert results[0].max_attempts == 3
+
+
+@pytest.mark.django_db
+def test_what_a_job_was_called_with_fills_the_form_so_that_it_is_called_so_again() -> None:
+    calls: list[tuple[Task[Any, Any], tuple[Any, ...], dict[str, Any]]] = [
+        (tasks.with_defaults, (7,), {"text": "a\nb", "flag": False, "colour": "#f00", "numbers": [3], "real": 2.5}),
+        (tasks.with_defaults, (), {"moment": "2031-05-06T07:08:09+00:00", "day": "2031-01-31", "sentinel": {"a": 1}}),
+        (tasks.optional, (None,), {"text": None, "level": None, "anything": [1]}),
+        (tasks.placed, (1, "2031-02-03", 5, 6), {"word": "x"}),
+        (tasks.keywords, (), {"known": 1, "other": [None]}),
+        (tasks.divide, (), {"dividend": 7, "divisor": "2.50", "rounding": "up"}),
+    ]
+    for task, args, kwargs in calls:
+        job = Job(task=task.name, args=list(args), kwargs=kwargs, max_attempts=4)
+        again = enqueue_form(task)(untouched(task, enqueue_form(task).shown(job)))
+        assert again.is_valid(), (task, again.errors)
+
+        def passed(args: Any, kwargs: Any, task: Task[Any, Any] = task) -> dict[str, Any]:
+            bound = task.signature.bind(*args, **kwargs)
+            bound.apply_defaults()
+            return json.loads(json.dumps(bound.arguments, default=str))  # type: ignore[no-any-return]
+
+        expected = passed(args, kwargs)
+        if "moment" in kwargs:
+            form_zone = datetime.datetime.fromisoformat(again.call_kwargs["moment"])
+            assert form_zone == datetime.datetime.fromisoformat(kwargs["moment"])
+            expected["moment"] = again.call_kwargs["moment"]
+        assert passed(again.call_args, again.call_kwargs) == expected
+        assert again.cleaned_data["max_attempts"] == 4
+
+
+def test_what_does_not_fit_its_field_is_not_shown_there() -> None:
+    job = Job(task=tasks.divide.name, args=["seven"], kwargs={"divisor": "x", "rounding": "sideways"})
+    assert enqueue_form(tasks.divide).shown(job) | {"queue_name": "", "priority": 0, "max_attempts": 1} == {
+        "arg_dividend": "",
+        "arg_divisor": "",
+        "arg_rounding": "",
+        "queue_name": "",
+        "priority": 0,
+        "max_attempts": 1,
+    }
+
+
+@pytest.mark.django_db
+def test_a_row_is_named_by_its_key() -> None:
+    mark = Mark.objects.create(label="one")
+    form = submitted(tasks.about_a_mark, mark=str(mark.pk))
+    assert form.is_valid(), form.errors
+    assert form.call_kwargs == {"mark": mark.pk}
+
+    assert errors(tasks.about_a_mark, mark=str(mark.pk + 1)) == {"mark": "There is no mark with this id."}
+    assert call(tasks.about_a_mark, mark="") == ([], {})
+
+
 def test_only_registered_tasks_can_be_chosen() -> None:
     chosen = ChooseTaskForm({"task": tasks.divide.name})
     assert chosen.is_valid()
@@ -290,7 +360,7 @@ def test_only_registered_tasks_can_be_chosen() -> None:
 
 
 def test_choices_are_grouped_by_module_with_the_first_line_of_the_docstring() -> None:
-    groups = dict(ChooseTaskForm().fields["task"].widget.choices)
+    groups = dict(choices())
 
     shown = dict(groups["tests.shop.admin_tasks"])
     assert shown[tasks.divide.name] == "divide: Divide and round."

@@ -15,7 +15,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from dbqueue import Concurrency, Rate, Unique
 from dbqueue.claim import Bookmark, Claim
-from dbqueue.models import FINAL, WAITING, Attempt, Job, JobStatus, Limit, Worker
+from dbqueue.models import FINAL, QUEUED, Attempt, Job, JobStatus, Limit, Worker
 from dbqueue.outcome import Outcome
 from dbqueue.store import Store, store_for
 
@@ -98,7 +98,7 @@ class Limited(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def cancel(self, data: st.DataObject) -> None:
-        waiting = list(Job.objects.filter(status__in=WAITING).order_by("id").values_list("id", flat=True))
+        waiting = list(Job.objects.filter(status__in=QUEUED).order_by("id").values_list("id", flat=True))
         if waiting:
             self.store.cancel([data.draw(st.sampled_from(waiting))], self.now)
 

@@ -15,9 +15,8 @@ NOW = datetime.datetime(2026, 1, 1, tzinfo=datetime.UTC)
 
 
 def claim(number: int) -> Claim:
-    return Claim(
-        number, 1, 1, 1, "task", "[]", "{}", "default", 0, "", None, NOW, 0, 1, 0, None, None, None, None, NOW, NOW
-    )
+    nothing = (None,) * 5
+    return Claim(number, 1, 1, 1, "task", "[]", "{}", "default", 0, "", None, NOW, 0, 1, 0, *nothing, NOW, NOW)
 
 
 class Gate:

@@ -27,7 +27,7 @@ pytestmark = pytest.mark.django_db(transaction=True)
 
 DAY = datetime.timedelta(days=1)
 ENDED = (JobStatus.SUCCESSFUL, JobStatus.FAILED, JobStatus.CANCELLED)
-WAITING = (JobStatus.READY, JobStatus.SCHEDULED, JobStatus.RUNNING)
+QUEUED = (JobStatus.READY, JobStatus.SCHEDULED, JobStatus.RUNNING)
 
 
 @pytest.fixture
@@ -95,7 +95,7 @@ def test_each_state_has_its_own_age(store: Store) -> None:
 
 
 def test_what_waits_or_runs_stays_however_old(store: Store) -> None:
-    waiting = [pk for status in WAITING for pk in jobs(store, 3, status, 1000)]
+    waiting = [pk for status in QUEUED for pk in jobs(store, 3, status, 1000)]
     # No operation leaves such a row; should one ever stand there, it is not retention that loses its job.
     Job.objects.filter(pk__in=waiting).update(finished_at=store.clock() - 1000 * DAY)
     jobs(store, 3, JobStatus.SUCCESSFUL, 1000)

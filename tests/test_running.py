@@ -146,7 +146,10 @@ def test_an_interrupt_never_reaches_what_comes_after_the_task() -> None:
     gc.disable()  # whose callbacks and destructors swallow whatever is raised inside them
     outcomes = {"value": 0, "interrupted": 0}
     try:
-        for number in range(3000):
+        number = 0
+        # A busy machine gives the disturber fewer turns.
+        while number < 3000 or (min(outcomes.values()) <= 100 and number < 100_000):
+            number += 1
             running = Running(a_claim(number))
             current.append(running)
             try:
@@ -162,7 +165,7 @@ def test_an_interrupt_never_reaches_what_comes_after_the_task() -> None:
         done.set()
         disturber.join()
 
-    assert sum(outcomes.values()) == 3000
+    assert sum(outcomes.values()) == number
     assert outcomes["value"] > 100
     assert outcomes["interrupted"] > 100
 
@@ -297,6 +300,14 @@ def test_log_lines_go_with_their_job() -> None:
     run_jobs()
     assert store_for("default").delete([int(result.id)]) == 1
     assert not LogLine.objects.exists()
+
+
+def test_a_line_that_can_not_be_formatted_is_kept_as_it_is() -> None:
+    running = Running(a_claim(1))
+    context = Context(a_claim(1), "default", running)
+    context.log("%d rows", "x")
+    context.log("50 %!", 1)
+    assert [line.text for line in running.lines] == ["%d rows ('x',)", "50 %! (1,)"]
 
 
 @pytest.mark.parametrize(

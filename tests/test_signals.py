@@ -283,7 +283,7 @@ def test_a_receiver_that_never_returns_does_not_keep_a_worker_from_its_end() -> 
 
 @in_a_worker
 def test_a_rescue_and_its_end() -> None:
-    result = die.enqueue(0)
+    result = die.enqueue(0.5)  # time for what is told of the rescue
     spawn("--threads", "1", DBQUEUE_HEARTBEAT_TIMEOUT="2").finish()
     options = {"DBQUEUE_HEARTBEAT_TIMEOUT": "2", "DBQUEUE_MAX_CRASHES": "2", "SHOP_SIGNALS": "tell"}
     spawn("--threads", "1", **options).finish()
@@ -312,7 +312,7 @@ def test_an_outcome_that_is_refused_is_not_told(ear: Ear) -> None:
     [claim] = store.claim(worker_id, 1)
     Worker.objects.update(stopped_at=store.clock(), lost=True)
     store.rescue(3)
-    completer = Completer(store, lambda: None, told.append)
+    completer = Completer(store, lambda: None, told.extend)
     completer.put(Outcome.succeeded(claim, "3"))
     completer.run_once()
     assert told == [] and completer.pending == 0

@@ -147,6 +147,7 @@ def test_claim_tells_all_that_a_thread_needs(store: Store) -> None:
         expires_at=None,
         concurrency_key=None,
         rate_key=None,
+        workflow_id=None,
         started_at=claim.claimed_at,
         claimed_at=claim.claimed_at,
     )

@@ -233,7 +233,7 @@ def test_a_duplicate_waits_for_the_first_ones_commit(store: Store) -> None:
 @pytest.mark.parametrize(
     ("unique", "said"),
     [
-        ("yes", "unique is 'yes'; it must be a Unique"),
+        ("yes", "unique is 'yes'; it must be True, False or a Unique"),
         (lambda: Unique(until="ended"), "until is 'ended'"),  # type: ignore[arg-type]
         (lambda: Unique(until=-HOUR), "until is"),
         (lambda: Unique(key=("z",)), "names the argument 'z'"),

@@ -50,7 +50,7 @@ def refused() -> None:
     add.enqueue("a")  # type: ignore[call-arg, arg-type]
     add.enqueue(1, "b")  # type: ignore[arg-type]
     add(1)  # type: ignore[call-arg]
-    add.s(1, z=2)  # type: ignore[call-arg]
+    add.si(1, z=2)  # type: ignore[call-arg]
     greet.delay(1)  # type: ignore[arg-type]
     attempt.enqueue(1)  # type: ignore[arg-type]
     fetch.enqueue(b"url")  # type: ignore[arg-type]

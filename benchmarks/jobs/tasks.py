@@ -16,6 +16,12 @@ def noop() -> None:
 
 
 @task
+def give(value: object) -> object:
+    """What it was given."""
+    return 1
+
+
+@task
 def visit(number: int) -> None:
     """One query and one write through the ORM."""
     price = Item.objects.values_list("price", flat=True).get(pk=number % 100 + 1)

@@ -1,6 +1,5 @@
 """What the pages have in common: the right database, lists that many rows don't slow down, and no editing."""
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from django.contrib import admin
@@ -9,14 +8,15 @@ from django.contrib.auth import get_permission_codename
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
+from django.template.response import TemplateResponse
 from django.urls import reverse
+from django.utils.formats import number_format
 from django.utils.functional import cached_property
+from django.utils.translation import gettext as _
 
 from .. import conf
-from ..store import Store, store_for
-
-MOST_COUNTED = 10_000
-"""Rows that a list counts, and pages through."""
+from ..exceptions import TookTooLong
+from ..store import MOST_COUNTED, Store, store_for
 
 M = TypeVar("M", bound=Model)
 
@@ -39,7 +39,12 @@ class AtLeast(int):
     """A count that stopped there; pages show it as "10,000+"."""
 
     def __str__(self) -> str:
-        return f"{int(self):,}+"
+        return f"{number_format(int(self), force_grouping=True)}+"
+
+
+def counted(number: int) -> str:
+    """A count that went no further than MOST_COUNTED + 1, for a reader."""
+    return str(AtLeast(MOST_COUNTED)) if number > MOST_COUNTED else number_format(number, force_grouping=True)
 
 
 class CappedPaginator(_Paginator):
@@ -61,37 +66,20 @@ class CappedPaginator(_Paginator):
         return counted
 
 
-class ExactFilter(admin.SimpleListFilter):
-    """A filter on one column's exact value, with choices that no query has to find."""
-
-    column: str
-
-    def known(self) -> Iterable[tuple[str, Any]]:
-        """The choices, each with what the page shows for it."""
-        raise NotImplementedError
-
-    def lookups(self, request: HttpRequest, model_admin: "admin.ModelAdmin[Any]") -> list[tuple[str, Any]]:
-        choices = list(self.known())
-        value = self.value()
-        if value and value not in dict(choices):
-            choices.append((value, value))
-        return choices
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
-        value = self.value()
-        if not value:
-            return None
-        # No name has a control character, and PostgreSQL refuses to look for NUL.
-        return queryset.filter(**{self.column: value}) if value.isprintable() else queryset.none()
+PATIENCE = 5.0
+"""Seconds that a statement of a list may take, where the database can be told."""
 
 
-class LeanChangeList(ChangeList):
-    """A list that leaves in the database what it doesn't show."""
+class PromptChangeList(ChangeList):
+    """A list that asks the database at once, while somebody looks at the clock."""
 
-    unread = ("args", "kwargs", "return_value")
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
+        """That of the page: by any other the table would be sorted from end to end."""
+        return list(self.model_admin.get_ordering(request))
 
-    def get_queryset(self, *args: Any, **kwargs: Any) -> QuerySet[Any]:
-        return super().get_queryset(*args, **kwargs).defer(*self.unread)
+    def get_results(self, request: HttpRequest) -> None:
+        super().get_results(request)
+        self.result_list: Any = list(self.result_list)
 
 
 class QueueAdmin(_ModelAdmin[M]):
@@ -107,12 +95,33 @@ class QueueAdmin(_ModelAdmin[M]):
     class Media:
         css = {"all": ("dbqueue/admin.css",)}
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return PromptChangeList
+
     def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
         """Only the filters of the page: any other column would be searched from end to end."""
         return lookup in {getattr(one, "parameter_name", None) for one in self.list_filter}
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
+        if request.method != "GET":
+            return super().changelist_view(request, extra_context)
+        try:
+            with store().in_a_hurry(PATIENCE):
+                return super().changelist_view(request, extra_context)
+        except TookTooLong:
+            context = {
+                **self.admin_site.each_context(request),
+                "title": _("This took too long"),
+                "opts": self.opts,
+                "media": self.media,
+                "seconds": PATIENCE,
+                "back": request.path,
+            }
+            request.current_app = self.admin_site.name
+            return TemplateResponse(request, "admin/dbqueue/too_long.html", context, status=503)
 
     def changeform_view(
         self,

@@ -8,7 +8,10 @@ from typing import Any
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
+from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
+
+from ..encoding import storable_text
 
 NOTHING = "-"
 
@@ -21,13 +24,18 @@ def badge(name: str, label: object) -> str:
     return format_html('<span class="dbqueue-state dbqueue-{}">{}</span>', name.lower(), label)
 
 
-def moment(value: datetime.datetime | None) -> str:
-    """A time in the current time zone, to the second, and of one width in every language."""
+def moment(value: datetime.datetime | None, zone: datetime.tzinfo | None = None) -> str:
+    """A time in this time zone or the current one, to the second, and of one width in every language."""
     if value is None:
         return NOTHING
-    local = timezone.localtime(value) if timezone.is_aware(value) else value
+    local = timezone.localtime(value, zone) if timezone.is_aware(value) else value
     day, clock = f"{local:%Y-%m-%d}", f"{local:%H:%M:%S}"
     return format_html('<time datetime="{}"><span>{}</span> <span>{}</span></time>', local.isoformat(), day, clock)
+
+
+def clock(value: datetime.datetime) -> str:
+    """The same as text, to the minute."""
+    return f"{timezone.localtime(value) if timezone.is_aware(value) else value:%Y-%m-%d %H:%M}"
 
 
 def dotted(name: str) -> str:
@@ -51,6 +59,11 @@ def span(value: datetime.timedelta | None) -> str:
     return f"{hours} h {minutes} min" if hours < 24 else f"{hours // 24} d {hours % 24} h"
 
 
+def seconds(value: float | None) -> str:
+    """The same for a number of seconds."""
+    return NOTHING if value is None else span(datetime.timedelta(seconds=value))
+
+
 def progress(told: Mapping[str, Any]) -> str:
     """A bar where the whole is known, and what the task said."""
     done, total, message = told.get("done", 0), told.get("total"), told.get("message", "")
@@ -60,7 +73,15 @@ def progress(told: Mapping[str, Any]) -> str:
 
 
 def as_json(value: Any) -> str:
-    return format_html('<pre class="dbqueue-code">{}</pre>', shortened(json.dumps(value, indent=2, ensure_ascii=False)))
+    return format_html('<pre class="dbqueue-code">{}</pre>', shortened(json_text(value, indent=2)))
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """For a reader, also of what somebody else has written: surrogates as escapes, and a word for what has no text."""
+    try:
+        return storable_text(json.dumps(value, indent=indent, ensure_ascii=False))
+    except (ValueError, RecursionError) as exc:  # a number of thousands of digits, or nested too deeply
+        return _("(can't be shown: %s)") % exc
 
 
 def shortened(text: str) -> str:

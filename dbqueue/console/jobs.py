@@ -1,216 +1,245 @@
 """Jobs: enqueue one, find them, see one with all its attempts, retry and cancel."""
 
 import datetime
-import inspect
-from collections.abc import Collection, Iterable
+import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
+from django import forms
 from django.contrib import admin, messages
+from django.contrib.admin.helpers import ActionForm
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
-from django.db.models import Q, QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import URLPattern, path
+from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
-from .. import conf, registry
-from ..forms import ChooseTaskForm, EnqueueForm, enqueue_form, readable_signature
-from ..models import DEFAULT_QUEUE, FINAL, RETRYABLE, Attempt, Job, JobStatus, LogLine, Worker
-from ..results import MAX_ID
-from . import display
-from .base import ExactFilter, LeanChangeList, QueueAdmin, store
-from .operations import CANCEL, RETRY, Operation, operate
+from .. import conf
+from ..forms import OPTIONS
+from ..models import FINAL, Attempt, Job, JobStatus, Worker
+from ..redaction import Call, key_of, known, redacted, result_of
+from . import bulk, display, export, life
+from .base import PromptChangeList, counted, store
+from .calls import CallPages
+from .filters import FILTERS, search_of, window_of
+from .operations import CANCEL, DELETE, INTERRUPT, RETRY, RUN_NOW, Operation, moving_to, operate
 
-MOST_AT_ONCE = 10_000
-"""Jobs that one action changes."""
+MOST_AT_ONCE = 500
+"""Jobs that one action changes, in one transaction; for more there are bulk operations."""
 
 LOOK_AGAIN = 5
 LOOK_AGAIN_LATER = 30
 """Seconds after which the page of an unfinished job loads itself anew; the second for one whose time has not come."""
 
 RARE = {
-    "reason": "reason",
+    "why_cancelled": "reason",
     "how_far": "progress",
     "asked_to_end": "cancel_requested_at",
     "crashes": "crashes",
+    "made_by": "schedule_id",
+    "part_of": "workflow_id",
 }
 """Fields that most jobs have nothing to show for, each with the column that tells."""
 
-WISHES = ("expires_at", "unique_key", "concurrency_key", "rate_key", "options")
+TOLD = ("why_cancelled", "how_far")
+"""Those of them in which a task may tell its arguments."""
+
+WISHES = ("external_id", "expires_at", "unique_key", "concurrency_key", "rate_key", "options")
 """What was asked for beside the ordinary."""
 
-MOST_LINES = 200
-"""Log lines that a job's page shows; the latest."""
+KEYS = {name: f"shown_{name}" for name in ("unique_key", "concurrency_key", "rate_key", "options")}
+"""Those of them that may tell arguments, each with what shows it."""
 
-MOST_ATTEMPTS = 50
-"""Attempts that a job's page shows, each with up to 100,000 characters of traceback; the latest."""
-
-
-class StateFilter(ExactFilter):
-    title = gettext_lazy("state")
-    parameter_name = "state"
-    column = "status"
-
-    def known(self) -> Iterable[tuple[str, Any]]:
-        return JobStatus.choices
+ORDERS: dict[str, tuple[str, ...]] = {
+    JobStatus.READY: ("-priority", "id"),
+    JobStatus.SCHEDULED: ("run_after", "id"),
+    JobStatus.RUNNING: ("last_attempted_at", "id"),
+}
+"""What comes next, and what has been running for longest, first; elsewhere what is newest."""
 
 
-class QueueFilter(ExactFilter):
-    """The queues that this process knows of. The list links to any other."""
+UNREAD = ("args", "kwargs", "return_value")
+"""What a list leaves in the database."""
 
-    title = gettext_lazy("queue")
-    parameter_name = "queue"
-    column = "queue_name"
-
-    def known(self) -> Iterable[tuple[str, Any]]:
-        names = {DEFAULT_QUEUE, *conf.read()[0].queues, *(task.queue_name for task in registry.registered())}
-        return [(name, name) for name in sorted(names)]
-
-
-class TaskFilter(ExactFilter):
-    title = gettext_lazy("task")
-    parameter_name = "task"
-    template = "admin/dbqueue/job/task_filter.html"
-    column = "task"
-
-    def known(self) -> Iterable[tuple[str, Any]]:
-        return [(task.name, task.name) for task in registry.registered()]
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "": ("id", "name", "state", "queue", "attempts", "enqueued", "finished"),
+    JobStatus.SCHEDULED: ("id", "name", "queue", "priority", "attempts", "due"),
+    JobStatus.READY: ("id", "name", "queue", "priority", "attempts", "enqueued"),
+    JobStatus.BLOCKED: ("id", "name", "queue", "priority", "enqueued"),
+    JobStatus.WAITING: ("id", "name", "queue", "priority", "enqueued"),
+    JobStatus.RUNNING: ("id", "name", "queue", "attempts", "runner", "ran"),
+    JobStatus.SUCCESSFUL: ("id", "name", "queue", "attempts", "finished", "ran"),
+    JobStatus.FAILED: ("id", "name", "last_error", "queue", "attempts", "finished"),
+    JobStatus.CANCELLED: ("id", "name", "queue", "attempts", "finished"),
+}
+"""What tells most of each state."""
 
 
 @dataclass(frozen=True, slots=True)
-class Run:
-    """One attempt as the page shows it."""
+class Tab:
+    """A state of the list: its name, where it is, how many there are."""
 
-    number: int
-    state: str
-    worker: str
-    started: str
-    took: str
-    error: str = ""
-    traceback: str = ""
+    label: str
+    url: str
+    number: str
+    is_current: bool
+
+
+class JobChangeList(PromptChangeList):
+    """A list that looks no further back than it can at once."""
+
+    older: str | None = None
+    """Where the list goes on."""
+
+    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
+        found = super().get_queryset(request, *args, **kwargs).defer(*UNREAD)
+        try:
+            search = search_of(request, store().clock())
+        except ValueError as exc:
+            if not request.GET.get("q"):  # what is typed is told of where it is read
+                self.model_admin.message_user(request, str(exc), messages.ERROR)
+            return found.none()
+        queryset: QuerySet[Any] = _with_what_a_column_shows(found, search.state)
+        behind = window_of(search, store().jobs)
+        if behind is None:
+            return queryset
+        query = request.GET.copy()
+        query.pop("p", None)
+        # Only an id gives way to the next one: a time is what somebody asked for.
+        typed = re.sub(r"(^|\s)before:\d+(?=\s|$)", " ", query.pop("q", [""])[-1])
+        query["q"] = f"{typed} before:{behind + 1}".strip()
+        self.older = f"?{query.urlencode()}"
+        return queryset.filter(pk__gt=behind)
+
+
+class JobActionForm(ActionForm):
+    """The action, and what one of them needs."""
+
+    to_queue = forms.CharField(label=gettext_lazy("Queue to move to:"), required=False, max_length=conf.QUEUE_LENGTH)
 
 
 @admin.register(Job)
-class JobAdmin(QueueAdmin[Job]):
-    list_display = ("id", "name", "state", "queue", "priority", "attempts", "enqueued", "started", "finished")
+class JobAdmin(CallPages):
+    class Media:
+        js = ("dbqueue/live.js",)
+
+    list_display = COLUMNS[""]
     list_display_links = ("id", "name")
-    list_filter = (StateFilter, QueueFilter, TaskFilter)
+    list_filter = FILTERS
     search_fields = ("id", "task")
-    search_help_text = gettext_lazy("An id, or a task by the beginning of its name.")
-    actions = ("retry_selected", "cancel_selected")
+    search_help_text = gettext_lazy(
+        "An id, or a part of a task's name, or any of: state: task: queue: worker: error: args.NAME: since:2h before:7d"
+    )
+    actions = (
+        "retry_selected",
+        "run_selected_now",
+        "cancel_selected",
+        "move_selected",
+        "delete_selected_jobs",
+        "export_selected",
+    )
+    action_form = JobActionForm
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Job]:
         return store().jobs.order_by(*self.ordering)
 
-    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[LeanChangeList]:
-        return LeanChangeList
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[ChangeList]:
+        return JobChangeList
 
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Job], bool]:
-        """By id, by the beginning of a task's name, or by any part of the name of a task that is registered here."""
-        term = search_term.strip()
-        if not term:
-            return queryset, False
-        if term.isascii() and term.isdigit():
-            return (queryset.filter(pk=int(term)) if int(term) <= MAX_ID else queryset.none()), False
-        names = [task.name for task in registry.registered() if term in task.name]
-        return queryset.filter(Q(task__startswith=term) | Q(task__in=names)), False
+        """As ``Search`` reads it."""
+        try:
+            return search_of(request, store().clock()).apply(queryset), False
+        except ValueError as exc:
+            self.message_user(request, str(exc), messages.ERROR)
+            return queryset.none(), False
+
+    def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
+        return COLUMNS.get(request.GET.get("state", ""), COLUMNS[""])
+
+    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
+        """Each state in the order that tells most, and that an index has."""
+        return ORDERS.get(request.GET.get("state", ""), self.ordering)
+
+    def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
+        """With what the list has beside Django's own; asked for here, under the list's clock."""
+        found: Any = super().get_changelist_instance(request)
+        found.tabs, found.bulk_url = self._tabs(request), self._bulk_url(request)
+        return found  # type: ignore[no-any-return]
+
+    def _tabs(self, request: HttpRequest) -> list[Tab]:
+        """The states, with the other filters as they are.
+
+        Only what has an index of its own is counted, and not beside other filters, to which no count would belong.
+        """
+        query = request.GET.copy()
+        current = query.pop("state", [""])[-1]
+        query.pop("p", None)
+        is_counted = not any(query.get(name) for name in query)
+        tabs = [Tab(str(_("All")), f"?{query.urlencode()}", "", is_current=not current)]
+        for state in JobStatus:
+            query["state"] = state
+            number = counted(store().count(state)) if is_counted and state != JobStatus.SUCCESSFUL else ""
+            tabs.append(Tab(str(state.label), f"?{query.urlencode()}", number, is_current=state == current))
+        return tabs
+
+    def _bulk_url(self, request: HttpRequest) -> str:
+        """To the page that does something to all that the list shows; empty, where this user may do nothing."""
+        query = request.GET.copy()
+        query.pop("p", None)
+        return f"{self._url('bulk')}?{query.urlencode()}" if bulk.allowed(request.user) else ""
 
     # Permissions
 
     def has_retry_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
-        return self._may(request, "retry") and (obj is None or obj.status in RETRYABLE)
+        return self._allows(request, RETRY, obj)
 
     def has_cancel_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
-        return self._may(request, "cancel") and (obj is None or obj.status in CANCEL.leaves)
+        return self._allows(request, CANCEL, obj)
+
+    def has_run_now_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
+        return self._allows(request, RUN_NOW, obj)
+
+    def has_discard_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
+        return self._allows(request, DELETE, obj)
 
     def has_delete_permission(self, request: HttpRequest, obj: Job | None = None) -> bool:
-        """A job that has ended, on its own page; the action on a selection would load it whole."""
-        return obj is not None and obj.status in FINAL and super().has_delete_permission(request, obj)
+        """On a job's own page. Django's own action would load the selection whole; there is another for it."""
+        return obj is not None and self._allows(request, DELETE, obj)
 
-    # Enqueue
-
-    def add_view(
-        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        if not self.has_add_permission(request):
-            raise PermissionDenied
-        choice = self._choice(request)
-        if not choice.is_valid():
-            return self._choose(request, choice)
-        task = choice.cleaned_data["task"]
-        context = {
-            "title": _("Enqueue %s") % task.name,
-            "signature": f"{task.name}{readable_signature(task)}",
-            "documentation": inspect.getdoc(task.func) or "",
-            "show_save_and_continue": False,
-        }
-        return super().add_view(request, form_url, {**context, **(extra_context or {})})
-
-    def _choice(self, request: HttpRequest) -> ChooseTaskForm:
-        """The task that the address or the form names, if any."""
-        name = request.GET.get("task", request.POST.get("task"))
-        return ChooseTaskForm(None if name is None else {"task": name})
-
-    def _choose(self, request: HttpRequest, form: ChooseTaskForm) -> HttpResponse:
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("Enqueue a job"),
-            "opts": self.opts,
-            "add": True,
-            "has_view_permission": self.has_view_permission(request),
-            "media": self.media,
-            "form": form,
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "admin/dbqueue/job/choose_task.html", context)
-
-    def get_form(self, request: HttpRequest, obj: Job | None = None, change: bool = False, **kwargs: Any) -> type[Any]:
-        if obj is not None:
-            return super().get_form(request, obj, change, **kwargs)
-        choice = self._choice(request)
-        if not choice.is_valid():
-            raise PermissionDenied(str(choice.errors["task"]))
-        return enqueue_form(choice.cleaned_data["task"])
+    def _allows(self, request: HttpRequest, operation: Operation, job: Job | None) -> bool:
+        """Of a step whose turn never came, or that is to be deleted alone, the workflow's page tells."""
+        may = self._may(request, operation.permission)
+        if job is None or not may or job.status not in operation.leaves:
+            return may and job is None
+        return job.workflow_id is None or operation.meant(Job.objects.using(job._state.db).filter(pk=job.pk)).exists()
 
     def get_fieldsets(self, request: HttpRequest, obj: Job | None = None) -> Any:
         if obj is None:
             arguments = list(self.get_form(request).arguments)
-            options = (_("Options"), {"fields": ("queue_name", "priority", "run_after")})
+            options = (_("Options"), {"fields": (*OPTIONS, "unique_key")})
             return [(_("Arguments"), {"fields": arguments}), options] if arguments else [options]
-        rare = [name for name, column in RARE.items() if getattr(obj, column)]
-        wishes = [name for name in WISHES if getattr(obj, name)]
+        told = self.may_see_calls(request)
+        rare = [name for name, column in RARE.items() if getattr(obj, column) and (told or name not in TOLD)]
+        wishes = [name for name in WISHES if getattr(obj, name) and (told or name not in KEYS)]
+        call = (_("Call"), {"fields": ("positional_arguments", "keyword_arguments", "result")})
         return [
             (None, {"fields": ("state", *rare, "task_name", "queue", "priority", "attempts", "worker_name")}),
-            (_("Call"), {"fields": ("positional_arguments", "keyword_arguments", "result")}),
+            *([call] if told else []),
             (_("Times"), {"fields": ("enqueued", "due", "started", "finished", "waited", "ran")}),
-            *([(_("Options"), {"fields": wishes})] if wishes else []),
+            *([(_("Options"), {"fields": [KEYS.get(name, name) for name in wishes]})] if wishes else []),
         ]
 
-    def save_model(self, request: HttpRequest, obj: Job, form: EnqueueForm, change: bool) -> None:
-        result = form.enqueue()
-        obj.pk = int(result.id)
-        obj.refresh_from_db(using=result.database)
-        if result.duplicate:
-            said = _("The task is unique: job %s was there already.") % result.id
-            self.message_user(request, said, messages.WARNING)
-
-    def response_add(self, request: HttpRequest, obj: Job, post_url_continue: str | None = None) -> HttpResponse:
-        visible = self.has_view_permission(request, obj)
-        url = self._url("change", obj.pk)
-        shown = format_html('<a href="{}">{}</a>', url, obj) if visible else str(obj)
-        self.message_user(request, format_html(_("Enqueued: {}."), shown), messages.SUCCESS)
-        if "_addanother" in request.POST:
-            return HttpResponseRedirect(f"{request.path}?{urlencode({'task': obj.task})}")
-        return HttpResponseRedirect(url) if visible else self.response_post_save_add(request, obj)
-
-    # Retry, cancel, delete
+    # What is done to jobs
 
     def get_urls(self) -> list[URLPattern]:
         def post(operation: Operation) -> URLPattern:
@@ -218,40 +247,93 @@ class JobAdmin(QueueAdmin[Job]):
             name = f"{self.opts.app_label}_{self.opts.model_name}_{operation.name}"
             return path(f"<int:job_id>/{operation.name}/", self.admin_site.admin_view(view), name=name)
 
-        return [post(RETRY), post(CANCEL), *super().get_urls()]
+        confirm = self.admin_site.admin_view(lambda request: bulk.confirm(self, request))
+        name = f"{self.opts.app_label}_{self.opts.model_name}_bulk"
+        return [post(RETRY), post(RUN_NOW), post(CANCEL), path("bulk/", confirm, name=name), *super().get_urls()]
 
     @admin.action(description=gettext_lazy("Retry selected jobs"), permissions=["retry"])
     def retry_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         self._operate_on_selected(request, RETRY, queryset)
 
+    @admin.action(description=gettext_lazy("Run selected jobs now"), permissions=["run_now"])
+    def run_selected_now(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        self._operate_on_selected(request, RUN_NOW, queryset)
+
     @admin.action(description=gettext_lazy("Cancel selected jobs"), permissions=["cancel"])
     def cancel_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         self._operate_on_selected(request, CANCEL, queryset)
 
-    def delete_model(self, request: HttpRequest, obj: Job) -> None:
-        if not store().delete([obj.pk]):
-            raise PermissionDenied("The job has been retried meanwhile.")
+    @admin.action(description=gettext_lazy("Move selected jobs to a queue"), permissions=["run_now"])
+    def move_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
+        queue_name = request.POST.get("to_queue", "")
+        allowed = conf.read()[0].queues
+        if not conf.is_queue_name(queue_name) or (allowed and queue_name not in allowed):
+            known = _(" It must be one of %s.") % ", ".join(allowed) if allowed else ""
+            said = _("%r is no queue to move jobs to: nothing was done.") % queue_name
+            self.message_user(request, said + known, messages.ERROR)
+            return
+        self._operate_on_selected(request, moving_to(queue_name), queryset)
+
+    @admin.action(description=gettext_lazy("Delete selected jobs"), permissions=["discard"])
+    def delete_selected_jobs(self, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse | None:
+        if "confirmed" in request.POST:
+            self._operate_on_selected(request, DELETE, queryset)
+            return None
+        jobs = list(queryset.only("pk", "task", "status")[: MOST_AT_ONCE + 1])
+        if len(jobs) > MOST_AT_ONCE:
+            self._too_many(request)
+            return None
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Delete selected jobs"),
+            "opts": self.opts,
+            "media": self.media,
+            "jobs": jobs,
+            "back": request.get_full_path(),
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "admin/dbqueue/job/delete_selected.html", context)
+
+    @admin.action(description=gettext_lazy("Download selected jobs as CSV"), permissions=["view"])
+    def export_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse | None:
+        try:
+            jobs = list(queryset.defer(None).prefetch_related("attempt_set")[: MOST_AT_ONCE + 1])
+        except ValueError as exc:  # somebody else has written what Python's json doesn't read
+            self.message_user(request, _("One of these jobs can't be read: %s") % exc, messages.ERROR)
+            return None
+        if len(jobs) > MOST_AT_ONCE:
+            self._too_many(request)
+            return None
+        return export.as_csv(jobs, with_calls=self.may_see_calls(request))
 
     def _operate_on_selected(self, request: HttpRequest, operation: Operation, queryset: QuerySet[Job]) -> None:
         ids = list(queryset.values_list("pk", flat=True)[: MOST_AT_ONCE + 1])
         if len(ids) > MOST_AT_ONCE:
-            said = _("More than %d jobs are selected: nothing was done. Narrow the list with a filter.") % MOST_AT_ONCE
-            self.message_user(request, said, messages.ERROR)
+            self._too_many(request)
         else:
             self._operate(request, operation, ids)
 
+    def _too_many(self, request: HttpRequest) -> None:
+        said = _("More than %d jobs are selected: nothing was done. Use “Change all that match”.") % MOST_AT_ONCE
+        self.message_user(request, said, messages.ERROR)
+
     def _operate_on_one(self, request: HttpRequest, operation: Operation, job_id: int) -> HttpResponse:
-        if not self._may(request, operation.name):
+        if not self._may(request, operation.permission):
             raise PermissionDenied
         if self.get_object(request, str(job_id)) is None:
             self.message_user(request, _("No job has the id %d.") % job_id, messages.WARNING)
             return HttpResponseRedirect(self._url("changelist"))
-        self._operate(request, operation, [job_id])
+        chosen = INTERRUPT if operation is CANCEL and "interrupt" in request.POST else operation
+        self._operate(request, chosen, [job_id])
         return HttpResponseRedirect(self._url("change", job_id))
 
     def _operate(self, request: HttpRequest, operation: Operation, ids: Collection[int]) -> None:
         tally = operate(store(), operation, ids, request.user.pk)
         self.message_user(request, str(tally), messages.SUCCESS if tally.changed or tally.asked else messages.WARNING)
+
+    def delete_model(self, request: HttpRequest, obj: Job) -> None:
+        if not store().delete([obj.pk]):
+            raise PermissionDenied("The job has been retried meanwhile.")
 
     # One job
 
@@ -265,24 +347,45 @@ class JobAdmin(QueueAdmin[Job]):
         obj: Job | None = None,
     ) -> HttpResponse:
         if obj is not None:
-            runs, waits = _runs(obj), _waits_for_a_worker(obj)
-            scheduled = obj.status == JobStatus.SCHEDULED and not waits
-            context |= {
-                "look_again": None if obj.status in FINAL else LOOK_AGAIN_LATER if scheduled else LOOK_AGAIN,
-                "no_worker": waits and not _some_worker_lives(),
-                "title": obj.task,
-                "subtitle": f"#{obj.pk}",
-                "can_retry": self.has_retry_permission(request, obj),
-                "can_cancel": self.has_cancel_permission(request, obj),
-                "runs": runs,
-                "older_runs": obj.attempt - len(runs),
-                "log": _log(obj),
-            }
+            context |= self._told_of(request, obj)
         return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def _told_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:
+        """What a job's page tells beside its fields."""
+        now, call, told = store().clock(), _call_of(job), self.may_see_calls(request)
+        runs = life.runs_of(job, call, now)
+        is_early = job.status == JobStatus.SCHEDULED and job.run_after is not None and job.run_after > now
+        return {
+            "look_again": None if job.status in FINAL else LOOK_AGAIN_LATER if is_early else LOOK_AGAIN,
+            "why": life.why_it_waits(store(), job, now),
+            "title": job.task,
+            "subtitle": f"#{job.pk}",
+            "can_retry": self.has_retry_permission(request, job),
+            "can_run_now": self.has_run_now_permission(request, job),
+            "can_cancel": self.has_cancel_permission(request, job),
+            "can_interrupt": job.status == JobStatus.RUNNING,
+            "can_edit": self.may_edit(request, job),
+            "can_clone": self.may_clone(request, job),
+            "clone_query": urlencode({"task": job.task, "from": str(job.pk)}),
+            "timeline": life.timeline(job, runs, call.secrets.scrub(job.reason) if told else "", now),
+            "runs": runs if told else life.without_tracebacks(runs),
+            "older_runs": job.attempt - len(runs),
+            "log": life.log_of(job, call) if told else [],
+            "is_told": told,
+            "is_known": known(job.task) is not None,
+        }
 
     @admin.display(description=gettext_lazy("State"))
     def state(self, job: Job) -> str:
         return display.badge(job.status, JobStatus(job.status).label)
+
+    @admin.display(description=gettext_lazy("Error"))
+    def last_error(self, job: Job) -> str:
+        return display.dotted(getattr(job, "error_name", None) or display.NOTHING)
+
+    @admin.display(description=gettext_lazy("Worker"))
+    def runner(self, job: Job) -> str:
+        return getattr(job, "runner_name", None) or f"#{job.worker_id}"
 
     @admin.display(description=gettext_lazy("Task"))
     def name(self, job: Job) -> str:
@@ -301,29 +404,72 @@ class JobAdmin(QueueAdmin[Job]):
         used = job.attempt - job.earlier_attempts
         return f"{job.attempt}" if job.max_attempts == 1 else _("%d of %d") % (used, job.max_attempts)
 
+    @admin.display(description=gettext_lazy("Reason"))
+    def why_cancelled(self, job: Job) -> str:
+        return _call_of(job).secrets.scrub(job.reason)
+
     @admin.display(description=gettext_lazy("Progress"))
     def how_far(self, job: Job) -> str:
-        return display.progress(job.progress or {})
+        told = job.progress or {}
+        message = _call_of(job).secrets.scrub(str(told.get("message", "")))
+        return display.progress({**told, "message": message})
 
     @admin.display(description=gettext_lazy("Asked to end"))
     def asked_to_end(self, job: Job) -> str:
         return display.moment(job.cancel_requested_at)
 
+    @admin.display(description=gettext_lazy("Made by the schedule"))
+    def made_by(self, job: Job) -> str:
+        name = store().schedules.filter(pk=job.schedule_id or 0).values_list("name", flat=True).first()
+        try:
+            url = reverse("admin:dbqueue_schedule_change", args=[job.schedule_id], current_app=self.admin_site.name)
+        except NoReverseMatch:  # this site has no page for schedules
+            url = ""
+        if name is None or not url:
+            return name or f"#{job.schedule_id}"
+        return format_html('<a href="{}">{}</a>, {}', url, name, display.moment(job.slot))
+
+    @admin.display(description=gettext_lazy("Step of the workflow"))
+    def part_of(self, job: Job) -> str:
+        try:
+            url = reverse("admin:dbqueue_workflow_change", args=[job.workflow_id], current_app=self.admin_site.name)
+        except NoReverseMatch:  # this site has no page for workflows
+            return f"#{job.workflow_id}"
+        return format_html('<a href="{}">#{}</a>', url, job.workflow_id)
+
     @admin.display(description=gettext_lazy("Worker"))
     def worker_name(self, job: Job) -> str:
-        return _worker_names(job, [job.worker_id]).get(job.worker_id or 0, display.NOTHING)
+        return life.worker_names(job, [job.worker_id]).get(job.worker_id or 0, display.NOTHING)
 
     @admin.display(description=gettext_lazy("Arguments"))
     def positional_arguments(self, job: Job) -> str:
-        return display.as_json(job.args)
+        return display.as_json(_call_of(job).args)
 
     @admin.display(description=gettext_lazy("Keyword arguments"))
     def keyword_arguments(self, job: Job) -> str:
-        return display.as_json(job.kwargs)
+        return display.as_json(_call_of(job).kwargs)
 
     @admin.display(description=gettext_lazy("Result"))
     def result(self, job: Job) -> str:
-        return display.as_json(job.return_value) if job.status == JobStatus.SUCCESSFUL else display.NOTHING
+        if job.status != JobStatus.SUCCESSFUL:
+            return display.NOTHING
+        return display.as_json(result_of(job, _call_of(job)))
+
+    @admin.display(description=gettext_lazy("Unique key"))
+    def shown_unique_key(self, job: Job) -> str:
+        return key_of(job, job.unique_key, _call_of(job))
+
+    @admin.display(description=gettext_lazy("Concurrency key"))
+    def shown_concurrency_key(self, job: Job) -> str:
+        return key_of(job, job.concurrency_key, _call_of(job))
+
+    @admin.display(description=gettext_lazy("Rate key"))
+    def shown_rate_key(self, job: Job) -> str:
+        return key_of(job, job.rate_key, _call_of(job))
+
+    @admin.display(description=gettext_lazy("Options"))
+    def shown_options(self, job: Job) -> str:
+        return display.as_json(_call_of(job).secrets.scrub_value(job.options))
 
     @admin.display(description=gettext_lazy("Enqueued"))
     def enqueued(self, job: Job) -> str:
@@ -359,60 +505,22 @@ class JobAdmin(QueueAdmin[Job]):
         return format_html('<a href="{}?{}">{}</a>', self._url("changelist"), urlencode({parameter: value}), value)
 
 
-def _waits_for_a_worker(job: Job) -> bool:
-    due = job.status == JobStatus.SCHEDULED and job.run_after is not None and job.run_after <= store().clock()
-    return job.status == JobStatus.READY or due
+def _call_of(job: Job) -> Call:
+    return redacted(job.task, job.args, job.kwargs)
 
 
-def _some_worker_lives() -> bool:
-    heard = store().clock() - datetime.timedelta(seconds=conf.read()[0].heartbeat_timeout)
-    return Worker.objects.using(store().alias).alive().filter(heartbeat_at__gte=heard).exists()
-
-
-def _log(job: Job) -> list[LogLine]:
-    """The latest lines, the oldest of them first."""
-    lines = LogLine.objects.using(job._state.db).filter(job_id=job.pk).order_by("-id")[:MOST_LINES]
-    return list(lines)[::-1]
+def _with_what_a_column_shows(jobs: Any, state: str | None) -> Any:
+    """For the rows of one page: what stands in other tables."""
+    if state == JobStatus.FAILED:
+        attempts = Attempt.objects.using(jobs.db).filter(job_id=OuterRef("pk")).order_by("-id")
+        return jobs.annotate(error_name=Subquery(attempts.values("exception_class_path")[:1]))
+    if state == JobStatus.RUNNING:
+        workers = Worker.objects.using(jobs.db).filter(pk=OuterRef("worker_id"))
+        return jobs.annotate(runner_name=Subquery(workers.values("name")))
+    return jobs
 
 
 def _took(job: Job) -> datetime.timedelta | None:
     if job.last_attempted_at is None:
         return None
     return (job.finished_at or store().clock()) - job.last_attempted_at
-
-
-def _runs(job: Job) -> list[Run]:
-    """Every attempt, the latest first: that of the job's own row, if it has one, and those that are recorded."""
-    recorded: list[Attempt] = list(job.attempt_set.order_by("-id")[:MOST_ATTEMPTS])
-    current = job.unrecorded_worker_id()
-    names = _worker_names(job, [current, *(attempt.worker_id for attempt in recorded)])
-    runs = [_recorded_run(attempt, names) for attempt in recorded]
-    if current is not None:
-        runs.insert(0, _current_run(job, names[current]))
-    return runs
-
-
-def _current_run(job: Job, worker: str) -> Run:
-    state = display.badge(job.status, JobStatus(job.status).label)
-    return Run(job.attempt, state, worker, display.moment(job.last_attempted_at), display.span(_took(job)))
-
-
-def _recorded_run(attempt: Attempt, names: dict[int, str]) -> Run:
-    return Run(
-        attempt.number,
-        display.badge(JobStatus.FAILED, JobStatus.FAILED.label),
-        names[attempt.worker_id],
-        display.moment(attempt.started_at),
-        display.span(attempt.ended_at - attempt.started_at),
-        attempt.exception_class_path,
-        attempt.traceback,
-    )
-
-
-def _worker_names(job: Job, ids: Iterable[int | None]) -> dict[int, str]:
-    """The workers' names by id; for one whose row has gone, its id."""
-    wanted = {pk for pk in ids if pk is not None}
-    if not wanted:
-        return {}
-    found = Worker.objects.using(job._state.db).filter(pk__in=wanted).values_list("pk", "name")
-    return {pk: f"#{pk}" for pk in wanted} | dict(found)

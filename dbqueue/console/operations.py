@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
-from django.contrib.admin.models import CHANGE, LogEntry
+from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.db import router, transaction
 from django.utils.functional import Promise
 from django.utils.translation import gettext as _
@@ -13,29 +14,83 @@ from django.utils.translation import gettext_lazy, ngettext
 
 from .. import signals
 from ..announcement import Announcement
-from ..models import CANCELLABLE, RETRYABLE, Job, JobStatus
-from ..store import Store
-
-CHUNK = 500
-"""Jobs that one statement changes."""
+from ..models import CANCELLABLE, BulkAction, Job, JobQuerySet, JobStatus
+from ..store import LEAVES, Store
 
 
 @dataclass(frozen=True, slots=True)
 class Operation:
-    """A transition that a person may ask for: the states that it leaves, and the store's operation."""
+    """A transition that a person may ask for.
+
+    ``permission`` names the action that it takes; ``leaves`` the states; ``said`` tells how many jobs were changed.
+    """
 
     name: str
+    permission: str
     leaves: frozenset[JobStatus]
-    apply: Callable[[Store, Collection[int]], int]
+    apply: Callable[[Store, Collection[int]], object]
     logged: "Promise | str"
+    said: Callable[[int], str]
+    flag: int = CHANGE
+    meant: Callable[[JobQuerySet], JobQuerySet] = lambda jobs: jobs
+    """Of the jobs in these states those that it changes."""
 
 
-def _ask_to_end(store: Store, ids: Collection[int]) -> int:
-    return sum(store.request_cancel(ids))
+def _cancelled(number: int) -> str:
+    return ngettext("%d job cancelled.", "%d jobs cancelled.", number) % number
 
 
-RETRY = Operation("retry", RETRYABLE, Store.retry, gettext_lazy("Retried."))
-CANCEL = Operation("cancel", CANCELLABLE | {JobStatus.RUNNING}, _ask_to_end, gettext_lazy("Asked to end."))
+RETRY = Operation(
+    "retry",
+    "retry",
+    LEAVES[BulkAction.RETRY],
+    Store.retry,
+    gettext_lazy("Retried."),
+    lambda number: ngettext("%d job retried.", "%d jobs retried.", number) % number,
+    # A step whose turn never came has nothing to begin with.
+    meant=lambda jobs: jobs.filter(held=False),
+)
+RUN_NOW = Operation(
+    "run_now",
+    "change",
+    LEAVES[BulkAction.RUN_NOW],
+    Store.run_now,
+    gettext_lazy("Made ready before its time."),
+    lambda number: ngettext("%d job made ready.", "%d jobs made ready.", number) % number,
+)
+CANCEL = Operation(
+    "cancel",
+    "cancel",
+    LEAVES[BulkAction.CANCEL],
+    Store.request_cancel,
+    gettext_lazy("Asked to end."),
+    _cancelled,
+)
+INTERRUPT = replace(
+    CANCEL, apply=partial(Store.request_cancel, interrupt=True), logged=gettext_lazy("Asked to end, and interrupted.")
+)
+DELETE = Operation(
+    "delete",
+    "delete",
+    LEAVES[BulkAction.DELETE],
+    Store.delete,
+    "",
+    lambda number: ngettext("%d job deleted.", "%d jobs deleted.", number) % number,
+    DELETION,
+    JobQuerySet.deletable,
+)
+
+
+def moving_to(queue_name: str) -> Operation:
+    """Put jobs that wait into this queue."""
+
+    def said(number: int) -> str:
+        moved = ngettext("%(number)d job moved to %(queue)s.", "%(number)d jobs moved to %(queue)s.", number)
+        return moved % {"number": number, "queue": queue_name}
+
+    move = partial(Store.move, queue_name=queue_name)
+    logged = _("Moved to the queue %s.") % queue_name
+    return Operation("move", "change", LEAVES[BulkAction.MOVE], move, logged, said)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,10 +103,7 @@ class Tally:
     left: "Counter[str]"
 
     def __str__(self) -> str:
-        said = {
-            RETRY.name: ngettext("%d job retried.", "%d jobs retried.", self.changed),
-            CANCEL.name: ngettext("%d job cancelled.", "%d jobs cancelled.", self.changed),
-        }[self.operation.name] % self.changed
+        said = self.operation.said(self.changed)
         if self.asked:
             asked = ngettext("%d running job asked to end.", "%d running jobs asked to end.", self.asked)
             said = f"{said} {asked % self.asked}"
@@ -63,34 +115,25 @@ class Tally:
 
 def operate(store: Store, operation: Operation, ids: Collection[int], user_id: Any) -> Tally:
     """Apply ``operation`` to those of the jobs that are in a state for it."""
-    changed, asked, left = 0, 0, Counter[str]()
-    announcements: list[Announcement] = []
-    ordered = sorted(ids)
     with store.atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
-        for start in range(0, len(ordered), CHUNK):
-            chunk = ordered[start : start + CHUNK]
-            jobs = _locked(store, operation, chunk)
-            waiting = [job for job in jobs if job.status in CANCELLABLE]
-            moved = {job.pk for job in jobs}
-            operation.apply(store, moved)
-            LogEntry.objects.log_actions(user_id, jobs, CHANGE, str(operation.logged))
-            running = sum(job.status == JobStatus.RUNNING for job in jobs)
-            asked += running
-            changed += len(jobs) - running
-            left += _states(store, set(chunk) - moved)
-            if operation is CANCEL:
-                announcements += Announcement.of_jobs(signals.job_cancelled, waiting, reason="")
-    for announcement in announcements:
-        announcement.send()
-    return Tally(operation, changed, asked, left)
+        store.lock_workflows_of(ids)
+        jobs = _locked(store, operation, ids)
+        moved = {job.pk for job in jobs}
+        LogEntry.objects.log_actions(user_id, jobs, operation.flag, str(operation.logged))
+        operation.apply(store, moved)
+        left = _states(store, set(ids) - moved)
+    if operation.name == CANCEL.name:
+        waiting = [job for job in jobs if job.status in CANCELLABLE]
+        for announcement in Announcement.of_jobs(signals.job_cancelled, waiting, reason=""):
+            announcement.send()
+    asked = sum(job.status == JobStatus.RUNNING for job in jobs)
+    return Tally(operation, len(jobs) - asked, asked, left)
 
 
 def _locked(store: Store, operation: Operation, ids: Collection[int]) -> list[Job]:
     """The jobs that the operation will change: locked, so that it changes these and no others."""
-    rows = (
-        store.jobs.leaving(operation.leaves, ids).only("id", "task", "queue_name", "attempt", "status").order_by("id")
-    )
-    return list(rows.select_for_update())
+    rows = operation.meant(store.jobs.leaving(operation.leaves, ids)).order_by("id")
+    return list(rows.only("id", "task", "queue_name", "attempt", "status").select_for_update())
 
 
 def _states(store: Store, ids: Collection[int]) -> "Counter[str]":

@@ -8,10 +8,12 @@ from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
 from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
-from django.db.models import QuerySet
+from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import NoReverseMatch, URLPattern, path, reverse
-from django.utils.html import format_html
+from django.utils import timezone
+from django.utils.html import format_html, format_html_join
+from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
@@ -19,7 +21,9 @@ from django.views.decorators.http import require_POST
 from .. import scheduling
 from ..exceptions import DBQueueError
 from ..forms import ScheduleForm
-from ..models import Schedule, Source
+from ..models import JobStatus, Schedule, Source
+from ..redaction import redacted
+from ..schedule import Cron
 from ..store import ANY_QUEUE
 from . import display
 from .base import QueueAdmin, store
@@ -27,18 +31,29 @@ from .base import QueueAdmin, store
 CODE_ONLY = ("name", "task")
 """What a schedule of the code has from there alone."""
 
+TOLD = ("origin", "overridden", "in_words", "next_few", "last", "skipped", "problem")
+"""What a schedule's page tells and nobody types."""
+
+NEXT_FEW = 5
+"""Runs to come that a schedule's page names."""
+
 
 @admin.register(Schedule)
 class ScheduleAdmin(QueueAdmin[Schedule]):
     form = ScheduleForm
-    list_display = ("name", "task_name", "clock", "next", "last", "enabled", "origin", "overridden")
+    list_display = ("name", "task_name", "in_words", "next", "last", "enabled", "origin", "overridden")
+    list_filter = ("enabled", "source")
     list_display_links = ("name",)
     ordering = ("name",)
     search_fields = ("name", "task")
     actions = ("run_selected", "enable_selected", "disable_selected", "give_back_selected")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Schedule]:
-        return store().schedules.order_by(*self.ordering)
+        last = store().jobs.filter(pk=OuterRef("last_job_id")).values("status")
+        return store().schedules.annotate(last_status=Subquery(last)).order_by(*self.ordering)
+
+    def lookup_allowed(self, lookup: str, value: str, request: HttpRequest) -> bool:
+        return lookup in {f"{name}__exact" for name in self.list_filter}
 
     # Permissions
 
@@ -55,22 +70,41 @@ class ScheduleAdmin(QueueAdmin[Schedule]):
     # The form
 
     def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
-        told = ("origin", "overridden", "next", "last", "skipped", "problem")
-        return (*told, *CODE_ONLY) if obj is not None and obj.source == Source.CODE else told
+        only_read = (*TOLD, "shown_args", "shown_kwargs")
+        return (*only_read, *CODE_ONLY) if obj is not None and obj.source == Source.CODE else only_read
 
     def get_fieldsets(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
-        told = [] if obj is None else [(None, {"fields": self.get_readonly_fields(request)})]
+        told = [] if obj is None else [(None, {"fields": TOLD})]
+        # Django shows what can't be changed as it stands in the row.
+        may_change = self.has_change_permission(request) if obj else True
+        call: tuple[str, ...] = ("args", "kwargs") if may_change else ("shown_args", "shown_kwargs")
+        if obj is not None and not self._may_see_calls(request):
+            call = ()
+        seal = ("seen",) if obj is not None and may_change else ()
         return [
             *told,
-            (_("Call"), {"fields": ("name", "task", "args", "kwargs", "queue_name", "priority")}),
-            (_("When"), {"fields": ("enabled", "cron", "timezone", "every", "misfire", "overlap")}),
+            (_("Call"), {"fields": ("name", "task", *call, "queue_name", "priority")}),
+            (_("When"), {"fields": (*seal, "enabled", "cron", "timezone", "every", "misfire", "overlap")}),
         ]
+
+    def get_form(
+        self, request: HttpRequest, obj: Schedule | None = None, change: bool = False, **kwargs: Any
+    ) -> type[Any]:
+        form: type[Any] = super().get_form(request, obj, change, **kwargs)
+        if obj is None or self._may_see_calls(request):
+            return form
+        # What is not on the page must not be taken for empty.
+        made: type[Any] = type(form)(form.__name__, (form,), {"args": None, "kwargs": None})  # type: ignore[misc]
+        return made
+
+    def _may_see_calls(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("dbqueue.view_job_arguments")
 
     def save_model(self, request: HttpRequest, obj: Schedule, form: ScheduleForm, change: bool) -> None:
         if change:
-            values = {name: form.cleaned_data[name] for name in form.fields}
-            if scheduling.change(store(), obj.pk, values) is None:
-                raise PermissionDenied("The schedule has been deleted meanwhile.")
+            values = {name: form.cleaned_data[name] for name in form.fields if name != "seen"}
+            if scheduling.change(store(), obj.pk, values, before=form.before) is None:
+                raise PermissionDenied("The schedule has been deleted or changed meanwhile.")
         else:
             scheduling.plan(obj, scheduling.aware(store().clock()))
             obj.save(using=store().alias, force_insert=True)
@@ -127,7 +161,7 @@ class ScheduleAdmin(QueueAdmin[Schedule]):
         else:
             said = _("Enqueued: {}.") if is_new else _("There is such a job already: {}.")
             level = messages.SUCCESS if is_new else messages.WARNING
-            self.message_user(request, format_html(said, _job_link(schedule, job_id)), level)
+            self.message_user(request, format_html(said, _job_link(self, job_id)), level)
 
     def _switch(self, request: HttpRequest, queryset: QuerySet[Schedule], *, enabled: bool) -> None:
         with store().atomic(), _log_of_the_admin():
@@ -169,12 +203,34 @@ class ScheduleAdmin(QueueAdmin[Schedule]):
     def task_name(self, schedule: Schedule) -> str:
         return display.dotted(schedule.task)
 
+    @admin.display(description=gettext_lazy("Arguments"))
+    def shown_args(self, schedule: Schedule) -> str:
+        return display.as_json(redacted(schedule.task, schedule.args, schedule.kwargs).args)
+
+    @admin.display(description=gettext_lazy("Keyword arguments"))
+    def shown_kwargs(self, schedule: Schedule) -> str:
+        return display.as_json(redacted(schedule.task, schedule.args, schedule.kwargs).kwargs)
+
     @admin.display(description=gettext_lazy("When"))
-    def clock(self, schedule: Schedule) -> str:
+    def in_words(self, schedule: Schedule) -> str:
         try:
-            return str(schedule.when)
+            return schedule.when.in_words()
+        except ValueError as exc:
+            return f"{schedule.cron} {schedule.timezone}: {exc}"
+
+    @admin.display(description=gettext_lazy("Next runs"))
+    def next_few(self, schedule: Schedule) -> str:
+        """By the clock of the schedule, and by that of these pages where it is another."""
+        if not schedule.enabled or schedule.next_at is None:
+            return display.NOTHING
+        try:
+            when = schedule.when
         except ValueError:
-            return f"{schedule.cron} {schedule.timezone}"
+            return display.NOTHING
+        first = scheduling.aware(schedule.next_at)
+        slots = [first, *when.next_few(first, NEXT_FEW - 1)]
+        zone = when.zone if isinstance(when, Cron) else timezone.get_current_timezone()
+        return format_html_join(mark_safe("<br>"), "{} {}", ((display.moment(slot, zone), zone) for slot in slots))
 
     @admin.display(description=gettext_lazy("Next"))
     def next(self, schedule: Schedule) -> str:
@@ -184,8 +240,10 @@ class ScheduleAdmin(QueueAdmin[Schedule]):
     def last(self, schedule: Schedule) -> str:
         if schedule.last_job_id is None:
             return display.NOTHING
-        moment = display.moment(schedule.last_slot)
-        return format_html("{} {}", moment, _job_link(schedule, schedule.last_job_id))
+        status = getattr(schedule, "last_status", None)
+        state = display.badge(status, JobStatus(status).label) if status else _("(deleted)")
+        job = _job_link(self, schedule.last_job_id)
+        return format_html("{} {} {}", display.moment(schedule.last_slot), job, state)
 
     @admin.display(description=gettext_lazy("Source"))
     def origin(self, schedule: Schedule) -> str:
@@ -200,9 +258,9 @@ def _log_of_the_admin() -> AbstractContextManager[None]:
     return transaction.atomic(using=router.db_for_write(LogEntry))
 
 
-def _job_link(schedule: Schedule, job_id: int) -> str:
+def _job_link(page: ScheduleAdmin, job_id: int) -> str:
     try:
-        url = reverse("admin:dbqueue_job_change", args=[job_id])
+        url = reverse("admin:dbqueue_job_change", args=[job_id], current_app=page.admin_site.name)
     except NoReverseMatch:  # this site has no page for jobs
         return f"#{job_id}"
     return format_html('<a href="{}">#{}</a>', url, job_id)

@@ -11,6 +11,7 @@ hint of the parameter                   what the task receives
 ``timedelta``                           ISO 8601 text: ``"P0DT01H30M00S"``
 ``Literal``                             the chosen value
 an ``Enum``                             the chosen member's value
+a model, as ``User``                    its primary key: ``7``; the form looks whether there is such a row
 anything else, or no hint               what was typed as JSON
 ======================================  ==============================================================
 
@@ -20,7 +21,17 @@ the code's default.
 """
 
 from .arguments import readable_signature
-from .enqueue import ChooseTaskForm, EnqueueForm, enqueue_form
+from .enqueue import OPTIONS, ChooseTaskForm, EditForm, EnqueueForm, edit_form, enqueue_form, tasks_like
 from .schedule import ScheduleForm
 
-__all__ = ["ChooseTaskForm", "EnqueueForm", "ScheduleForm", "enqueue_form", "readable_signature"]
+__all__ = [
+    "OPTIONS",
+    "ChooseTaskForm",
+    "EditForm",
+    "EnqueueForm",
+    "ScheduleForm",
+    "edit_form",
+    "enqueue_form",
+    "readable_signature",
+    "tasks_like",
+]

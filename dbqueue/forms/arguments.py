@@ -4,16 +4,22 @@ import contextlib
 import datetime
 import decimal
 import inspect
+import json
 import sys
 import types
 import typing
 import uuid
 from collections.abc import Callable, Mapping, MutableMapping, MutableSequence, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import Enum, Flag
 from typing import Any
 
 from django import forms
+from django.core.exceptions import ValidationError
+from django.db.models import Model
+from django.forms.widgets import DateTimeBaseInput
+from django.utils import timezone
+from django.utils.dateparse import parse_datetime
 from django.utils.duration import duration_iso_string
 from django.utils.functional import Promise
 from django.utils.html import escape
@@ -22,8 +28,9 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..definition import Task
-from ..encoding import encode, normalize
+from ..encoding import encode, normalize, storable_text
 from ..exceptions import NotStorable
+from ..redaction import hides, shown_parameter
 from .fields import (
     INTEGER,
     SHAPE_NAMES,
@@ -31,6 +38,7 @@ from .fields import (
     JSONTextField,
     Parsed,
     TextField,
+    Unseen,
     moment_field,
     with_picker,
     with_widget,
@@ -131,6 +139,7 @@ class Argument:
     field: forms.Field
     nullable: bool
     receives: Callable[[Any], Any]
+    is_hidden: bool = False
 
     @property
     def may_be_left_out(self) -> bool:
@@ -145,6 +154,32 @@ class Argument:
             return None if self.nullable else LEFT_OUT
         return self._stored(self.receives(cleaned))
 
+    def shown(self, stored: Any) -> Any:
+        """What the field shows for what a job has been given."""
+        if self.receives is _parsed:
+            return storable_text(json.dumps(stored, ensure_ascii=False))
+        if isinstance(self.field, forms.TypedChoiceField):
+            choices: Any = self.field.choices
+            keys = [key for key, _label in choices if key]
+            return next((key for key in keys if _same(self.receives(self.field.coerce(key)), stored)), "")
+        if isinstance(self.field.widget, forms.NumberInput | DateTimeBaseInput) and not self._takes(stored):
+            return ""  # a browser would show nothing either
+        if isinstance(self.field, forms.DateTimeField) and isinstance(stored, str):
+            with contextlib.suppress(ValueError, OverflowError):
+                moment = parse_datetime(stored)
+                if moment is not None and timezone.is_aware(moment):
+                    moment.astimezone(datetime.UTC)  # as the field will, for which this may be out of range
+                return moment
+            return ""
+        return storable_text(stored) if isinstance(stored, str) else stored
+
+    def _takes(self, value: Any) -> bool:
+        try:
+            self.field.clean(value)
+        except ValidationError:
+            return False
+        return True
+
     def default(self) -> Any:
         """The parameter's default, for a call that can't leave it out. Raises NotStorable."""
         default = self.parameter.default
@@ -152,7 +187,12 @@ class Argument:
         return self._stored(self.receives(default) if is_typed else default)
 
     def _stored(self, value: Any) -> Any:
-        encode(value, self.parameter.name)
+        try:
+            encode(value, self.parameter.name)
+        except NotStorable:
+            if self.is_hidden:
+                raise NotStorable(_("This can't be stored as JSON.")) from None
+            raise
         return value
 
 
@@ -160,7 +200,7 @@ def arguments_of(task: Task[Any, Any]) -> dict[str, Argument]:
     """A field for each parameter that a caller of the task may pass, by the field's name."""
     hints = type_hints(task.func)
     parameters = task.signature.parameters.values()
-    return {PREFIX + one.name: _argument(one, hints.get(one.name, Any)) for one in parameters}
+    return {PREFIX + one.name: _argument_of(task, one, hints.get(one.name, Any)) for one in parameters}
 
 
 def readable_signature(task: Task[Any, Any]) -> inspect.Signature:
@@ -168,7 +208,8 @@ def readable_signature(task: Task[Any, Any]) -> inspect.Signature:
     hints, signature = type_hints(task.func), task.signature
     return signature.replace(
         parameters=[
-            one.replace(annotation=hints.get(one.name, one.annotation)) for one in signature.parameters.values()
+            shown_parameter(task, one).replace(annotation=hints.get(one.name, one.annotation))
+            for one in signature.parameters.values()
         ],
         return_annotation=hints.get("return", signature.return_annotation),
     )
@@ -195,6 +236,13 @@ def _annotations(func: Callable[..., Any]) -> Mapping[str, Any]:
     return inspect.get_annotations(func)
 
 
+def _argument_of(task: Task[Any, Any], parameter: inspect.Parameter, hint: Any) -> Argument:
+    if hides(task, parameter.name):
+        return _sensitive(parameter, hint)
+    # The field shows what anybody may see of the default; where the call needs it, it is the default itself.
+    return replace(_argument(shown_parameter(task, parameter), hint), parameter=parameter)
+
+
 def _argument(parameter: inspect.Parameter, hint: Any) -> Argument:
     if parameter.kind is parameter.VAR_POSITIONAL:
         return _variadic(parameter, list, f"*{parameter.name}")
@@ -204,9 +252,31 @@ def _argument(parameter: inspect.Parameter, hint: Any) -> Argument:
     nullable = nullable or parameter.default is None
     if choices := _choices(hint, nullable):
         return _chosen(parameter, choices, nullable)
+    if isinstance(hint, type) and issubclass(hint, Model) and not hint._meta.abstract:
+        return _a_row(parameter, hint, nullable)
     if isinstance(hint, type) and hint in KINDS:
         return _typed(parameter, hint, nullable)
     return _as_json(parameter, hint, nullable)
+
+
+def _sensitive(parameter: inspect.Parameter, hint: Any) -> Argument:
+    """A field that shows neither a default nor what was typed, also when its form comes back with an error."""
+    hint, nullable = _without_none(hint)
+    nullable = nullable or parameter.default is None
+    is_named = parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    kind = KINDS.get(hint) if is_named and isinstance(hint, type) and hint is not bool else None
+    note = gettext_lazy("It is sensitive: no page shows it.")
+    words = WORDS.get(hint, "") if kind else _("JSON.")
+    empty = _("Empty: the code's default.") if parameter.default is not NO_DEFAULT else ""
+    options: dict[str, Any] = {
+        "label": parameter.name,
+        "required": is_named and _required(parameter, nullable),
+        "help_text": _help(words, note, "" if kind is None else kind.note, empty),
+    }
+    shape = {parameter.VAR_POSITIONAL: list, parameter.VAR_KEYWORD: dict}.get(parameter.kind)  # type: ignore[call-overload]
+    field = JSONTextField(shape=shape, nullable=nullable, **options) if kind is None else kind.field(**options)
+    field.widget = Unseen()
+    return Argument(parameter, field, nullable, _parsed if kind is None else kind.receives, is_hidden=True)
 
 
 def _variadic(parameter: inspect.Parameter, shape: type, label: str) -> Argument:
@@ -246,6 +316,24 @@ def _chosen(parameter: inspect.Parameter, choices: dict[str, Any], nullable: boo
         help_text=_help("" if nullable or default else _empty_note(parameter, nullable)),
     )
     return Argument(parameter, field, nullable, lambda value: value.value if isinstance(value, Enum) else value)
+
+
+def _a_row(parameter: inspect.Parameter, model: type[Model], nullable: bool) -> Argument:
+    """The primary key of a row that there is."""
+    said = {"name": model._meta.verbose_name, "key": model._meta.pk.name if model._meta.pk else "pk"}
+    field = forms.ModelChoiceField(
+        model._default_manager.all(),
+        label=parameter.name,
+        required=_required(parameter, nullable),
+        widget=forms.TextInput(TEXT),
+        help_text=_help(_("The %(key)s of a %(name)s. The task receives it.") % said, _empty_note(parameter, nullable)),
+        error_messages={"invalid_choice": _("There is no %(name)s with this %(key)s.") % said},
+    )
+    return Argument(parameter, field, nullable, _key_of)
+
+
+def _key_of(row: Model) -> Any:
+    return row.pk if isinstance(row.pk, int) else str(row.pk)
 
 
 def _as_json(parameter: inspect.Parameter, hint: Any, nullable: bool) -> Argument:

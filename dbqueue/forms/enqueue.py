@@ -2,8 +2,9 @@
 
 import datetime
 import inspect
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from django import forms
 from django.core.exceptions import ValidationError
@@ -14,10 +15,13 @@ from django.utils.translation import gettext_lazy
 
 from .. import conf, registry
 from ..definition import Task
-from ..exceptions import DBQueueError, InvalidTask, NotStorable, UnknownTask
-from ..models import MAX_PRIORITY, MIN_PRIORITY, Job
+from ..exceptions import DBQueueError, InvalidTask, UnknownTask
+from ..models import KEY_LENGTH, MAX_PRIORITY, MIN_PRIORITY, Job
+from ..options import MOST_ATTEMPTS, Unique
+from ..redaction import MISSING, redacted
 from ..results import JobResult
-from .arguments import LEFT_OUT, PREFIX, Argument, arguments_of
+from .arguments import arguments_of
+from .call import CallFields, by_parameter, passed_to_nobody
 from .fields import INTEGER, TEXT, moment_field
 
 if TYPE_CHECKING:
@@ -27,17 +31,19 @@ else:
 
 SUMMARY_LENGTH = 80
 
-OPTIONS = ("queue_name", "priority", "run_after")
+OPTIONS = ("queue_name", "priority", "run_after", "max_attempts")
+"""The fields that are options of a task, beside the unique key."""
 
 
 class ChooseTaskForm(forms.Form):
     """Step one. Its cleaned value is a registered task: a name is looked up, never imported."""
 
-    task = forms.CharField(label=gettext_lazy("Task"), widget=forms.Select)
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        cast(forms.Select, self.fields["task"].widget).choices = [("", "---------"), *grouped(offered())]
+    task = forms.CharField(
+        label=gettext_lazy("Task"),
+        widget=forms.TextInput(
+            {**TEXT, "list": "tasks", "autocomplete": "off", "aria-describedby": "id_task_helptext"}
+        ),
+    )
 
     def clean_task(self) -> Task[Any, Any]:
         name = self.cleaned_data["task"]
@@ -61,25 +67,44 @@ def summary(task: Task[Any, Any]) -> str:
     return Truncator((inspect.getdoc(task.func) or "").partition("\n")[0]).chars(SUMMARY_LENGTH)
 
 
-def grouped(tasks: Iterable[Task[Any, Any]]) -> list[tuple[str, list[tuple[str, str]]]]:
-    """Choices by module, so that typing a task's own name finds it."""
-    groups: dict[str, list[tuple[str, str]]] = {}
-    for task in tasks:
+class Offer(NamedTuple):
+    """A task that may be chosen: its name, that within its module, and what it is for."""
+
+    name: str
+    own_name: str
+    said: str
+
+
+def tasks_like(text: str) -> list[tuple[str, list[Offer]]]:
+    """The tasks that the admin may enqueue and that have this text in their names or summaries, by module."""
+    groups: dict[str, list[Offer]] = {}
+    for task in offered():
         module, _dot, own_name = task.name.rpartition(".")
-        first_line = summary(task)
-        groups.setdefault(module, []).append((task.name, f"{own_name}: {first_line}" if first_line else own_name))
+        offer = Offer(task.name, own_name, summary(task))
+        if text.lower() in f"{offer.name} {offer.said}".lower():
+            groups.setdefault(module, []).append(offer)
     return list(groups.items())
 
 
-class EnqueueForm(_JobForm):
-    """Step two, for one task: its arguments, and the options of the job. ``enqueue_form()`` makes one."""
+def choices() -> list[tuple[str, list[tuple[str, str]]]]:
+    """All of them as the choices of a field."""
+    return [
+        (module, [(one.name, f"{one.own_name}: {one.said}" if one.said else one.own_name) for one in offers])
+        for module, offers in tasks_like("")
+    ]
 
-    task: ClassVar[Task[Any, Any]]
-    arguments: ClassVar[dict[str, Argument]]
+
+class EnqueueForm(CallFields, _JobForm):
+    """Step two, for one task: its arguments, and the options of the job. ``enqueue_form()`` makes one."""
 
     class Meta:
         model = Job
         fields = ()
+
+    @classmethod
+    def shown(cls, job: Job) -> dict[str, Any]:
+        options = ("queue_name", "priority", "max_attempts")
+        return {**super().shown(job), **{name: getattr(job, name) for name in options}}
 
     def clean_queue_name(self) -> str:
         name: str = self.cleaned_data["queue_name"]
@@ -112,7 +137,13 @@ class EnqueueForm(_JobForm):
         return self._task().enqueue(*self.call_args, **self.call_kwargs)
 
     def _task(self) -> Task[Any, Any]:
-        return self.task.using(**{name: self.cleaned_data[name] for name in OPTIONS})
+        options = {name: self.cleaned_data[name] for name in OPTIONS}
+        if options["max_attempts"] is None:
+            del options["max_attempts"]
+        if key := self.cleaned_data["unique_key"]:
+            # As a function: a text would be a template.
+            options["unique"] = replace(self.task.options.unique or Unique(), key=lambda *args, **kwargs: key)
+        return self.task.using(**options)
 
     def _check_call(self) -> None:
         try:
@@ -123,72 +154,64 @@ class EnqueueForm(_JobForm):
         except DBQueueError as exc:
             self.add_error(None, str(exc))
 
-    def _values(self) -> dict[str, Any]:
-        """What is passed for each parameter that is not left out."""
-        values = {}
+
+class EditForm(CallFields, forms.Form):
+    """Other arguments for a job that there is. ``edit_form()`` makes one."""
+
+    def __init__(self, *args: Any, job: Job, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._job = job
+        self.kept = by_parameter(self.task, job.args, job.kwargs)
         for name, argument in self.arguments.items():
-            if name in self.cleaned_data:
-                try:
-                    value = argument.value(self.cleaned_data[name], changed=name in self.changed_data)
-                except NotStorable as exc:
-                    self.add_error(name, str(exc))
-                else:
-                    values[argument.parameter.name] = value
-        return {name: value for name, value in values.items() if value is not LEFT_OUT}
+            if argument.is_hidden and argument.parameter.name in self.kept:
+                self.fields[name].required = False
+                self.fields[name].help_text = _("It is sensitive: no page shows it. Empty: as it is.")
 
-    def _call(self, values: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-        """Arguments by keyword; by position only where the signature leaves no choice."""
-        rest: list[Any] = self._take(values, inspect.Parameter.VAR_POSITIONAL) or []
-        more: dict[str, Any] = self._take(values, inspect.Parameter.VAR_KEYWORD) or {}
-        placed = [argument for argument in self.arguments.values() if _is_placed(argument, bool(rest))]
-        while placed and not rest and placed[-1].parameter.name not in values:
-            placed.pop()
-        args = [self._placed_value(argument, values) for argument in placed]
-        return (*args, *rest), {**values, **more}
+    def clean(self) -> dict[str, Any] | None:
+        """Check the call as enqueue() does."""
+        cleaned = super().clean()
+        self.values = self._values()
+        if not self.errors:
+            self._call_args, self._call_kwargs = self._call(dict(self.values))
+        if not self.errors:
+            try:
+                draft = self.task.draft(self._call_args, self._call_kwargs)
+            except DBQueueError as exc:
+                self.add_error(None, str(exc))
+            else:
+                self._stored = draft.args, draft.kwargs
+        return cleaned
 
-    def _take(self, values: dict[str, Any], kind: Any) -> Any:
-        """Take the value of the one parameter of this kind out of ``values``; None if there is none."""
-        for name, argument in self.arguments.items():
-            if argument.parameter.kind is kind:
-                value = values.pop(argument.parameter.name, None)
-                if kind is inspect.Parameter.VAR_KEYWORD:
-                    self._refuse_doubles(name, value or {})
-                return value
-        return None
+    def call(self) -> tuple[list[Any], dict[str, Any]]:
+        """What a valid form says, in JSON's own types."""
+        return self._stored
 
-    def _placed_value(self, argument: Argument, values: dict[str, Any]) -> Any:
-        """A value for a place that can't be left out, as others stand behind it."""
-        name = argument.parameter.name
-        if name in values:
-            return values.pop(name)
-        try:
-            return argument.default()
-        except NotStorable:
-            self.add_error(PREFIX + name, _("An argument behind this one is given, so this one needs a value too."))
-            return None
-
-    def _refuse_doubles(self, name: str, more: dict[str, Any]) -> None:
-        """A key of ``**kwargs`` must not name a parameter that has a field of its own."""
-        kinds = (inspect.Parameter.POSITIONAL_OR_KEYWORD, inspect.Parameter.KEYWORD_ONLY)
-        taken = [key for key in more if PREFIX + key in self.arguments]
-        doubles = [key for key in taken if self.arguments[PREFIX + key].parameter.kind in kinds]
-        if doubles:
-            self.add_error(name, _("These have fields of their own: %s.") % ", ".join(doubles))
+    def differing(self) -> list[str]:
+        """The parameters for which something else is passed than before."""
+        # As they are shown: whoever types a guess is not to be told whether it was right.
+        now = by_parameter(self.task, *redacted(self.task.name, *self.call())[:2])
+        before = by_parameter(self.task, *redacted(self.task.name, self._job.args, self._job.kwargs)[:2])
+        typed = {
+            one.parameter.name for name, one in self.arguments.items() if one.is_hidden and name in self.changed_data
+        }
+        names = self.task.signature.parameters
+        dropped = passed_to_nobody(self.task, self._job.args, self._job.kwargs)
+        return [
+            *(name for name in names if name in typed or now.get(name, MISSING) != before.get(name, MISSING)),
+            *(_("without %s") % name for name in dropped),
+        ]
 
 
-def _is_placed(argument: Argument, has_rest: bool) -> bool:
-    kind = argument.parameter.kind
-    return kind is inspect.Parameter.POSITIONAL_ONLY or (has_rest and kind is inspect.Parameter.POSITIONAL_OR_KEYWORD)
+def edit_form(task: Task[Any, Any]) -> type[EditForm]:
+    """The form for one task."""
+    made: type[EditForm] = type(EditForm)("EditForm", (EditForm,), _fields_of(task))  # type: ignore[misc]
+    return made
 
 
 def enqueue_form(task: Task[Any, Any]) -> type[EnqueueForm]:
     """The form for one task, with its defaults."""
-    arguments = arguments_of(task)
     namespace = {
-        "__module__": __name__,
-        "task": task,
-        "arguments": arguments,
-        **{name: argument.field for name, argument in arguments.items()},
+        **_fields_of(task),
         "queue_name": _queue_field(task),
         "priority": forms.IntegerField(
             min_value=MIN_PRIORITY,
@@ -198,9 +221,29 @@ def enqueue_form(task: Task[Any, Any]) -> type[EnqueueForm]:
             help_text=_("-100 to 100; higher runs first."),
         ),
         "run_after": _run_after_field(task),
+        "max_attempts": forms.IntegerField(
+            required=False,
+            min_value=1,
+            max_value=MOST_ATTEMPTS,
+            initial=task.options.max_attempts,
+            widget=forms.NumberInput(INTEGER),
+            help_text=_("Attempts after which an error is final; 1: it is not tried again."),
+        ),
+        "unique_key": forms.CharField(
+            required=False,
+            max_length=KEY_LENGTH,
+            widget=forms.TextInput(TEXT),
+            help_text=_("While a job of this task has this key, no other is made. Empty: as the task's code says."),
+        ),
     }
     made: type[EnqueueForm] = type(EnqueueForm)("EnqueueForm", (EnqueueForm,), namespace)  # type: ignore[misc]
     return made
+
+
+def _fields_of(task: Task[Any, Any]) -> dict[str, Any]:
+    arguments = arguments_of(task)
+    fields = {name: argument.field for name, argument in arguments.items()}
+    return {"__module__": __name__, "task": task, "arguments": arguments, **fields}
 
 
 def _queue_field(task: Task[Any, Any]) -> forms.Field:

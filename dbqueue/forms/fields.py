@@ -32,6 +32,16 @@ class TextField(forms.CharField):
         return text.replace("\r\n", "\n") if isinstance(text, str) else text
 
 
+class Unseen(forms.Textarea):
+    """What is typed here is never sent back to the browser."""
+
+    def __init__(self) -> None:
+        super().__init__({"rows": 1, "class": "vLargeTextField dbqueue-unseen", "autocomplete": "off"})
+
+    def format_value(self, value: Any) -> None:
+        return None
+
+
 class Parsed(NamedTuple):
     """What was typed as JSON. ``null`` is a value; an empty field has none."""
 

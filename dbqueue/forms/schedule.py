@@ -2,20 +2,23 @@
 
 import json
 import zoneinfo
+from collections.abc import Mapping
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
 from django import forms
 from django.core.exceptions import ValidationError
+from django.utils.crypto import constant_time_compare, salted_hmac
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .. import conf
 from ..exceptions import DBQueueError, InvalidTask
 from ..models import MAX_PRIORITY, MIN_PRIORITY, Schedule
+from ..redaction import HIDDEN, MISSING, redacted, restored
 from ..schedule import Cron, Every, default_timezone
 from ..scheduling import draft_of
-from .enqueue import grouped, offered
+from .enqueue import choices
 from .fields import JSONTextField
 
 if TYPE_CHECKING:
@@ -27,6 +30,9 @@ CALL = ("task", "args", "kwargs", "queue_name", "priority")
 """What a job is made of."""
 
 EMPTY = [("", "---------")]
+
+SEALED = (*CALL, "name", "cron", "every", "timezone", "misfire", "overlap", "enabled")
+"""What people change."""
 
 
 class ScheduleForm(_ScheduleForm):
@@ -54,6 +60,8 @@ class ScheduleForm(_ScheduleForm):
         help_text=gettext_lazy("-100 to 100; higher runs first. Empty: the task's own."),
     )
 
+    seen = forms.CharField(required=False, widget=forms.HiddenInput)
+
     class Meta:
         model = Schedule
         fields = (
@@ -73,11 +81,15 @@ class ScheduleForm(_ScheduleForm):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        shown = redacted(self.instance.task, self.instance.args, self.instance.kwargs)
         for name in ("args", "kwargs"):
-            self.initial[name] = json.dumps(getattr(self.instance, name), ensure_ascii=False)
-        self._offer("task", [*EMPTY, *grouped(offered())])
+            self.initial[name] = json.dumps(getattr(shown, name), ensure_ascii=False)
+        self._offer("task", [*EMPTY, *choices()])
         self._offer("timezone", [*EMPTY, *((name, name) for name in _timezones())])
-        if self.instance._state.adding:
+        self.before = {name: getattr(self.instance, name) for name in SEALED}
+        if not self.instance._state.adding:
+            self.initial["seen"] = seal(self.before)
+        else:
             self.initial["timezone"] = self.initial.get("timezone") or default_timezone()
 
     def clean_name(self) -> str:
@@ -91,14 +103,25 @@ class ScheduleForm(_ScheduleForm):
 
     def clean_args(self) -> list[Any]:
         parsed = self.cleaned_data["args"]
-        return [] if parsed is None else parsed.value
+        return [] if parsed is None else self._restored(parsed.value, self.instance.args)
 
     def clean_kwargs(self) -> dict[str, Any]:
         parsed = self.cleaned_data["kwargs"]
-        return {} if parsed is None else parsed.value
+        return {} if parsed is None else self._restored(parsed.value, self.instance.kwargs)
+
+    def _restored(self, value: Any, original: Any) -> Any:
+        """With what was hidden as it was, unless another task would get it now."""
+        is_same_task = self.cleaned_data.get("task", self.instance.task) == self.instance.task
+        try:
+            return restored(value, original if is_same_task else MISSING)
+        except LookupError:
+            raise ValidationError(_("%s stands for what nobody may read: type it anew.") % HIDDEN) from None
 
     def clean(self) -> dict[str, Any] | None:
         super().clean()
+        self._check_seal()
+        if not self.errors and "args" not in self.fields:
+            self._check_unseen()
         if not self.errors:
             self._check_clock()
         if not self.errors:
@@ -129,6 +152,18 @@ class ScheduleForm(_ScheduleForm):
         except ValueError as exc:
             self.add_error("cron" if every is None else "every", str(exc))
 
+    def _check_seal(self) -> None:
+        """Whether somebody has changed the schedule since this form was made."""
+        seen = self.cleaned_data.pop("seen", "")
+        if seen and not constant_time_compare(seen, seal(self.before)):
+            self.add_error(None, _("Somebody has changed this schedule meanwhile: load the page again."))
+
+    def _check_unseen(self) -> None:
+        """Arguments that this user may not see must not go to a task that might tell them."""
+        has_some = bool(self.instance.args or self.instance.kwargs)
+        if has_some and self.cleaned_data.get("task", self.before["task"]) != self.before["task"]:
+            self.add_error("task", _("Your account may not see the arguments, so another task can't have them."))
+
     def _check_call(self) -> None:
         given = {name: self.cleaned_data.get(name, getattr(self.instance, name)) for name in CALL}
         try:
@@ -137,7 +172,12 @@ class ScheduleForm(_ScheduleForm):
             # Of the options, only those of the queue are still in question here.
             self.add_error("queue_name", str(exc))
         except DBQueueError as exc:
-            self.add_error("args", str(exc))
+            self.add_error("args" if "args" in self.fields else None, str(exc))
+
+
+def seal(values: Mapping[str, Any]) -> str:
+    """What tells whether these are still the same, and to nobody else what they are."""
+    return salted_hmac("dbqueue.schedule", json.dumps(values, sort_keys=True), algorithm="sha256").hexdigest()
 
 
 @cache

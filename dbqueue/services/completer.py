@@ -3,13 +3,12 @@
 import logging
 from collections.abc import Callable
 from queue import Empty, SimpleQueue
-from typing import Any
 
 from django.db import DataError, Error, IntegrityError
 
 from ..claim import Claim
-from ..connections import renew
-from ..outcome import Outcome
+from ..connections import renew, sqlstate
+from ..outcome import Outcome, secrets_of
 from ..store import Store, fence
 from .base import Service
 
@@ -41,7 +40,7 @@ class Completer(Service):
         self,
         store: Store,
         on_change: Callable[[], None],
-        on_written: Callable[[Outcome], None] = lambda outcome: None,
+        on_written: Callable[[list[Outcome]], None] = lambda outcomes: None,
     ) -> None:
         super().__init__(store.alias, on_change)
         self._store = store
@@ -104,7 +103,7 @@ class Completer(Service):
             self._in_doubt = True
             if len(outcomes) == 1:
                 self._write_what_is_left_of(outcomes[0], exc)
-            elif _sqlstate(exc)[:2] not in ABOUT_THE_SERVER and self._database_answers():
+            elif sqlstate(exc)[:2] not in ABOUT_THE_SERVER and self._database_answers():
                 self._write_singly(outcomes)
             else:
                 raise
@@ -147,7 +146,8 @@ class Completer(Service):
         """Fail a job whose outcome the database refuses for what is in it. Any other error is tried again."""
         if not _refuses_the_value(exc) or not self._database_answers():
             raise exc
-        logger.error("The database refused the outcome of job %s: %s", outcome.claim, str(exc).strip())
+        why = secrets_of(outcome.claim).scrub(str(exc).strip())
+        logger.error("The database refused the outcome of job %s: %s", outcome.claim, why)
         left = outcome.refused(exc)
         self._settle([left], self._finish([left]))
 
@@ -179,9 +179,7 @@ class Completer(Service):
 
     def _tell_written(self, outcomes: list[Outcome], refused: list[Outcome]) -> None:
         lost = {fence(outcome) for outcome in refused}
-        for outcome in outcomes:
-            if fence(outcome) not in lost:
-                self._on_written(outcome)
+        self._on_written([outcome for outcome in outcomes if fence(outcome) not in lost] if lost else outcomes)
 
     def _finished(self) -> bool:
         return super()._finished() and self.pending == 0
@@ -196,10 +194,4 @@ def _refuses_the_value(exc: Error) -> bool:
 
     SQLSTATE class 54, "program limit exceeded", arrives as an OperationalError, as a lost connection does.
     """
-    return isinstance(exc, DataError | IntegrityError) or _sqlstate(exc).startswith("54")
-
-
-def _sqlstate(exc: Error) -> str:
-    """Five characters, or nothing where the driver or the database has none."""
-    cause: Any = exc.__cause__
-    return str(getattr(cause, "sqlstate", None) or getattr(cause, "pgcode", None) or "")
+    return isinstance(exc, DataError | IntegrityError) or sqlstate(exc).startswith("54")

@@ -1,4 +1,4 @@
-"""Says that this worker lives."""
+"""Says that this worker lives, and hears what is asked of it."""
 
 from collections.abc import Callable
 
@@ -11,8 +11,15 @@ class Heartbeat(Service):
 
     name = "heartbeat"
 
-    def __init__(self, store: Store, timeout: float, on_change: Callable[[], None]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        timeout: float,
+        on_change: Callable[[], None],
+        on_asked: Callable[[str], None] = lambda request: None,
+    ) -> None:
         super().__init__(store.alias, on_change)
+        self._on_asked = on_asked
         self._store = store
         self._interval = self.longest_pause = timeout / BEATS
         self._worker_id = 0
@@ -36,4 +43,5 @@ class Heartbeat(Service):
         worker_id = self._worker_id
         if not self.lost and not self._store.beat(worker_id):
             self.lose(worker_id)
+        self._on_asked(self._store.asked_of(worker_id))
         return self._interval

@@ -32,6 +32,11 @@ class Herald(Service):
     def pending(self) -> int:
         return self._unsent.qsize()
 
+    @property
+    def is_half_full(self) -> bool:
+        """Whether whoever can wait should."""
+        return self.pending > MOST_UNSENT // 2
+
     def put(self, announcement: Announcement | None) -> None:
         """May be called on any thread. None: nobody would hear it."""
         if announcement is None:

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from queue import SimpleQueue
 
 from ..connections import renew
+from ..history import Tally
 from ..rescue import rescue_all
 from ..store import Store
 from .base import Service
@@ -36,7 +37,9 @@ class Undertaker(Service):
         if self._unburied:
             for token in self._unburied:
                 self._store.lose(token)
-            rescue_all(self._store, self._max_crashes)
+            tally = Tally()
+            rescue_all(self._store, self._max_crashes, tally=tally)
+            self._store.add_history(tally.take())  # or not, where somebody has the rows: they are only figures
             self._unburied.clear()
             renew(self._alias)
         return IDLE

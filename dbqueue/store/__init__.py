@@ -6,16 +6,36 @@ from django.core.signals import setting_changed
 from django.db import connections
 
 from .base import Store, fence
+from .bulk import LEAVES, Chunk
+from .census import MOST_COUNTED, MOST_QUEUES, Line, is_served
 from .coming_back import Rescue
 from .deletion import Pruned
 from .listener import ANY_QUEUE, Listener
 from .mysql import MySQLStore
+from .operators import SeenCall
 from .postgresql import PostgreSQLStore
 from .reports import Asked
 from .sqlite import SQLiteStore
 from .uniqueness import Entered
 
-__all__ = ["ANY_QUEUE", "Asked", "Entered", "Listener", "Pruned", "Rescue", "Store", "fence", "store_for"]
+__all__ = [
+    "ANY_QUEUE",
+    "LEAVES",
+    "MOST_COUNTED",
+    "MOST_QUEUES",
+    "Asked",
+    "Chunk",
+    "Entered",
+    "Line",
+    "Listener",
+    "Pruned",
+    "Rescue",
+    "SeenCall",
+    "Store",
+    "fence",
+    "is_served",
+    "store_for",
+]
 
 _STORES: dict[str, type[Store]] = {"postgresql": PostgreSQLStore, "sqlite": SQLiteStore, "mysql": MySQLStore}
 

@@ -10,25 +10,25 @@ from collections.abc import Collection, Iterable, Sequence
 from typing import Any
 
 from django.db.backends.base.base import BaseDatabaseWrapper
-from django.db.models import F
 
 from ..claim import Claim
 from ..draft import Draft
-from ..models import CANCELLABLE, RETRYABLE, WAITING, Attempt, Job, JobQuerySet, JobStatus
+from ..models import QUEUED, Attempt, Job, JobQuerySet, JobStatus
 from ..outcome import EXPIRED, Outcome
+from .bulk import Bulk
+from .census import Census
 from .claiming import Claiming
 from .coming_back import ComingBack, uncounted
 from .database import BATCH, key_after
-from .deletion import Deletion
+from .history import HistoryRows
 from .listener import ANY_QUEUE, Listener
 from .queues import Queues
-from .reports import Reports
 from .schedules import ScheduleRows
 from .uniqueness import Uniqueness
 from .workers import WorkerRows
 
 
-class Store(WorkerRows, Claiming, ComingBack, Deletion, Uniqueness, Queues, Reports, ScheduleRows):
+class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Queues, ScheduleRows, Census):
     """The operations on the jobs of one database."""
 
     def listen(self) -> Listener | None:
@@ -78,6 +78,7 @@ class Store(WorkerRows, Claiming, ComingBack, Deletion, Uniqueness, Queues, Repo
             rate_key=draft.rate_key,
             schedule_id=draft.schedule_id,
             slot=draft.slot,
+            external_id=draft.external_id,
         )
 
     # The run side
@@ -100,10 +101,12 @@ class Store(WorkerRows, Claiming, ComingBack, Deletion, Uniqueness, Queues, Repo
     def expire(self, limit: int = BATCH, now: datetime.datetime | None = None) -> list[int]:
         """Cancel jobs that wait and were to be started by now. Returns their ids. One that had begun before goes on."""
         now = now or self.clock()
-        late = self.jobs.filter(status__in=WAITING, expires_at__lte=now, started_at=None)
+        late = self.jobs.filter(status__in=QUEUED, expires_at__lte=now, started_at=None)
         if not (ids := list(late.order_by("expires_at").values_list("id", flat=True)[:limit])):
             return []
         with self.atomic():
+            busy = self._lock_free_workflows_of(ids)
+            late = late.exclude(workflow_id__in=busy) if busy else late
             ids = list(late.filter(pk__in=ids).select_for_update(skip_locked=True).values_list("id", flat=True))
             self.cancel(ids, now, reason=EXPIRED)
         return ids
@@ -142,12 +145,31 @@ class Store(WorkerRows, Claiming, ComingBack, Deletion, Uniqueness, Queues, Repo
         """
         now = now or self.clock()
         with self.atomic():
+            self._lock_workflows(outcome.claim.workflow_id for outcome in outcomes)
             applied = self._apply(outcomes, now)
-            self._record_failures((outcome for outcome in outcomes if fence(outcome) in applied), now)
-            if later := [outcome.claim.job_id for outcome in outcomes if outcome.status is JobStatus.SCHEDULED]:
+            written = [outcome for outcome in outcomes if fence(outcome) in applied]
+            self._record_failures(written, now)
+            if later := [outcome.claim.job_id for outcome in written if outcome.status is JobStatus.SCHEDULED]:
                 self._cancel_requested(later, now)
                 self.call_workers({ANY_QUEUE})
+            if steps := [outcome for outcome in written if is_of_workflow(outcome)]:
+                self._go_on(steps, now)
         return [outcome for outcome in outcomes if fence(outcome) not in applied]
+
+    def _go_on(self, outcomes: Sequence[Outcome], now: datetime.datetime) -> None:
+        """What follows from these outcomes of steps, and of jobs that become one."""
+        # What somebody wants to end is not replaced any more.
+        self._cancel_requested([o.claim.job_id for o in outcomes if o.replacement is not None], now)
+        for outcome in outcomes:
+            claim, workflow_id = outcome.claim, outcome.claim.workflow_id
+            if outcome.replacement is not None and self.jobs.leaving({JobStatus.WAITING}, [claim.job_id]).exists():
+                workflow_id = self._put_in_place(claim.job_id, workflow_id, outcome.replacement, now)
+            if outcome.added and workflow_id is not None:
+                for group_id, plans in outcome.added.items():
+                    self._add_members(group_id, plans, workflow_id, now)
+        ids = [outcome.claim.job_id for outcome in outcomes]
+        self._call_back([outcome.claim.job_id for outcome in outcomes if outcome.status is JobStatus.FAILED])
+        self._settle(ids, now)
 
     def written(self, outcomes: Collection[Outcome]) -> list[Outcome]:
         """Which of these stand in their jobs' rows: a commit may have succeeded although its reply was lost."""
@@ -181,45 +203,9 @@ class Store(WorkerRows, Claiming, ComingBack, Deletion, Uniqueness, Queues, Repo
             if outcome.failure
         )
 
-    # Operators
 
-    def cancel(self, ids: Collection[int], now: datetime.datetime | None = None, *, reason: str = "") -> int:
-        """Cancel jobs that wait. Returns how many; what runs or has ended is left alone."""
-        cancelled = self.jobs.leaving(CANCELLABLE, ids).update(
-            status=JobStatus.CANCELLED, finished_at=now or self.clock(), reason=reason, unique_key=None
-        )
-        self.call_waiters(ids)
-        return cancelled
-
-    def retry(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:
-        """Let failed and cancelled jobs run again, with a fresh count of attempts. Returns how many.
-
-        Their history stays.
-        They are READY, or SCHEDULED again where the time that they were to wait for has not come.
-        """
-        now = now or self.clock()
-        anew: dict[str, Any] = {
-            "finished_at": None,
-            "worker": None,
-            "crashes": 0,
-            "earlier_attempts": F("attempt"),
-            "reason": "",
-            "expires_at": None,
-            "cancel_requested_at": None,
-            "cancel_interrupts": False,
-            "progress": None,
-        }
-        with self.atomic():
-            # Locked first: of what is cancelled meanwhile, one of two statements might take what the other left.
-            locked = self.jobs.leaving(RETRYABLE, ids).order_by("id").select_for_update()
-            found = list(locked.values_list("id", "queue_name", "run_after"))
-            later = [pk for pk, _, run_after in found if run_after is not None and run_after > now]
-            ready = [pk for pk, _, run_after in found if run_after is None or run_after <= now]
-            self.jobs.leaving(RETRYABLE, later).update(status=JobStatus.SCHEDULED, **anew)
-            self.jobs.leaving(RETRYABLE, ready).update(status=JobStatus.READY, run_after=None, **anew)
-            queues = {queue for _, queue, _ in found}
-            self.call_workers(queues | {ANY_QUEUE} if later else queues)
-        return len(found)
+def is_of_workflow(outcome: Outcome) -> bool:
+    return outcome.claim.workflow_id is not None or outcome.replacement is not None
 
 
 def fence(outcome: Outcome) -> tuple[int, int]:
@@ -238,6 +224,8 @@ def _columns(outcome: Outcome, now: datetime.datetime) -> dict[str, Any]:
     if outcome.status is JobStatus.SCHEDULED:
         due = now + datetime.timedelta(seconds=outcome.delay)
         return columns | {"status": JobStatus.SCHEDULED, "run_after": due, "worker": None}
+    if outcome.status is JobStatus.WAITING:
+        return columns | {"status": JobStatus.WAITING}
     value = None if outcome.value_json is None else json.loads(outcome.value_json)
     columns |= {"status": outcome.status, "finished_at": now, "return_value": value, "reason": outcome.reason}
     return columns | {"unique_key": key_after(outcome.status)}

@@ -36,6 +36,7 @@ CLAIMED_COLUMNS = (
     "expires_at",
     "concurrency_key",
     "rate_key",
+    "workflow_id",
     "started_at",
 )
 _CRASHES = CLAIMED_COLUMNS.index("crashes")

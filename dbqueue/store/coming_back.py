@@ -11,9 +11,11 @@ from django.db.models.functions import Greatest
 
 from ..claim import Claim
 from ..exceptions import WorkerLost
+from ..history import WORKER_LOST
 from ..models import Attempt, Job, JobStatus
 from ..outcome import Failure
-from .database import BATCH, Database
+from .database import BATCH
+from .workflows import Workflows
 
 
 class Rescue(NamedTuple):
@@ -30,7 +32,7 @@ class Rescue(NamedTuple):
     """FAILED: too many workers died of them."""
 
 
-class ComingBack(Database):
+class ComingBack(Workflows):
     """The ways from RUNNING back to READY without an outcome."""
 
     def release(self, claims: Collection[Claim]) -> int:
@@ -40,6 +42,7 @@ class ComingBack(Database):
             groups[claim.worker_id, claim.lease, claim.attempt].append(claim)
         released = 0
         with self.atomic():
+            self._lock_workflows({claim.workflow_id for claim in claims})
             for (worker_id, lease, attempt), group in groups.items():
                 held = self.jobs.leaving({JobStatus.RUNNING}, [claim.job_id for claim in group])
                 released += held.filter(lease=lease, worker_id=worker_id).update(**_unclaimed(attempt))
@@ -56,9 +59,7 @@ class ComingBack(Database):
         """
         now = now or self.clock()
         with self.atomic():
-            stalled = list(
-                self.jobs.stalled().order_by("id").select_for_update(skip_locked=True, of=self._of())[:limit]
-            )
+            stalled = self._lock_stalled(limit)
             unbegun = {job.pk: job.attempt - 1 for job in stalled if job.ahead}
             begun = [job for job in stalled if not job.ahead]
             failed = [job.pk for job in begun if job.crashes + 1 >= max_crashes]
@@ -72,10 +73,21 @@ class ComingBack(Database):
             for attempt in {job.attempt for job in stalled if job.ahead}:
                 ids = [job.pk for job in stalled if job.ahead and job.attempt == attempt]
                 self._leave_running(ids, **_unclaimed(attempt), crashes=Greatest("crashes", Value(1)))
+            self._call_back(failed)
+            if any(job.workflow_id for job in stalled):
+                self._settle(failed, now)
             self._cancel_requested([job.pk for job in stalled if job.cancel_requested_at], now)
         self.call_workers({job.queue_name for job in stalled if job.pk not in failed})
         self.call_waiters(failed)
         return Rescue(again, unbegun, failed)
+
+    def _lock_stalled(self, limit: int) -> list[Job]:
+        """Those that nobody else has locked; before them their workflows."""
+        found = dict(self.jobs.stalled().order_by("id").values_list("pk", "workflow_id")[:limit])
+        busy = self._lock_free_workflows(found.values())
+        ids = [pk for pk, workflow_id in found.items() if workflow_id not in busy]
+        stalled = self.jobs.stalled().filter(pk__in=ids).order_by("id")
+        return list(stalled.select_for_update(skip_locked=True, of=self._of())) if ids else []
 
     def _leave_running(self, ids: Collection[int], **columns: Any) -> None:
         if ids:
@@ -95,7 +107,7 @@ class ComingBack(Database):
                 worker_id=job.worker_id or 0,
                 started_at=job.last_attempted_at or now,
                 ended_at=now,
-                exception_class_path=f"{WorkerLost.__module__}.{WorkerLost.__qualname__}",
+                exception_class_path=WORKER_LOST,
                 traceback=Failure.of(_lost(job, max_crashes)).traceback,
             )
             for job in jobs

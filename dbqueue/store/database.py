@@ -3,15 +3,14 @@
 import datetime
 from abc import ABC, abstractmethod
 from collections.abc import Collection, Mapping
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, nullcontext
 from types import MappingProxyType
 from typing import Any
 
 from django.db import connections, models, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..models import WAITING, Attempt, Job, JobQuerySet, JobStatus, UniqueScope, Worker
-from ..outcome import REQUESTED
+from ..models import Attempt, Job, JobQuerySet, JobStatus, UniqueScope, Worker
 
 BATCH = 500
 """Rows that one promotion, rescue or batch of pruning takes in one transaction."""
@@ -44,6 +43,14 @@ class Database(ABC):
     def atomic(self) -> AbstractContextManager[None]:
         return transaction.atomic(using=self.alias)
 
+    def in_a_hurry(self, seconds: float) -> AbstractContextManager[None]:
+        """For what a person waits for: a statement that takes longer raises TookTooLong, where it can be told."""
+        return nullcontext()
+
+    def waiting_at_most(self, seconds: float) -> AbstractContextManager[None]:
+        """A transaction in which nobody waits longer for a lock, where the database can be told."""
+        return nullcontext()
+
     @abstractmethod
     def clock(self) -> datetime.datetime:
         """The time by the database's clock, as Django would read it from a column."""
@@ -53,12 +60,6 @@ class Database(ABC):
 
     def call_waiters(self, ids: Collection[int]) -> None:
         """Tell those who listen for the end of these jobs, when the transaction commits, that they have ended."""
-
-    def _cancel_requested(self, ids: Collection[int], now: datetime.datetime) -> None:
-        """Cancel those of these jobs that came back from RUNNING after somebody asked for their end."""
-        came_back = self.jobs.leaving(WAITING, ids).filter(cancel_requested_at__isnull=False)
-        if came_back.update(status=JobStatus.CANCELLED, finished_at=now, reason=REQUESTED, unique_key=None):
-            self.call_waiters(ids)
 
     def _of(self) -> tuple[str, ...]:
         return ("self",) if self.connection.features.has_select_for_update_of else ()

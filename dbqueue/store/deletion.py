@@ -9,7 +9,8 @@ from django.db import Error, IntegrityError
 from django.db.models import Q
 
 from ..models import FINAL, JobStatus
-from .database import BATCH, Database
+from .database import BATCH
+from .workflows import Workflows
 
 
 class Pruned(NamedTuple):
@@ -24,13 +25,13 @@ class Pruned(NamedTuple):
     last_id: int | None
 
 
-class Deletion(Database):
-    """Only what has ended is ever deleted."""
+class Deletion(Workflows):
+    """Only what has ended is ever deleted. The steps of a workflow go with it: the others may need their results."""
 
     def delete(self, ids: Collection[int]) -> int:
         """Delete jobs that have ended, with their history. Returns how many; what may still run is left alone."""
         with self.atomic():
-            ended = self.jobs.leaving(FINAL, ids).order_by("id").select_for_update()
+            ended = self.jobs.leaving(FINAL, ids).deletable().order_by("id").select_for_update()
             locked = list(ended.values_list("pk", flat=True))
             self._delete_locked(locked)
         return len(locked)
@@ -51,9 +52,14 @@ class Deletion(Database):
         The walk goes by id, so it needs no index on finished_at that each finish would have to keep. It is over when a
         whole batch was enqueued after the last cutoff: what follows can't have ended before.
         """
-        columns = ("id", "status", "enqueued_at", "finished_at")
+        columns = ("id", "status", "enqueued_at", "finished_at", "workflow_id")
         batch = list(self.jobs.filter(pk__gt=after_id).order_by("id").values_list(*columns)[:limit])
-        old = {pk: status for pk, status, _, ended in batch if ended and ended < cutoffs.get(status, ended)}
+        alive = self._alive({row[4] for row in batch})
+        old = {
+            pk: status
+            for pk, status, _, ended, workflow_id in batch
+            if ended and ended < cutoffs.get(status, ended) and workflow_id not in alive
+        }
         deleted, refused = Counter(old.values()), 0
         if old and not dry_run:
             deleted, refused = self._delete_ended(list(old), cutoffs)

@@ -4,27 +4,35 @@ States stand in the SQL as literals, so that a generic plan can use the partial 
 """
 
 import datetime
+import json
 import time
 import uuid
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
+from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..connections import owned_connection
+from ..connections import owned_connection, sqlstate
 from ..draft import Draft
-from ..models import UNFINISHED, Job, JobStatus, Worker
+from ..exceptions import TookTooLong
+from ..models import OPEN, Job, JobStatus, Worker
 from ..outcome import Outcome
-from .base import Store, fence
+from .base import Store, fence, is_of_workflow
 from .claiming import declared_lost
 from .listener import ANY_QUEUE, Listener
 from .notifications import Notifications
+from .workflows import NewStep, Released
 
 CHANNEL = "dbqueue"
 
 ENDED = "dbqueue_ended"
 """The channel of awaited jobs: the words are their ids."""
+
+CANCELED = "57014"
+"""The SQLSTATE query_canceled."""
 
 PROBE = "probe"
 """What ends the word of a listener that calls itself. Before it stands a comma, which no queue's name contains."""
@@ -63,8 +71,22 @@ _RARE_COLUMNS = {
     "rate_key": "text",
     "schedule_id": "bigint",
     "slot": "timestamptz",
+    "external_id": "text",
 }
 """What is given only where a job of the batch has it."""
+
+
+_STEP_COLUMNS = {
+    "id": "bigint",
+    "workflow_id": "bigint",
+    "after_id": "bigint",
+    "group_id": "bigint",
+    "position": "int",
+    "held": "boolean",
+    "allow_failure": "boolean",
+    "step": "jsonb",
+}
+"""What only steps of workflows have."""
 
 
 class Insert(NamedTuple):
@@ -97,6 +119,7 @@ def _insert(columns: dict[str, str]) -> Insert:
 
 _PLAIN = _insert(_COLUMNS)
 _FULL = _insert(_COLUMNS | _RARE_COLUMNS)
+_STEPS = _insert(_COLUMNS | _RARE_COLUMNS | _STEP_COLUMNS)
 _ONE_PLAIN = _PLAIN.one.format(on_conflict="")
 _ONE_FULL = _FULL.one.format(on_conflict="")
 _ONE_UNIQUE = _FULL.one.format(on_conflict="ON CONFLICT (unique_key) WHERE unique_key IS NOT NULL DO NOTHING")
@@ -134,7 +157,7 @@ _FINISH = f"""
     UPDATE {_JOB} AS job
     SET status = ended.status,
         return_value = ended.value,
-        finished_at = CASE WHEN ended.status <> 'SCHEDULED' THEN clock.now END,
+        finished_at = CASE WHEN ended.status NOT IN ('SCHEDULED', 'WAITING') THEN clock.now END,
         run_after = CASE WHEN ended.status = 'SCHEDULED' THEN clock.now + ended.delay * interval '1 second'
                          ELSE job.run_after END,
         attempt = job.attempt - ended.uncounted,
@@ -142,7 +165,8 @@ _FINISH = f"""
         last_attempted_at = CASE WHEN ended.uncounted = job.attempt THEN NULL ELSE job.last_attempted_at END,
         worker_id = CASE WHEN ended.status <> 'SCHEDULED' THEN job.worker_id END,
         reason = ended.reason,
-        unique_key = CASE WHEN ended.status = 'SCHEDULED' OR ended.status = 'SUCCESSFUL' AND job.unique_scope = 'period'
+        unique_key = CASE WHEN ended.status IN ('SCHEDULED', 'WAITING')
+                               OR ended.status = 'SUCCESSFUL' AND job.unique_scope = 'period'
                           THEN job.unique_key END
     FROM unnest(%s::bigint[], %s::int[], %s::bigint[], %s::text[], %s::jsonb[], %s::float8[], %s::int[], %s::text[])
             AS ended (id, lease, worker_id, status, value, delay, uncounted, reason),
@@ -150,7 +174,19 @@ _FINISH = f"""
     WHERE job.id = ended.id AND job.{_BY_ID} = 'RUNNING'
         AND job.lease = ended.lease AND job.worker_id = ended.worker_id
     RETURNING job.id, job.lease,
-        CASE WHEN job.awaited AND ended.status <> 'SCHEDULED' THEN pg_notify('{ENDED}', job.id::text) END
+        CASE WHEN job.awaited AND ended.status NOT IN ('SCHEDULED', 'WAITING')
+             THEN pg_notify('{ENDED}', job.id::text) END
+"""
+
+_RESERVE = f"SELECT nextval(pg_get_serial_sequence('{_JOB}', 'id')) FROM generate_series(1, %s)"
+
+_RELEASE = f"""
+    UPDATE {_JOB} AS job
+    SET status = released.status, args = coalesce(released.args, job.args), run_after = released.run_after,
+        expires_at = coalesce(released.expires_at, job.expires_at), held = false
+    FROM unnest(%s::bigint[], %s::text[], %s::jsonb[], %s::timestamptz[], %s::timestamptz[])
+            AS released (id, status, args, run_after, expires_at)
+    WHERE job.id = released.id AND job.{_BY_ID} = 'WAITING'
 """
 
 _NOTIFY = f"SELECT pg_notify('{CHANNEL}', queue) FROM unnest(%s::text[]) AS queue"
@@ -171,6 +207,7 @@ BULK = 1000
 
 class PostgreSQLStore(Store):
     LOCK = MappingProxyType({"skip_locked": True, "no_key": True})
+    JSON = "%s::jsonb"
 
     def clock(self) -> datetime.datetime:
         with self.connection.cursor() as cursor:
@@ -218,6 +255,27 @@ class PostgreSQLStore(Store):
             cursor.execute(sql, [*_insertable(draft, full), _channel_word(draft)])
             return [(pk, enqueued_at) for pk, enqueued_at, _ in cursor.fetchall()]
 
+    @contextmanager
+    def in_a_hurry(self, seconds: float) -> Iterator[None]:
+        try:
+            with self.atomic():
+                with self.connection.cursor() as cursor:
+                    cursor.execute(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
+                yield
+                with self.connection.cursor() as cursor:
+                    cursor.execute("SET LOCAL statement_timeout TO DEFAULT")  # there may be a transaction around it
+        except OperationalError as exc:
+            if sqlstate(exc) != CANCELED:
+                raise
+            raise TookTooLong(f"A statement took more than {seconds:g} s.") from exc
+
+    @contextmanager
+    def waiting_at_most(self, seconds: float) -> Iterator[None]:
+        with self.atomic():
+            with self.connection.cursor() as cursor:
+                cursor.execute(f"SET LOCAL lock_timeout = {round(seconds * 1000)}")
+            yield
+
     def _mark_running(
         self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None, *, limited: bool = False
     ) -> datetime.datetime:
@@ -235,7 +293,7 @@ class PostgreSQLStore(Store):
         return claimed_at  # type: ignore[no-any-return]
 
     def finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None = None) -> list[Outcome]:
-        if any(outcome.failure or outcome.status is JobStatus.SCHEDULED for outcome in outcomes):
+        if any(o.failure or o.status is JobStatus.SCHEDULED or is_of_workflow(o) for o in outcomes):
             return super().finish(outcomes, now)
         applied = self._apply(outcomes, now)  # one statement, so it needs no transaction around it
         return [outcome for outcome in outcomes if fence(outcome) not in applied]
@@ -257,6 +315,21 @@ class PostgreSQLStore(Store):
             cursor.execute(_FINISH, [*columns, now])
             return {(pk, lease) for pk, lease, _ in cursor.fetchall()}
 
+    def _reserve_ids(self, number: int) -> list[int]:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_RESERVE, [number])
+            return sorted(pk for (pk,) in cursor.fetchall())
+
+    def _write_steps(self, ids: list[int], rows: list[NewStep], now: datetime.datetime) -> None:
+        for start in range(0, len(rows), BULK):
+            made = [_step_columns(pk, row) for pk, row in zip(ids, rows, strict=True)][start : start + BULK]
+            with self.connection.cursor() as cursor:
+                cursor.execute(_STEPS.many, [list(column) for column in zip(*made, strict=True)])
+
+    def _write_released(self, released: Sequence[Released]) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_RELEASE, [list(column) for column in zip(*released, strict=True)])
+
     def call_workers(self, queues: Collection[str]) -> None:
         if queues:
             with self.connection.cursor() as cursor:
@@ -276,8 +349,23 @@ def _array(values: Iterable[int | float | str]) -> str:
     return f"{{{','.join(map(str, values))}}}"
 
 
-def _insertable(draft: Draft, full: bool) -> tuple[Any, ...]:
-    status = JobStatus.SCHEDULED if draft.run_after else JobStatus.READY
+def _step_columns(pk: int, row: NewStep) -> tuple[Any, ...]:
+    step = None if row.step is None else json.dumps(row.step)
+    return (
+        *_insertable(row.draft, True, row.status),
+        pk,
+        row.workflow_id,
+        row.after_id,
+        row.group_id,
+        row.position,
+        row.held,
+        row.allow_failure,
+        step,
+    )
+
+
+def _insertable(draft: Draft, full: bool, status: JobStatus | None = None) -> tuple[Any, ...]:
+    status = status or (JobStatus.SCHEDULED if draft.run_after else JobStatus.READY)
     columns = (
         draft.task,
         draft.args_json,
@@ -303,6 +391,7 @@ def _rare(draft: Draft) -> tuple[Any, ...]:
         draft.rate_key,
         draft.schedule_id,
         draft.slot,
+        draft.external_id,
     )
 
 
@@ -392,7 +481,7 @@ class _EndListener(Listener):
     def _ask(self) -> None:
         """Have the outcome's statement call. Where somebody has locked the row, this is done later."""
         with self._connection.cursor() as cursor:
-            cursor.execute(_AWAIT, [self._job_id, UNFINISHED])
+            cursor.execute(_AWAIT, [self._job_id, OPEN])
             self._has_asked = cursor.rowcount > 0
 
 

@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from ..models import CANCELLABLE, JobStatus, LogLine
 from ..running import Running
-from .database import Database
 from .listener import ANY_QUEUE
+from .workflows import Workflows
 
 
 class Asked(NamedTuple):
@@ -17,7 +17,7 @@ class Asked(NamedTuple):
     asked: int
 
 
-class Reports(Database):
+class Reports(Workflows):
     """Progress and log lines on their way in, requests to cancel on their way out."""
 
     def request_cancel(
@@ -29,6 +29,8 @@ class Reports(Database):
         """
         now = now or self.clock()
         with self.atomic():
+            if has_steps := self.lock_workflows_of(ids):
+                ids = self._with_inside(ids)
             # Locked first, or one might be claimed or given back between two statements and escape both.
             rows = self.jobs.leaving(CANCELLABLE | {JobStatus.RUNNING}, ids).order_by("id").select_for_update()
             states = dict(rows.values_list("id", "status"))
@@ -40,6 +42,8 @@ class Reports(Database):
             asked = {"cancel_requested_at": now} | ({"cancel_interrupts": True} if interrupt else {})
             self.jobs.leaving({JobStatus.RUNNING}, running).update(**asked)
             self.call_waiters(waiting)
+            if has_steps:
+                self._settle(waiting, now)
             if running:
                 self.call_workers({ANY_QUEUE})
         return Asked(len(waiting), len(running))

@@ -19,6 +19,7 @@ from ..outcome import Outcome
 from .base import Store
 from .claiming import declared_lost
 from .listener import ANY_QUEUE, Listener
+from .workflows import Released
 
 LOOK_EVERY = 0.015
 """Seconds between two looks for a commit. At 5 ms they took 1.4 % of a core. Longer than a tick of a file's time."""
@@ -58,12 +59,27 @@ _FINISH = f"""
         last_attempted_at = CASE WHEN ended.uncounted = job.attempt THEN NULL ELSE job.last_attempted_at END,
         worker_id = CASE WHEN ended.status <> 'SCHEDULED' THEN job.worker_id END,
         reason = ended.reason,
-        unique_key = CASE WHEN ended.status = 'SCHEDULED' OR ended.status = 'SUCCESSFUL' AND job.unique_scope = 'period'
+        unique_key = CASE WHEN ended.status IN ('SCHEDULED', 'WAITING')
+                               OR ended.status = 'SUCCESSFUL' AND job.unique_scope = 'period'
                           THEN job.unique_key END
     FROM ended
     WHERE job.id = ended.id AND job.status = 'RUNNING'
         AND job.lease = ended.lease AND job.worker_id = ended.worker_id
     RETURNING id, lease
+"""
+
+_RELEASE = f"""
+    WITH released AS (
+        SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS status,
+               json_extract(value, '$[2]') AS args, json_extract(value, '$[3]') AS run_after,
+               json_extract(value, '$[4]') AS expires_at
+        FROM json_each(%s)
+    )
+    UPDATE "{Job._meta.db_table}" AS job
+    SET status = released.status, args = coalesce(released.args, job.args), run_after = released.run_after,
+        expires_at = coalesce(released.expires_at, job.expires_at), held = 0
+    FROM released
+    WHERE job.id = released.id AND job.status = 'WAITING'
 """
 
 
@@ -163,7 +179,7 @@ class SQLiteStore(Store):
                     claim.worker_id,
                     outcome.status,
                     outcome.value_json,
-                    None if later else self._stored(now),
+                    None if later or outcome.status is JobStatus.WAITING else self._stored(now),
                     self._stored(now + datetime.timedelta(seconds=outcome.delay)) if later else None,
                     int(not outcome.counted),
                     outcome.reason,
@@ -172,6 +188,22 @@ class SQLiteStore(Store):
         with self.connection.cursor() as cursor:
             cursor.execute(_FINISH, [json.dumps(ended)])
             return set(cursor.fetchall())
+
+    def _reserve_ids(self, number: int) -> list[int]:
+        # The workflow's row was inserted before, so this connection has the write lock.
+        with self.connection.cursor() as cursor:
+            cursor.execute("SELECT seq FROM sqlite_sequence WHERE name = %s", [Job._meta.db_table])
+            found = cursor.fetchone()
+        first = (found[0] if found else 0) + 1
+        return list(range(first, first + number))
+
+    def _write_released(self, released: Sequence[Released]) -> None:
+        rows = [
+            (one.id, one.status, one.args_json, *(moment and self._stored(moment) for moment in one[3:]))
+            for one in released
+        ]
+        with self.connection.cursor() as cursor:
+            cursor.execute(_RELEASE, [json.dumps(rows)])
 
     def _stored(self, moment: datetime.datetime) -> str:
         return str(self.connection.ops.adapt_datetimefield_value(moment))

@@ -11,7 +11,7 @@ from django.db.models import Q
 
 from ..draft import Draft
 from ..exceptions import DBQueueError
-from ..models import WAITING, JobStatus, UniqueScope
+from ..models import QUEUED, JobStatus, UniqueScope
 from .database import Database
 from .listener import ANY_QUEUE
 
@@ -20,7 +20,7 @@ TRIES = 20
 
 
 HOLDS = (
-    Q(status__in=WAITING)
+    Q(status__in=QUEUED)
     | Q(status=JobStatus.RUNNING, unique_scope__in=(UniqueScope.FINISHED, UniqueScope.PERIOD))
     | Q(status=JobStatus.SUCCESSFUL, unique_scope=UniqueScope.PERIOD)
 )
@@ -101,7 +101,7 @@ class Uniqueness(Database):
             return None
         pk, enqueued_at, status = found
         # One that has begun needs no lock, and its outcome must not wait for a caller's commit.
-        if status in WAITING and self.connection.in_atomic_block and not self._hold_on(pk, draft):
+        if status in QUEUED and self.connection.in_atomic_block and not self._hold_on(pk, draft):
             return None  # it has just been claimed, or cancelled: look again
         if draft.replaces:
             self._replace(pk, draft)
@@ -109,13 +109,13 @@ class Uniqueness(Database):
 
     def _hold_on(self, pk: int, draft: Draft) -> bool:
         """Lock a job that waits, until the caller's commit. Returns whether it still waits."""
-        waiting = self.jobs.leaving(WAITING, [pk]).filter(unique_key=draft.unique_key)
+        waiting = self.jobs.leaving(QUEUED, [pk]).filter(unique_key=draft.unique_key)
         return bool(waiting.select_for_update().values_list("id"))
 
     def _replace(self, pk: int, draft: Draft) -> None:
         """Make a job that still waits what the draft says. One that runs stays as it is."""
         status = JobStatus.SCHEDULED if draft.run_after else JobStatus.READY
-        self.jobs.leaving(WAITING, [pk]).update(
+        self.jobs.leaving(QUEUED, [pk]).update(
             args=draft.args,
             kwargs=draft.kwargs,
             queue_name=draft.queue_name,

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from django.db.models import F
 
-from ..models import Worker
+from ..models import Worker, WorkerRequest
 from ..outcome import Outcome
 from .database import Database
 
@@ -24,6 +24,7 @@ class WorkerRows(Database):
         queues: str,
         threads: int,
         token: uuid.UUID | None = None,
+        asked: str = "",
         now: datetime.datetime | None = None,
     ) -> int:
         """Enter a worker process. Returns its id, which is never used again."""
@@ -35,6 +36,7 @@ class WorkerRows(Database):
             queues=queues,
             threads=threads,
             token=token or uuid.uuid4(),
+            asked=asked,
             started_at=now,
             heartbeat_at=now,
         )
@@ -45,6 +47,17 @@ class WorkerRows(Database):
         """Say that this worker lives. False: it was declared lost, its jobs are others' now."""
         alive = self._workers().alive().filter(pk=worker_id)
         return bool(alive.update(heartbeat_at=now or self.clock()))
+
+    def ask_worker(self, worker_id: int, request: WorkerRequest | None) -> bool:
+        """Ask a worker to claim nothing more, or to end; None takes that back. It learns of it with its next heartbeat.
+
+        Returns whether it was there to be asked.
+        """
+        return bool(self._workers().alive().filter(pk=worker_id).update(asked=request or ""))
+
+    def asked_of(self, worker_id: int) -> str:
+        """What an operator wants of this worker; empty: nothing."""
+        return self._workers().filter(pk=worker_id).values_list("asked", flat=True).first() or ""
 
     def count_lost_leases(self, outcomes: Iterable[Outcome]) -> None:
         """Note with each worker how many of these outcomes it could not write."""

@@ -16,6 +16,8 @@ NAMES = {
     "rate": "three workers under one rate",
     "unique": "eight processes that enqueue one unique key",
     "deadlines": "jobs in a long statement and in a loop, with a timeout of a second",
+    "bulk": "kills of the worker that retries all failed jobs, asked for on the page",
+    "workflows": "kills of the workers that run random workflow trees",
     "schedules": "a schedule of one second, whose workers are killed and started at random",
 }
 
@@ -30,6 +32,8 @@ DEFAULTS: dict[str, dict[str, float]] = {
     "rate": {"times": 1, "jobs": 3250},
     "unique": {"times": 1, "jobs": 10_000},
     "deadlines": {"times": 1, "jobs": 100},
+    "bulk": {"times": 3, "jobs": 100_000},
+    "workflows": {"times": 40, "jobs": 500},
     "schedules": {"times": 1, "jobs": 0, "seconds": 120.0, "workers": 10},
 }
 

@@ -10,12 +10,14 @@ from dbqueue.models import JobStatus
 
 from ..servers import Mode
 from . import audit, deadlines, limits
+from .bulk import bulk
 from .crew import Crew
 from .faults import Faults
 from .load import KINDS, Kind, Ledger, Load, enqueue_all
 from .schedules import schedules
 from .stage import Stage
 from .verdict import Account, judge, print_table
+from .workflows import workflows
 
 PLAIN = {"short": KINDS["short"], "slow": Kind(520, seconds=(0.05, 0.5))}
 """Jobs that do no harm, all of them shorter than the grace."""
@@ -128,5 +130,7 @@ MEASURES: Mapping[str, Callable[[Stage, Namespace], int]] = {
     "rate": limits.rate,
     "unique": limits.unique,
     "deadlines": deadlines.deadlines,
+    "bulk": bulk,
     "schedules": schedules,
+    "workflows": workflows,
 }

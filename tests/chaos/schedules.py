@@ -6,7 +6,7 @@ import statistics
 import time
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
 
 from dbqueue.models import UNFINISHED, Job, JobStatus, Schedule
@@ -16,7 +16,7 @@ from ..workers import WorkerProcess, eventually, spawn
 from .stage import SETTINGS, Stage
 from .verdict import print_table
 
-MODULES = "tasks,periodic_tasks"
+MODULES = {"DBQUEUE_TASK_MODULES": "tasks,periodic_tasks"}
 TASK = "tests.shop.periodic_tasks.tick"
 
 SECOND = datetime.timedelta(seconds=1)
@@ -28,7 +28,8 @@ TO_CATCH_UP = 60.0
 class Fleet:
     """Workers of one process each, which come and go."""
 
-    def __init__(self, size: int) -> None:
+    def __init__(self, size: int, environment: Mapping[str, str] = MODULES) -> None:
+        self._environment = {**SETTINGS, **environment}
         self.kills = self.blackouts = 0
         self.all: list[WorkerProcess] = []
         self._size = size
@@ -38,7 +39,7 @@ class Fleet:
     def fill_up(self, most: int) -> None:
         """Start up to ``most`` of those that are missing."""
         for _ in range(min(most, self._size - len(self._living))):
-            process = spawn("--name", f"w{len(self.all)}", **{**SETTINGS, "DBQUEUE_TASK_MODULES": MODULES})
+            process = spawn("--name", f"w{len(self.all)}", **self._environment)
             self.all.append(process)
             self._living.append(process)
 

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal, NewType
 
 from dbqueue import Context, task
 
+from .models import Mark
+
 if TYPE_CHECKING:
     from .nowhere import OnlyForTheTypeChecker  # type: ignore[import-not-found]
 
@@ -134,6 +136,25 @@ def divide(dividend: int, divisor: decimal.Decimal, *, rounding: Literal["down",
     exact = dividend / decimal.Decimal(divisor)
     towards = decimal.ROUND_FLOOR if rounding == "down" else decimal.ROUND_CEILING
     return {"rounded": rounding, "quotient": int(exact.to_integral_value(towards))}
+
+
+@task
+def about_a_mark(mark: Mark | None = None) -> Any:
+    return mark
+
+
+@task(sensitive=("pin", "rest"))
+def with_secrets(
+    user: str, pin: int = 4711, password: str | None = None, config: dict[str, Any] | None = None, **rest: Any
+) -> dict[str, Any]:
+    """Tell what it was called with."""
+    if user == "fails":
+        raise ValueError(f"{user} {pin} {password!r} {config}")
+    return {"user": user, "pin": pin, "said": f"it was {password}", "config": config, **rest}
+
+
+@task
+def takes_a_token(host: str, token: str) -> None: ...
 
 
 @task(unique=True)

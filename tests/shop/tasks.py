@@ -19,6 +19,7 @@ from . import (
     django_tasks,  # noqa: F401  those of django.tasks are found through this module
     retry_tasks,  # noqa: F401  those that fail are found through this module
     running_tasks,  # noqa: F401  those that take their time are found through this module
+    workflow_tasks,  # noqa: F401  those of workflows are found through this module
 )
 from .models import Mark
 from .signals import connect

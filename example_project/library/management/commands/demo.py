@@ -113,7 +113,7 @@ class Command(BaseCommand):
 
     def _make_user(self) -> None:
         self.stdout.write(
-            "\nThe jobs and what they found are in the admin: run `make serve`, open http://127.0.0.1:8000/admin/\n"
+            "\nThe jobs and what they found are in the admin: run `make serve`, open http://127.0.0.1:8000/\n"
             f"and {login.give_new_password()} (made for this; each demo makes a new one).\n"
             "A job that is enqueued there runs at once: a worker runs beside the server."
         )

@@ -23,7 +23,7 @@ class Command(BaseCommand):
         for number in (signal.SIGTERM, signal.SIGINT):  # a shell that starts this behind its back ignores SIGINT
             signal.signal(number, _interrupt)
         place = f"127.0.0.1:{options['address']}" if options["address"].isdigit() else options["address"]
-        self.stdout.write(f"The admin is at http://{place}/admin/: {_how_to_log_in()}. Ctrl-C ends it.")
+        self.stdout.write(f"The queue is at http://{place}/, in the admin: {_how_to_log_in()}. Ctrl-C ends it.")
         self.stdout.flush()
         children = [_start("runserver", options["address"]), _start("dbqueue_worker", "--reload")]
         try:
@@ -33,6 +33,8 @@ class Command(BaseCommand):
         except KeyboardInterrupt:
             self.stdout.write("\nStopping: the worker finishes what it runs.")
         finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                signal.signal(number, signal.SIG_IGN)  # it is stopping already
             for child in children:
                 child.terminate()
             for child in children:

@@ -1,0 +1,175 @@
+"""``python -m benchmarks.console``: how long the operator's pages take with millions of ended jobs in the table."""
+
+import argparse
+import datetime
+import statistics
+import sys
+import time
+from collections.abc import Iterator
+
+from django.db import connection
+
+from .project import on_postgresql
+from .report import heading, table
+
+COMMAND = "benchmarks.console"
+
+ROUNDS = 5
+"""Times that each page is loaded; the first is not timed."""
+
+_JOBS = """
+    INSERT INTO dbqueue_job (task, args, kwargs, queue_name, priority, status, run_after, backend, enqueued_at,
+                             started_at, last_attempted_at, finished_at, worker_id, lease, attempt)
+    SELECT CASE WHEN number %% 1000000 = 0 THEN 'benchmarks.jobs.tasks.rare' ELSE 'benchmarks.jobs.tasks.noop' END,
+           '[]', jsonb_build_object('user_id', number %% 1000),
+           CASE WHEN number %% 5 = 0 THEN 'mail' ELSE 'default' END,
+           0, %(status)s, CASE WHEN %(status)s = 'SCHEDULED' THEN now() + interval '1 day' END, '',
+           now() - (%(number)s - number) * interval '7 days' / %(number)s, {past}, {past}, {past},
+           CASE WHEN %(ended)s THEN 1 END, %(ended)s::int, %(ended)s::int
+    FROM generate_series(1, %(number)s) AS number
+"""
+
+_ATTEMPTS = """
+    INSERT INTO dbqueue_attempt (job_id, number, worker_id, started_at, ended_at, exception_class_path, traceback)
+    SELECT id, 1, 1, now(), now(), CASE WHEN id % 1000 = 0 THEN 'shop.errors.Rare' ELSE 'builtins.ValueError' END, 'x'
+    FROM dbqueue_job WHERE status = 'FAILED'
+"""
+
+_HISTORY = """
+    INSERT INTO dbqueue_history (seconds, begins_at, queue_name, task, outcome, error, count, waits, runs, wait_seconds,
+                                 run_seconds)
+    SELECT seconds, date_trunc('hour', now()) - n * seconds * interval '1 second', queue, task, outcome, '', 100,
+           '[1, 2, 3, 4, 50, 20, 10, 5, 5]', '[50, 30, 10, 5, 5]', 10, 1
+    FROM (VALUES (60, 2880), (600, 288), (3600, 2160)) AS sizes (seconds, rows),
+         LATERAL generate_series(-60, rows) AS n,
+         (VALUES ('SUCCESSFUL'), ('FAILED')) AS outcomes (outcome),
+         (SELECT '' AS queue, '' AS task UNION ALL
+          SELECT 'default', 'task ' || number FROM generate_series(1, 50) AS number) AS tasks
+    WHERE seconds = 60 OR task = ''
+"""
+
+
+def fill(share: float) -> None:
+    """Ten million that went well, a hundred thousand that failed among the last of them, and some of all others."""
+    numbers = {
+        "SUCCESSFUL": 9_000_000,
+        "FAILED": 100_000,
+        "CANCELLED": 1_000,
+        "SCHEDULED": 20_000,
+        "READY": 20_000,
+    }
+    for status, number in [*numbers.items(), ("SUCCESSFUL", 1_000_000)]:
+        ended = status in ("SUCCESSFUL", "FAILED", "CANCELLED")
+        values: dict[str, str | int | bool] = {"status": status, "number": int(number * share), "ended": ended}
+        with connection.cursor() as cursor:
+            cursor.execute(_JOBS.format(past="now() - interval '1 hour'" if ended else "NULL"), values)
+        print(f"{number * share:,.0f} {status}", file=sys.stderr, flush=True)
+    with connection.cursor() as cursor:
+        cursor.execute(_ATTEMPTS)
+        cursor.execute(_HISTORY)
+        cursor.execute("VACUUM ANALYZE")
+
+
+def a_living_worker() -> None:
+    """One that will have been heard of for as long as this takes."""
+    from dbqueue.models import Worker
+    from dbqueue.store import store_for
+
+    store = store_for("default")
+    store.register(name="w", hostname="h", pid=1, queues="", threads=8)
+    Worker.objects.update(heartbeat_at=store.clock() + datetime.timedelta(hours=1))
+
+
+def pages() -> Iterator[tuple[str, str]]:
+    """What an operator opens, and where it is."""
+    from dbqueue.models import Job, JobStatus
+
+    jobs = "/admin/dbqueue/job/"
+    yield "overview, 1 hour", "/admin/dbqueue/overview/"
+    yield "overview, 7 days", "/admin/dbqueue/overview/?range=7d"
+    yield "queues", "/admin/dbqueue/queue/"
+    yield "workers", "/admin/dbqueue/worker/"
+    yield "schedules", "/admin/dbqueue/schedule/"
+    yield "jobs", jobs
+    yield "jobs, the last page", f"{jobs}?p=100"
+    for state in JobStatus:
+        yield f"jobs, {state.lower()}", f"{jobs}?state={state}"
+    for title, query in {
+        "queue": "queue=mail",
+        "a queue without jobs": "queue=nobody",
+        "task": "task=benchmarks.jobs.tasks.noop",
+        "a rare task": "task=benchmarks.jobs.tasks.rare",
+        "a task without jobs": "task=nobody.knows",
+        "failed, a common error": "state=FAILED&error=builtins.ValueError",
+        "failed, a rare error": "state=FAILED&error=shop.errors.Rare",
+        "failed, an error that never was": "state=FAILED&error=no.Error",
+        "failed, a task": "state=FAILED&task=benchmarks.jobs.tasks.noop",
+        "search: id": "q=4711",
+        "search: part of a task's name": "q=benchmarks.jobs",
+        "search: no such task": "q=nothing",
+        "search: since:2h": "q=since:2h",
+        "search: before:6d": "q=before:6d",
+        "search: an argument": "q=args.user_id:42",
+        "search: an argument that never was": "q=args.user_id:nobody",
+        "search: worker": "q=worker:1",
+    }.items():
+        yield f"jobs, {title}", f"{jobs}?{query}"
+    yield "all that match: failed", f"{jobs}bulk/?state=FAILED"
+    failed = Job.objects.filter(status="FAILED").values_list("pk", flat=True).first()
+    last = Job.objects.filter(status="READY").values_list("pk", flat=True).last()
+    yield "a job", f"{jobs}{failed}/change/"
+    yield "the last of 20,000 jobs that wait", f"{jobs}{last}/change/"
+    yield "its arguments", f"{jobs}{failed}/edit/"
+    yield "the form of its clone", f"{jobs}add/?task=benchmarks.jobs.tasks.noop&from={failed}"
+    yield "bulk operations", "/admin/dbqueue/bulkoperation/"
+
+
+def measure(url: str) -> tuple[float, list[str]]:
+    """The median of the page's milliseconds, and its statements that walk over all jobs."""
+    from django.contrib.auth.models import User
+    from django.test import Client
+    from django.test.utils import CaptureQueriesContext
+
+    client = Client()
+    client.force_login(User.objects.get())
+    times = []
+    for number in range(ROUNDS):
+        began = time.perf_counter()
+        response = client.get(url)
+        if number:
+            times.append(1000 * (time.perf_counter() - began))
+        assert response.status_code == 200, (url, response.status_code)
+    with CaptureQueriesContext(connection) as captured:
+        client.get(url)
+    scans = []
+    with connection.cursor() as cursor:
+        for query in captured:
+            if query["sql"].startswith("SELECT") and "dbqueue_job" in query["sql"]:
+                cursor.execute(f"EXPLAIN {query['sql']}")
+                if any("Seq Scan on dbqueue_job" in line for (line,) in cursor.fetchall()):
+                    scans.append(query["sql"])
+    return statistics.median(times), scans
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog=f"python -m {COMMAND}", description=__doc__)
+    parser.add_argument("--share", type=float, default=1.0, help="of the rows, for a trial (default: %(default)s)")
+    options = parser.parse_args()
+    with on_postgresql(COMMAND, "benchmarks.console_settings"):
+        from django.contrib.auth.models import User
+
+        User.objects.create_superuser("operator")
+        a_living_worker()
+        fill(options.share)
+        print(heading("The operator's pages"), flush=True)
+        rows = [["page", "ms", "sequential scans of jobs"]]
+        for title, url in pages():
+            milliseconds, scans = measure(url)
+            rows.append([title, f"{milliseconds:.0f}", str(len(scans))])
+            print(f"{title}: {milliseconds:.0f} ms {scans or ''}", file=sys.stderr, flush=True)
+        print(table(rows))
+        connection.close()
+
+
+if __name__ == "__main__":
+    main()

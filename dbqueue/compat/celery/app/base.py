@@ -1,0 +1,5 @@
+"""Where Celery has its Celery."""
+
+from . import Celery
+
+__all__ = ["Celery"]

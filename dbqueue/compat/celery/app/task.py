@@ -1,0 +1,5 @@
+"""Where Celery has its Task."""
+
+from ..task import Task
+
+__all__ = ["Task"]

@@ -1,0 +1,97 @@
+"""Tasks that run where they are called, without the database: ``apply()``, and all of them with task_always_eager."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from . import states
+from .exceptions import Retry
+from .request import Request
+from .result import EagerResult
+from .utils import uuid
+
+if TYPE_CHECKING:
+    from .task import Task
+
+
+def is_eager() -> bool:
+    """Whether CELERY_TASK_ALWAYS_EAGER holds."""
+    from .app import settings
+
+    return bool(settings().task_always_eager)
+
+
+def applied(
+    task: "Task",
+    args: Any,
+    kwargs: dict[str, Any],
+    *,
+    task_id: str | None = None,
+    throw: bool | None = None,
+    headers: dict[str, Any] | None = None,
+    links: Any = (),
+    errbacks: Any = (),
+    **options: Any,
+) -> EagerResult:
+    """Run it through its retries, with no pause between them. ``throw``, or task_eager_propagates, raises its error."""
+    from .app import settings
+
+    found = _until_it_ends(lambda retries: _once(task, args, kwargs, task_id or uuid(), headers, retries))
+    if found.successful():
+        found.children = [link.clone(() if link.immutable else (found.result,)).run_eagerly(()) for link in links]
+    else:
+        for errback in errbacks:
+            _tell(errback, found, task, args, kwargs)
+        if throw or (throw is None and settings().task_eager_propagates):
+            raise found.result
+    return found
+
+
+def _until_it_ends(once: "Callable[[int], EagerResult]") -> EagerResult:
+    retries = 0
+    while (found := once(retries)).state == states.RETRY:
+        retries += 1
+    return found
+
+
+def _once(
+    task: "Task", args: Any, kwargs: dict[str, Any], task_id: str, headers: dict[str, Any] | None, retries: int
+) -> EagerResult:
+    from ...exceptions import Discard, Snooze
+    from .bridge import traced
+    from .task import EinfoLike
+
+    request = Request(
+        task,
+        id=task_id,
+        args=list(args),
+        kwargs=kwargs,
+        retries=retries,
+        headers=headers,
+        is_eager=True,
+        called_directly=False,
+        root_id=task_id,
+        correlation_id=task_id,
+        hostname="eager",
+    )
+    try:
+        value = traced(task, request, list(args), kwargs)
+    except Retry as exc:
+        return EagerResult(task_id, exc, states.RETRY)
+    except (Discard, Snooze):
+        state, meta = request.state or (states.IGNORED, None)
+        return EagerResult(task_id, meta, state)
+    except Exception as exc:  # noqa: BLE001  it is the result
+        return EagerResult(task_id, exc, states.FAILURE, str(EinfoLike(exc)))
+    return EagerResult(task_id, value, states.SUCCESS)
+
+
+def _tell(errback: Any, failed: EagerResult, task: "Task", args: Any, kwargs: Any) -> None:
+    from ...canvas import _takes
+
+    if errback.immutable:
+        errback.run_eagerly(())
+        return
+    request = Request(task, id=failed.id, args=list(args), kwargs=kwargs)
+    told = (request, failed.result, failed.traceback)
+    takes = _takes(errback.type.core.s(*errback.args, **errback.kwargs))
+    errback.run_eagerly(told if takes == len(told) else (failed.id,)[:takes])

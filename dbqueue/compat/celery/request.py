@@ -1,0 +1,79 @@
+"""``self.request``: what a task is told of its own call."""
+
+import datetime
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ...claim import Claim
+    from .task import Task
+
+
+@dataclass(slots=True)
+class Request:
+    """By Celery's names. Of a direct call most is empty. ``retries`` does not count crashes of workers."""
+
+    task_object: "Task"
+    id: str | None = None
+    # Who logs a request is not to log what may be sensitive.
+    args: list[Any] = field(default_factory=list, repr=False)
+    kwargs: dict[str, Any] = field(default_factory=dict, repr=False)
+    retries: int = 0
+    headers: dict[str, Any] | None = None
+    eta: datetime.datetime | None = None
+    expires: datetime.datetime | None = None
+    delivery_info: dict[str, Any] = field(default_factory=dict)
+    hostname: str | None = None
+    is_eager: bool = False
+    called_directly: bool = True
+    root_id: str | None = None
+    parent_id: str | None = None
+    group: str | None = None
+    correlation_id: str | None = None
+    job_id: int | None = None
+    is_entered: bool = False
+    """Whether the task's own code has begun: a call after that is a direct one."""
+    state: tuple[str, Any] | None = None
+    """What update_state() has said."""
+
+    @property
+    def task(self) -> str:
+        return self.task_object.name
+
+    @property
+    def timelimit(self) -> tuple[float | None, float | None]:
+        return self.task_object.time_limit, self.task_object.soft_time_limit
+
+    def get(self, name: str, default: Any = None) -> Any:
+        """As a dict would: what travels with the job stands in it, too."""
+        if name in self.__slots__:
+            return getattr(self, name)
+        return (self.headers or {}).get(name, default)
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return (object.__getattribute__(self, "headers") or {})[name]
+        except KeyError:
+            raise AttributeError(f"A request has no {name!r}.") from None
+
+    @classmethod
+    def of_claim(cls, task: "Task", claim: "Claim", hostname: str) -> "Request":
+        options = claim.options
+        external_id = options.get("external_id")
+        return cls(
+            task,
+            id=external_id or str(claim.job_id),
+            args=claim.args,
+            kwargs=claim.kwargs,
+            retries=max(0, claim.failures - 1 - claim.crashes),
+            headers=options.get("headers"),
+            eta=claim.run_after,
+            expires=claim.expires_at,
+            delivery_info={"routing_key": claim.queue_name, "priority": claim.priority, "exchange": ""},
+            hostname=hostname,
+            is_eager=False,
+            called_directly=False,
+            root_id=external_id or str(claim.job_id),
+            correlation_id=external_id or str(claim.job_id),
+            job_id=claim.job_id,
+        )

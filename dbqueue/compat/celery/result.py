@@ -1,0 +1,308 @@
+"""``AsyncResult`` and ``GroupResult``: a job, or a group of them, by Celery's names."""
+
+import ast
+import builtins
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from . import states
+from .exceptions import TaskRevokedError, TimeoutError
+
+
+class AsyncResult:
+    """A job, by its id or by the ``task_id`` with which it was enqueued. What it tells, it reads anew each time."""
+
+    def __init__(self, id: str, backend: Any = None, task_name: str | None = None, app: Any = None, parent: Any = None):
+        self.id = str(id)
+        self.parent = parent
+
+    @property
+    def task_id(self) -> str:
+        return self.id
+
+    def __str__(self) -> str:
+        return self.id
+
+    def __repr__(self) -> str:
+        return f"<AsyncResult: {self.id}>"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, AsyncResult) and self.id == other.id
+
+    def __hash__(self) -> int:
+        return hash(self.id)
+
+    @property
+    def state(self) -> str:
+        """UNKNOWN where there is no such job (any more): PENDING always means one that waits."""
+        job = self._job()
+        return states.UNKNOWN if job is None else _state(job)
+
+    status = state
+
+    @property
+    def result(self) -> Any:
+        """The return value; of a failure the exception; of a state of the task's own what was said with it."""
+        job = self._job()
+        if job is None:
+            return None
+        state = _state(job)
+        if state == states.SUCCESS:
+            return job.return_value
+        if state == states.FAILURE:
+            return _error(job)
+        if state == states.REVOKED:
+            return TaskRevokedError(job.reason or "revoked")
+        return _told(job).get("meta")
+
+    @property
+    def info(self) -> Any:
+        return self.result
+
+    @property
+    def traceback(self) -> str | None:
+        job = self._job()
+        last = None if job is None else job.attempt_set.order_by("id").last()
+        return None if last is None else last.traceback
+
+    @property
+    def name(self) -> str | None:
+        job = self._job()
+        return None if job is None else job.task
+
+    @property
+    def args(self) -> Any:
+        job = self._job()
+        return None if job is None else job.args
+
+    @property
+    def kwargs(self) -> Any:
+        job = self._job()
+        return None if job is None else job.kwargs
+
+    @property
+    def retries(self) -> int | None:
+        job = self._job()
+        return None if job is None else max(0, job.attempt - job.earlier_attempts - 1 - job.crashes)
+
+    @property
+    def date_done(self) -> Any:
+        job = self._job()
+        return None if job is None else job.finished_at
+
+    @property
+    def queue(self) -> str | None:
+        job = self._job()
+        return None if job is None else job.queue_name
+
+    @property
+    def children(self) -> "list[AsyncResult]":
+        """What stands after it in its workflow."""
+        job = self._job()
+        if job is None or job.workflow_id is None:
+            return []
+        after = type(job).objects.using(job._state.db).filter(after_id=job.pk).order_by("id")
+        return [AsyncResult(str(pk)) for pk in after.values_list("pk", flat=True)]
+
+    def ready(self) -> bool:
+        return self.state in states.READY_STATES
+
+    def successful(self) -> bool:
+        return self.state == states.SUCCESS
+
+    def failed(self) -> bool:
+        return self.state == states.FAILURE
+
+    def get(self, timeout: float | None = None, propagate: bool = True, interval: float = 0.5, **kwargs: Any) -> Any:
+        """Wait for its end and return its value; of a failure raise its exception, unless ``propagate=False``.
+
+        Raises TimeoutError, TaskRevokedError; JobDoesNotExist for an id that names no job.
+        """
+        from ...results import get_result
+
+        job = self._job()
+        try:
+            get_result(self.id if job is None else job.pk).wait(timeout)
+        except builtins.TimeoutError as exc:
+            raise TimeoutError(str(exc)) from None
+        result = self.result
+        if propagate and isinstance(result, BaseException):
+            raise result
+        return result
+
+    wait = get
+
+    def maybe_throw(self, propagate: bool = True, callback: Any = None) -> Any:
+        result = self.result
+        if propagate and self.state in states.PROPAGATE_STATES:
+            raise result
+        return result
+
+    maybe_reraise = maybe_throw
+
+    def revoke(self, terminate: bool = False, signal: Any = None, wait: bool = False, timeout: Any = None) -> None:
+        """Cancel it; with ``terminate`` also inside of a run, where CancelRequested is raised."""
+        from ...results import get_result
+
+        job = self._job()
+        if job is not None:
+            get_result(job.pk).cancel(interrupt=terminate)
+
+    def forget(self) -> None:
+        """Delete the job, if it has ended and is no step of a workflow."""
+        from ...store import store_for
+
+        job = self._job()
+        if job is not None:
+            store_for(job._state.db or "default").delete([job.pk])
+
+    def as_tuple(self) -> Any:
+        return (self.id, None), None
+
+    def _job(self) -> Any:
+        """The row; of several with this task_id the newest."""
+        from ...conf import Settings
+        from ...models import Job
+
+        jobs = Job.objects.using(Settings.load().database)
+        if named := jobs.filter(external_id=self.id).order_by("-id").first():
+            return named
+        is_id = self.id.isascii() and self.id.isdigit() and len(self.id) < 19
+        return jobs.filter(pk=int(self.id)).first() if is_id else None
+
+
+class GroupResult:
+    """The results of a group, in its order."""
+
+    def __init__(self, id: str | None = None, results: Any = None, parent: Any = None) -> None:
+        self.id = id
+        self.results: list[Any] = list(results or [])
+        self.parent = parent
+
+    @property
+    def children(self) -> list[Any]:
+        return self.results
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self.results)
+
+    def __len__(self) -> int:
+        return len(self.results)
+
+    def __getitem__(self, index: int) -> Any:
+        return self.results[index]
+
+    def ready(self) -> bool:
+        return all(result.ready() for result in self.results)
+
+    def successful(self) -> bool:
+        return all(result.successful() for result in self.results)
+
+    def failed(self) -> bool:
+        return any(result.failed() for result in self.results)
+
+    def waiting(self) -> bool:
+        return any(not result.ready() for result in self.results)
+
+    def completed_count(self) -> int:
+        return sum(result.successful() for result in self.results)
+
+    def get(self, timeout: float | None = None, propagate: bool = True, **kwargs: Any) -> list[Any]:
+        """All of them, in at most ``timeout`` seconds."""
+        end = None if timeout is None else time.monotonic() + timeout
+        return [
+            result.get(timeout=None if end is None else max(0.0, end - time.monotonic()), propagate=propagate)
+            for result in self.results
+        ]
+
+    join = join_native = get
+
+    def revoke(self, terminate: bool = False, **kwargs: Any) -> None:
+        for result in self.results:
+            result.revoke(terminate=terminate)
+
+    def forget(self) -> None:
+        for result in self.results:
+            result.forget()
+
+
+ResultSet = GroupResult
+
+
+class EagerResult:
+    """What ``apply()`` has come to."""
+
+    def __init__(self, id: str, value: Any, state: str, traceback: str | None = None) -> None:
+        self.id = self.task_id = id
+        self.result = self.info = value
+        self.state = self.status = state
+        self.traceback = traceback
+        self.children: list[Any] = []
+        self.parent = None
+
+    def ready(self) -> bool:
+        return True
+
+    def successful(self) -> bool:
+        return self.state == states.SUCCESS
+
+    def failed(self) -> bool:
+        return self.state == states.FAILURE
+
+    def get(self, timeout: float | None = None, propagate: bool = True, **kwargs: Any) -> Any:
+        if propagate and isinstance(self.result, BaseException):
+            raise self.result
+        return self.result
+
+    wait = get
+
+    def revoke(self, *args: Any, **kwargs: Any) -> None: ...
+
+    def forget(self) -> None: ...
+
+
+def _state(job: Any) -> str:
+    from ...models import JobStatus
+
+    state = _told(job).get("state")
+    if state and job.status in (JobStatus.RUNNING, JobStatus.CANCELLED):
+        return str(state)
+    match job.status:
+        case JobStatus.SUCCESSFUL:
+            return states.SUCCESS
+        case JobStatus.FAILED:
+            return states.FAILURE
+        case JobStatus.CANCELLED:
+            return states.REVOKED
+        case JobStatus.RUNNING:
+            return states.STARTED
+        case JobStatus.SCHEDULED if job.attempt:
+            return states.RETRY
+    return states.PENDING
+
+
+def _told(job: Any) -> dict[str, Any]:
+    told = (job.progress or {}).get("told")
+    return told if isinstance(told, dict) else {}
+
+
+def _error(job: Any) -> BaseException:
+    """The last attempt's exception, as far as it can be made again: of its class, where that is imported here."""
+    from ...exceptions import JobFailed
+    from ...results import JobError
+
+    last = job.attempt_set.order_by("id").last()
+    if last is None:
+        return JobFailed(f"Job {job.pk} failed.")
+    message = last.traceback.strip().splitlines()[-1].partition(": ")[2]
+    try:
+        kind = JobError(last.exception_class_path, last.traceback).exception_class
+        # A KeyError tells the repr of what it was made of.
+        made = kind(ast.literal_eval(message) if issubclass(kind, KeyError) else message)
+    except Exception:  # noqa: BLE001  its class is not imported, or can't be made of a text
+        return JobFailed(last.traceback)
+    return made
+
+
+__all__ = ["AsyncResult", "EagerResult", "GroupResult", "ResultSet", "states"]

@@ -1,0 +1,90 @@
+"""The settings of Celery that mean something here, by their names in lower case, and those that don't."""
+
+from collections.abc import Iterator, MutableMapping
+from typing import Any
+
+DEFAULTS: dict[str, Any] = {
+    "beat_schedule": {},
+    "enable_utc": True,
+    "task_acks_late": False,
+    "task_always_eager": False,
+    "task_default_priority": None,
+    "task_default_queue": "default",
+    "task_default_rate_limit": None,
+    "task_eager_propagates": False,
+    "task_ignore_result": False,
+    "task_routes": None,
+    "task_soft_time_limit": None,
+    "task_time_limit": None,
+    "timezone": None,
+}
+"""What is read, and what it is where nothing is set."""
+
+OLD_NAMES = {
+    "always_eager": "task_always_eager",
+    "eager_propagates_exceptions": "task_eager_propagates",
+    "beat_schedule": "beat_schedule",
+    "celerybeat_schedule": "beat_schedule",
+    "default_queue": "task_default_queue",
+    "ignore_result": "task_ignore_result",
+    "routes": "task_routes",
+    "task_serializer": "task_serializer",
+    "celeryd_task_time_limit": "task_time_limit",
+    "celeryd_task_soft_time_limit": "task_soft_time_limit",
+}
+"""Those from before Celery 4."""
+
+
+class Configuration(MutableMapping[str, Any]):
+    """``app.conf``: attributes, and items, of what was set; of what was not, the default."""
+
+    def __init__(self) -> None:
+        self.__dict__["said"] = {}
+
+    def __getattr__(self, name: str) -> Any:
+        return self.get(name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        self[name] = value
+
+    def __getitem__(self, name: str) -> Any:
+        name = known_name(name)
+        return self.said[name] if name in self.said else DEFAULTS[name]
+
+    def __setitem__(self, name: str, value: Any) -> None:
+        self.said[known_name(name)] = value
+
+    def __delitem__(self, name: str) -> None:
+        del self.said[known_name(name)]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter({**DEFAULTS, **self.said})
+
+    def __len__(self) -> int:
+        return len({**DEFAULTS, **self.said})
+
+    def get(self, name: str, default: Any = None) -> Any:
+        try:
+            return self[name]
+        except KeyError:
+            return default
+
+    def ignored(self) -> list[str]:
+        """What was set and means nothing here."""
+        return sorted(name for name in self.said if name not in DEFAULTS)
+
+
+def known_name(name: str) -> str:
+    name = name.lower()
+    return OLD_NAMES.get(name, name)
+
+
+def named(key: str, prefix: str) -> str | None:
+    """The setting that this attribute of a settings object is; None where it is none of Celery's.
+
+    Without a namespace: the names of a celeryconfig.py, in lower case, and the old ones in capitals.
+    """
+    if prefix:
+        return known_name(key[len(prefix) :]) if key.startswith(prefix) and key.isupper() else None
+    name = known_name(key.removeprefix("CELERY_"))
+    return name if name in DEFAULTS or (key.isupper() and key.startswith("CELERY_")) else None

@@ -1,0 +1,343 @@
+"""Where a code base uses Celery: each use by file and line, with what ``coverage`` says of it."""
+
+import ast
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from . import coverage, settings_read
+from .coverage import COVERED, Judgement, Section
+from .meanings import FunctionNode, Meaning, Name, Project, Scope, Thing, class_kind, kind_of, makes_tasks, meaning
+
+BEGINS_A_JOB = ("delay", "apply_async")
+
+TAKES_NAMES = ("patch", "setattr", "import_module", "import_string", "__import__")
+"""Functions that are given a dotted name as text."""
+
+FIXTURES = ("celery_app", "celery_worker", "celery_session_app", "celery_session_worker", "celery_config")
+
+OF_CONF = (
+    "update",
+    "get",
+    "setdefault",
+    "items",
+    "keys",
+    "values",
+    "humanize",
+    "table",
+    "changes",
+    "defaults",
+    "first",
+)
+
+OLD_BROKER = (
+    "BROKER_URL",
+    "BROKER_TRANSPORT",
+    "BROKER_HEARTBEAT",
+    "BROKER_POOL",
+    "BROKER_CONNECTION",
+    "BROKER_USE_SSL",
+)
+"""How settings without CELERY_ begin that are Celery's all the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Use:
+    """One name of Celery's at one place."""
+
+    path: str
+    line: int
+    name: str
+    judgement: Judgement
+
+
+def uses(project: Project) -> list[Use]:
+    """All of them, in the order of files and lines, each once."""
+    found: dict[Use, None] = {}
+    for source in project.sources:
+        reader = Reader(project.scope(source))
+        reader.visit(source.tree)
+        found.update(dict.fromkeys(sorted(reader.found, key=lambda use: use.line)))
+    return list(found)
+
+
+class Reader(ast.NodeVisitor):
+    """Reads one file."""
+
+    def __init__(self, scope: Scope) -> None:
+        self.scope = scope
+        self.project = scope.project
+        self.path = scope.source.path
+        self.found: list[Use] = []
+
+    def say(self, line: int, name: str, judgement: Judgement | None) -> None:
+        """Note a use; None: there is nothing to say."""
+        if judgement is not None:
+            self.found.append(Use(self.path, line, name, judgement))
+
+    def say_of(self, section: Section, line: int, name: str) -> None:
+        self.say(line, section.title.format(name), section.judge(name))
+
+    def say_all(self, said: Iterable[settings_read.Said]) -> None:
+        for line, name, judgement in said:
+            self.say(line, name, judgement)
+
+    # Imports
+
+    def visit_Import(self, node: ast.Import) -> None:
+        for alias in node.names:
+            self._imported(tuple(alias.name.split(".")), node.lineno)
+
+    def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
+        if node.level or not node.module:
+            return
+        path = tuple(node.module.split("."))
+        for alias in node.names:
+            self._imported((*path, alias.name), alias.lineno)
+
+    def _imported(self, path: tuple[str, ...], line: int) -> None:
+        top, last = path[0], path[-1]
+        if top == "celery":
+            self.say(line, ".".join(path), coverage.STAR if last == "*" else coverage.imported(path)[1])
+        elif not self.project.owns(top):
+            judgement = coverage.PACKAGES.judge(top)
+            if judgement is None and any("celery" in part for part in path):
+                judgement = coverage.INTEGRATION
+            self.say(line, ".".join(path), judgement)
+
+    # Declarations
+
+    def visit_FunctionDef(self, node: FunctionNode) -> None:
+        for decorator in node.decorator_list:
+            if makes_tasks(meaning(decorator, self.scope)):
+                self.say(decorator.lineno, "@task", COVERED)
+            self.visit(decorator)
+        self.visit(node.args)
+        if node.returns is not None:
+            self.visit(node.returns)
+        if node.name.startswith("test"):
+            self._fixtures(node)
+        with self._inside(self.project.inner(node, self.scope)):
+            for statement in node.body:
+                self.visit(statement)
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def _fixtures(self, node: FunctionNode) -> None:
+        for parameter in node.args.args:
+            if parameter.arg in FIXTURES and not self.project.defines(parameter.arg):
+                self.say(parameter.lineno, parameter.arg, coverage.FIXTURE)
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        for part in (*node.decorator_list, *node.bases, *node.keywords):
+            self.visit(part)
+        is_task = class_kind(node, self.scope) == Thing("TaskClass")
+        with self._inside(self.project.inner(node, self.scope)):
+            for statement in node.body:
+                if is_task:
+                    self._of_task_class(statement)
+                self.visit(statement)
+
+    def _of_task_class(self, node: ast.stmt) -> None:
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            self.say_of(coverage.HOOKS, node.lineno, node.name)
+        elif isinstance(node, ast.Assign):
+            for target in node.targets:
+                if isinstance(target, ast.Name) and target.id in coverage.TASK_OPTIONS.known:
+                    self.say_of(coverage.TASK_OPTIONS, node.lineno, target.id)
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        with self._inside(self.project.inner(node, self.scope)):
+            self.visit(node.body)
+
+    def _comprehension(self, node: ast.ListComp | ast.SetComp | ast.DictComp | ast.GeneratorExp) -> None:
+        inner = Scope(self.scope.source, self.scope, self.project)
+        for generator in node.generators:
+            for target in ast.walk(generator.target):
+                if isinstance(target, ast.Name):
+                    inner.bound[target.id].append(None)
+        with self._inside(inner):
+            self.generic_visit(node)
+
+    visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
+
+    @contextmanager
+    def _inside(self, scope: Scope) -> Iterator[None]:
+        outer, self.scope = self.scope, scope
+        yield
+        self.scope = outer
+
+    # Members and calls
+
+    def visit_Attribute(self, node: ast.Attribute) -> None:
+        of = meaning(node.value, self.scope)
+        if isinstance(of, Name) and of.is_celery:
+            if ".".join(of.path) in coverage.MODULES:
+                self.say(node.lineno, *coverage.imported((*of.path, node.attr)))
+                return
+        elif kind_of(of) == "Conf":
+            if node.attr not in OF_CONF:
+                self._setting(f"conf.{node.attr}", node.attr, None, node.lineno)
+        elif (section := _members(kind_of(of))) is not None:
+            self.say_of(section, node.end_lineno or node.lineno, node.attr)
+        self.visit(node.value)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        of = meaning(node.func, self.scope)
+        section = self._keywords_of(node, of)
+        if section is not None:
+            self._keywords(section, node)
+        if isinstance(node.func, ast.Attribute):
+            self._method(node, node.func)
+        self._settings_as_keywords(node)
+        self._names_as_text(node)
+        if kind_of(of) == "App.config_from_object":
+            self._source_of_settings(node)
+        self.generic_visit(node)
+
+    def _keywords_of(self, node: ast.Call, of: object) -> Section | None:
+        """Whose keywords those of the call are."""
+        if isinstance(of, Name):
+            last = of.path[-1] if of.is_celery else ""
+            return coverage.APPLY_OPTIONS if last in ("signature", "subtask", "Signature") else coverage.CALLS.get(last)
+        if of == Thing("Decorator"):
+            return coverage.TASK_OPTIONS
+        if of == Thing("AppClass"):
+            return coverage.APP_OPTIONS
+        if isinstance(of, Thing) and "." in of.kind:
+            kind, _, name = of.kind.partition(".")
+            return coverage.KEYWORDS.get((_alias(kind), name))
+        return None
+
+    def _keywords(self, section: Section, node: ast.Call) -> None:
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                if section is not coverage.CALLS["crontab"]:
+                    self.say(keyword.value.lineno, section.title.format("**").replace("**=", "**"), coverage.EXPANDED)
+            elif (said := settings_read.serializer(keyword.value)) is not None and keyword.arg == "serializer":
+                self.say(keyword.lineno, section.title.format("serializer"), said)
+            else:
+                self.say_of(section, keyword.lineno, keyword.arg)
+
+    def _method(self, node: ast.Call, func: ast.Attribute) -> None:
+        of = meaning(func.value, self.scope)
+        if kind_of(of) == "Conf" and func.attr == "update":
+            self._conf_updated(node)
+        elif func.attr in BEGINS_A_JOB and _is_unknown(of) and "pool" not in ast.unparse(func.value).lower():
+            self.say(func.end_lineno or node.lineno, f".{func.attr}()", coverage.PERHAPS_A_TASK)
+
+    def _conf_updated(self, node: ast.Call) -> None:
+        for keyword in node.keywords:
+            if keyword.arg is not None:
+                self._setting(f"conf.{keyword.arg}", keyword.arg, keyword.value, keyword.lineno)
+        for arg in node.args:
+            if isinstance(arg, ast.Dict):
+                for line, name, value in settings_read.keys(arg):
+                    self._setting(f"conf.{name}", name, value, line)
+            else:
+                self.say(arg.lineno, "conf.update()", coverage.NOT_LITERAL)
+
+    def _source_of_settings(self, node: ast.Call) -> None:
+        given = [*node.args[:1], *(one.value for one in node.keywords if one.arg == "obj")]
+        first = given[0] if given else None
+        is_django = isinstance(first, ast.Constant) and first.value == "django.conf:settings"
+        spaces = [one.value for one in node.keywords if one.arg == "namespace"]
+        is_named = len(spaces) == 1 and isinstance(spaces[0], ast.Constant) and spaces[0].value == "CELERY"
+        if not is_django:
+            self.say(node.lineno, "app.config_from_object()", coverage.CONFIG_SOURCE)
+        elif not is_named:
+            self.say(node.lineno, "app.config_from_object(namespace=)", coverage.NAMESPACE)
+
+    def _names_as_text(self, node: ast.Call) -> None:
+        name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")
+        first = node.args[:1] + [keyword.value for keyword in node.keywords if keyword.arg == "app_label"]
+        for arg in first:
+            if not isinstance(arg, ast.Constant) or not isinstance(arg.value, str):
+                continue
+            if name == "get_model":
+                top = arg.value.split(".")[0]
+                self.say(arg.lineno, arg.value, None if self.project.owns(top) else coverage.PACKAGES.judge(top))
+            elif name in TAKES_NAMES and arg.value.split(".")[0] == "celery":
+                self.say(arg.lineno, repr(arg.value), coverage.AS_TEXT)
+
+    def visit_Constant(self, node: ast.Constant) -> None:
+        """A text that is the whole name of something that Celery has."""
+        if isinstance(node.value, str) and coverage.is_object(node.value):
+            self.say(node.lineno, repr(node.value), coverage.AS_TEXT)
+
+    # Settings
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        for target in node.targets:
+            self._assigned(target, node.value)
+        self.generic_visit(node)
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        if node.value is not None:
+            self._assigned(node.target, node.value)
+        self.generic_visit(node)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        if isinstance(node.target, ast.Name):
+            self._apps(node.target.id, node.value)
+        self.generic_visit(node)
+
+    def _assigned(self, target: ast.expr, value: ast.expr) -> None:
+        if isinstance(target, ast.Name) and (self.scope.parent is None or self.scope.is_class):
+            self._apps(target.id, value)
+            self._django_setting(target.id, value, target.lineno)
+        elif isinstance(target, ast.Attribute):
+            if kind_of(meaning(target.value, self.scope)) == "Conf":
+                self._setting(f"conf.{target.attr}", target.attr, value, target.lineno)
+            else:
+                self._django_setting(target.attr, value, target.lineno)
+        elif isinstance(target, ast.Subscript):
+            self._item_assigned(target, value)
+
+    def _item_assigned(self, target: ast.Subscript, value: ast.expr) -> None:
+        """``conf["x"] = …``, and an entry of the beat schedule."""
+        whole = target.value
+        name = whole.attr if isinstance(whole, ast.Attribute) else getattr(whole, "id", "")
+        if kind_of(meaning(whole, self.scope)) == "Conf":
+            if isinstance(target.slice, ast.Constant) and isinstance(target.slice.value, str):
+                self._setting(f"conf.{target.slice.value}", target.slice.value, value, target.lineno)
+        elif name == "beat_schedule" or coverage.known_setting(name) == "beat_schedule":
+            self.say_all(settings_read.of_entry(value, self.scope))
+
+    def _settings_as_keywords(self, node: ast.Call) -> None:
+        """``override_settings(CELERY_TASK_ALWAYS_EAGER=True)``, and whatever else is given settings by name."""
+        for keyword in node.keywords:
+            if keyword.arg is not None:
+                self._django_setting(keyword.arg, keyword.value, keyword.lineno)
+
+    def _django_setting(self, name: str, value: ast.expr, line: int) -> None:
+        known = coverage.known_setting(name)
+        if known is not None and (not name.startswith("BROKER_") or name.startswith(OLD_BROKER)):
+            self.say_all(settings_read.of_setting(name, known, value, line, self.scope))
+
+    def _setting(self, shown: str, name: str, value: ast.expr | None, line: int) -> None:
+        known = coverage.known_setting(name) or name.lower()
+        self.say_all(settings_read.of_setting(shown, known, value, line, self.scope))
+
+    def _apps(self, name: str, value: ast.expr) -> None:
+        """INSTALLED_APPS, and the lists that it is made of."""
+        if not name.endswith("APPS"):
+            return
+        for node in ast.walk(value):
+            if isinstance(node, ast.Constant) and isinstance(node.value, str):
+                top = node.value.split(".")[0]
+                if not self.project.owns(top):
+                    self.say(node.lineno, f"{name}: {node.value}", coverage.INSTALLED.judge(top))
+
+
+def _is_unknown(of: Meaning) -> bool:
+    """Whether it comes from elsewhere, but for Celery."""
+    return of is None or (isinstance(of, Name) and not of.is_celery)
+
+
+def _alias(kind: str) -> str:
+    return {"TaskClass": "Task", "Chain": "Signature", "Group": "Signature"}.get(kind, kind)
+
+
+def _members(kind: str) -> Section | None:
+    return coverage.MEMBERS.get(_alias(kind))

@@ -1,0 +1,258 @@
+"""Something done to all jobs that a list shows: asked once more, then a row that workers carry out, and its page."""
+
+from collections.abc import Container
+from typing import TYPE_CHECKING, Any
+
+from django import forms
+from django.contrib import admin, messages
+from django.contrib.admin.models import ADDITION, LogEntry
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db import router, transaction
+from django.db.models import QuerySet
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.template.response import TemplateResponse
+from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.utils.html import format_html
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_POST
+
+from .. import conf
+from ..models import BulkAction, BulkOperation, Job, JobStatus
+from ..search import Search
+from ..store import LEAVES, MOST_COUNTED
+from . import display
+from .base import QueueAdmin, counted, store
+from .filters import FILTERS, search_of, window_of
+
+if TYPE_CHECKING:
+    _JobAdmin = QueueAdmin[Job]
+
+PERMISSIONS = {
+    BulkAction.RETRY: "dbqueue.retry_job",
+    BulkAction.RUN_NOW: "dbqueue.change_job",
+    BulkAction.CANCEL: "dbqueue.cancel_job",
+    BulkAction.MOVE: "dbqueue.change_job",
+    BulkAction.DELETE: "dbqueue.delete_job",
+}
+
+KNOWN = {"q", "action", *(str(one.parameter_name) for one in FILTERS)}
+"""What an address may say. Anything else was meant to narrow it, and would not."""
+
+SAMPLES = 10
+"""Jobs that the page shows before anything is done."""
+
+
+def allowed(user: Any) -> list[BulkAction]:
+    """What this user may do to many jobs."""
+    return [action for action, permission in PERMISSIONS.items() if user.has_perm(permission)]
+
+
+class BulkForm(forms.Form):
+    """What is to be done."""
+
+    action = forms.ChoiceField(label=gettext_lazy("Action"))
+    queue_name = forms.CharField(label=gettext_lazy("Move to the queue"), required=False, max_length=conf.QUEUE_LENGTH)
+
+    def __init__(self, user: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        choices = [("", "---------"), *((action.value, action.label) for action in allowed(user))]
+        self.fields["action"] = forms.ChoiceField(label=_("Action"), choices=choices)
+
+    def clean(self) -> dict[str, Any] | None:
+        cleaned = super().clean() or {}
+        if cleaned.get("action") == BulkAction.MOVE and not conf.is_queue_name(cleaned.get("queue_name")):
+            raise ValidationError(
+                {"queue_name": _("A queue's name is printable text of 1 to 100 characters without commas.")}
+            )
+        return cleaned
+
+
+def confirm(page: "_JobAdmin", request: HttpRequest) -> HttpResponse:
+    """Show what would be done to which jobs; a POST has it done."""
+    if not page.has_view_permission(request) or not allowed(request.user):
+        raise PermissionDenied
+    now = store().clock()
+    try:
+        if unknown := sorted(set(request.GET) - KNOWN):
+            raise ValueError(_("The address has %r, which is no filter: nothing was done.") % unknown[0])
+        search = search_of(request, now)
+    except ValueError as exc:
+        page.message_user(request, str(exc), messages.ERROR)
+        return HttpResponseRedirect(page._url("changelist"))
+    chosen = {"action": request.GET.get("action", "")}
+    form = BulkForm(request.user, request.POST if request.method == "POST" else None, initial=chosen)
+    behind = window_of(search, store().jobs)
+    found = search.apply(store().jobs if behind is None else store().jobs.filter(pk__gt=behind))
+    number = found.order_by().values("pk")[: MOST_COUNTED + 1].count()
+    if form.is_valid():
+        is_exact = behind is None and number <= MOST_COUNTED
+        operation = _start(page, request, form, search, number if is_exact else None)
+        return HttpResponseRedirect(_url_of(page, operation))
+    context = {
+        **page.admin_site.each_context(request),
+        "title": _("Change all jobs that match"),
+        "opts": page.opts,
+        "media": page.media,
+        "form": form,
+        "search": search.in_words(),
+        "number": counted(number),
+        "only_newest": behind is not None,
+        "samples": _samples(page, found),
+        "states": [(action.label, _names(LEAVES[action])) for action in allowed(request.user)],
+    }
+    request.current_app = page.admin_site.name
+    return TemplateResponse(request, "admin/dbqueue/job/bulk.html", context)
+
+
+def _start(
+    page: "_JobAdmin", request: HttpRequest, form: BulkForm, search: Search, expected: int | None
+) -> BulkOperation:
+    with store().atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
+        operation = store().start_bulk(
+            BulkAction(form.cleaned_data["action"]),
+            search,
+            user_id=request.user.pk,
+            user_name=request.user.get_username(),
+            expected=expected,
+            queue_name=form.cleaned_data["queue_name"] if form.cleaned_data["action"] == BulkAction.MOVE else "",
+        )
+        LogEntry.objects.log_actions(request.user.pk or 0, [operation], ADDITION, str(operation))
+    page.message_user(request, _("Workers carry it out: %s.") % operation, messages.SUCCESS)
+    return operation
+
+
+def _names(states: Container[JobStatus]) -> list[str]:
+    return [str(state.label) for state in JobStatus if state in states]
+
+
+def _samples(page: "_JobAdmin", found: "QuerySet[Job]") -> list[tuple[str, str, str]]:
+    rows = found.order_by("-pk").values_list("pk", "task", "status")[:SAMPLES]
+    return [(page._url("change", pk), f"{task} #{pk}", status) for pk, task, status in rows]
+
+
+def _url_of(page: "_JobAdmin", operation: BulkOperation) -> str:
+    try:
+        name = "admin:dbqueue_bulkoperation_change"
+        return reverse(name, args=[operation.pk], current_app=page.admin_site.name)
+    except NoReverseMatch:  # this site has no page for it
+        return page._url("changelist")
+
+
+@admin.register(BulkOperation)
+class BulkOperationAdmin(QueueAdmin[BulkOperation]):
+    class Media:
+        js = ("dbqueue/live.js",)
+
+    list_display = ("id", "action", "described", "user_name", "created", "how_far", "state")
+    list_display_links = ("id", "described")
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": (
+                    "action",
+                    "described",
+                    "queue_name",
+                    "state",
+                    "how_far",
+                    "expected",
+                    "changed",
+                    "asked",
+                    "left_alone",
+                )
+            },
+        ),
+        (None, {"fields": ("user_name", "created", "cancelled", "finished", "problem")}),
+    )
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[BulkOperation]:
+        return BulkOperation.objects.using(store().alias).order_by(*self.ordering)
+
+    def has_view_permission(self, request: HttpRequest, obj: BulkOperation | None = None) -> bool:
+        """Also for who may begin one: he is to see what becomes of it."""
+        return bool(allowed(request.user)) or super().has_view_permission(request, obj)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: BulkOperation | None = None) -> bool:
+        return False
+
+    def has_cancel_permission(self, request: HttpRequest, obj: BulkOperation) -> bool:
+        """Who may do it may end it."""
+        is_under_way = obj.finished_at is None and obj.cancel_requested_at is None
+        return is_under_way and request.user.has_perm(PERMISSIONS[BulkAction(obj.action)])
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self._cancel))
+        name = f"{self.opts.app_label}_{self.opts.model_name}_cancel"
+        return [path("<int:pk>/cancel/", view, name=name), *super().get_urls()]
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: BulkOperation | None = None,
+    ) -> HttpResponse:
+        if obj is not None:
+            context |= {
+                "can_cancel": self.has_cancel_permission(request, obj),
+                "look_again": None if obj.finished_at else 2,
+            }
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def _cancel(self, request: HttpRequest, pk: int) -> HttpResponse:
+        operation = self.get_object(request, str(pk))
+        if operation is None:
+            self.message_user(request, _("No operation has the id %d.") % pk, messages.WARNING)
+            return HttpResponseRedirect(self._url("changelist"))
+        if not request.user.has_perm(PERMISSIONS[BulkAction(operation.action)]):
+            raise PermissionDenied
+        with store().atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
+            if store().cancel_bulk(pk):
+                self.log_change(request, operation, _("Cancelled."))
+                self.message_user(request, _("It ends before its next step."), messages.SUCCESS)
+            else:
+                self.message_user(request, _("It has ended already."), messages.WARNING)
+        return HttpResponseRedirect(self._url("change", pk))
+
+    @admin.display(description=gettext_lazy("State"))
+    def state(self, operation: BulkOperation) -> str:
+        if operation.problem:
+            return display.badge("failed", _("Ended early"))
+        if operation.cancel_requested_at:
+            return display.badge("cancelled", _("Cancelled"))
+        if operation.finished_at:
+            return display.badge("successful", _("Done"))
+        return display.badge("running", _("Under way"))
+
+    @admin.display(description=gettext_lazy("How far"))
+    def how_far(self, operation: BulkOperation) -> str:
+        """By ids: what it has looked at of all that it is to look at."""
+        ended_early = operation.cancel_requested_at or operation.problem
+        done = operation.last_id if operation.finished_at and not ended_early else operation.first_id
+        most = max(operation.last_id, 1)
+        share = min(100, 100 * done // most)
+        label = _("How far")
+        return format_html(
+            '<progress value="{}" max="{}" aria-label="{}"></progress> {} %', min(done, most), most, label, share
+        )
+
+    @admin.display(description=gettext_lazy("Asked for"))
+    def created(self, operation: BulkOperation) -> str:
+        return display.moment(operation.created_at)
+
+    @admin.display(description=gettext_lazy("Cancelled"))
+    def cancelled(self, operation: BulkOperation) -> str:
+        return display.moment(operation.cancel_requested_at)
+
+    @admin.display(description=gettext_lazy("Ended"))
+    def finished(self, operation: BulkOperation) -> str:
+        return display.moment(operation.finished_at)

@@ -1,0 +1,117 @@
+"""The filters of the list of jobs, each by an index; and the search that they and the search box say together."""
+
+import datetime
+from collections.abc import Iterable
+from typing import Any
+
+from django.contrib import admin
+from django.db.models import Max, QuerySet
+from django.http import HttpRequest
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from .. import conf, registry
+from ..models import DEFAULT_QUEUE, JobStatus
+from ..search import Search
+
+
+class ExactFilter(admin.SimpleListFilter):
+    """A filter on one exact value, named as in Search, with choices that no query has to find."""
+
+    def known(self) -> Iterable[tuple[str, Any]]:
+        """The choices, each with what the page shows for it."""
+        raise NotImplementedError
+
+    def lookups(self, request: HttpRequest, model_admin: "admin.ModelAdmin[Any]") -> list[tuple[str, Any]]:
+        choices = list(self.known())
+        value = self.value()
+        if value and value not in dict(choices):
+            choices.append((value, value))
+        return choices
+
+    def queryset(self, request: HttpRequest, queryset: QuerySet[Any]) -> QuerySet[Any] | None:
+        value = self.value()
+        if not value:
+            return None
+        # No name has a control character, and PostgreSQL refuses to look for NUL.
+        return (
+            Search.from_json({str(self.parameter_name): value}).apply(queryset)
+            if value.isprintable()
+            else queryset.none()
+        )
+
+
+class StateFilter(ExactFilter):
+    """The tabs show it."""
+
+    title = gettext_lazy("state")
+    parameter_name = "state"
+    template = "admin/dbqueue/job/no_filter.html"
+
+    def known(self) -> Iterable[tuple[str, Any]]:
+        return JobStatus.choices
+
+
+class QueueFilter(ExactFilter):
+    """The queues that this process knows of. The list links to any other."""
+
+    title = gettext_lazy("queue")
+    parameter_name = "queue"
+
+    def known(self) -> Iterable[tuple[str, Any]]:
+        names = {DEFAULT_QUEUE, *conf.read()[0].queues, *(task.queue_name for task in registry.registered())}
+        return [(name, name) for name in sorted(names)]
+
+
+class TaskFilter(ExactFilter):
+    title = gettext_lazy("task")
+    parameter_name = "task"
+    template = "admin/dbqueue/job/task_filter.html"
+
+    def known(self) -> Iterable[tuple[str, Any]]:
+        return [(task.name, task.name) for task in registry.registered()]
+
+
+class ErrorFilter(ExactFilter):
+    """Nobody knows all errors: it shows the one that is asked for."""
+
+    title = gettext_lazy("error")
+    parameter_name = "error"
+
+    def known(self) -> Iterable[tuple[str, Any]]:
+        return []
+
+
+FILTERS = (StateFilter, QueueFilter, TaskFilter, ErrorFilter)
+
+
+WINDOW = 200_000
+"""Ids that a list looks through for what has no index: it opens at once, and tells where it stopped."""
+
+
+def window_of(search: Search, jobs: "QuerySet[Any]") -> int | None:
+    """The id behind which a list looks for these jobs; None: it looks through all.
+
+    An index for each filter would make every job dearer that runs, for pages that are opened now and then.
+    """
+    if search.has_index:
+        return None
+    newest = jobs.aggregate(newest=Max("pk"))["newest"] or 0
+    newest = newest if search.below is None else min(newest, search.below)
+    return newest - WINDOW if newest > WINDOW else None
+
+
+def search_of(request: HttpRequest, now: datetime.datetime) -> Search:
+    """What the address of a list says, in its filters and its search box. Raises ValueError for what can't be read."""
+    given = {one.parameter_name: request.GET.get(one.parameter_name) or None for one in FILTERS}
+    if any(value is not None and not value.isprintable() for value in given.values()):
+        # No name has a control character, and PostgreSQL refuses to look for NUL.
+        raise ValueError(f"The filters are {given!r}; they must be printable text.")
+    if given["state"] not in (None, *JobStatus.values):
+        raise ValueError(f"state is {given['state']!r}; it must be one of {', '.join(JobStatus.values)}.")
+    search = Search.from_json(given).both(Search.parse(request.GET.get("q", ""), now))
+    if search.arguments and not request.user.has_perm("dbqueue.view_job_arguments"):
+        raise ValueError(_("Your account may not see what jobs are called with, nor search for it."))
+    if hidden := search.hidden_arguments():
+        raise ValueError(_("Nobody may search for sensitive arguments: %s.") % ", ".join(hidden))
+    return search

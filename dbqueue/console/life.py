@@ -1,0 +1,197 @@
+"""The life of one job as its page tells it: its attempts, what happened when, and why it waits."""
+
+import datetime
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+from django.utils.translation import gettext as _
+from django.utils.translation import ngettext
+
+from .. import conf
+from ..models import FINAL, OPEN, Attempt, Job, JobStatus, LogLine, Worker
+from ..redaction import Call
+from ..store import Store, is_served
+from . import display
+from .base import counted
+
+MOST_LINES = 200
+"""Log lines that a job's page shows; the latest."""
+
+MOST_ATTEMPTS = 50
+"""Attempts that a job's page shows, each with up to 100,000 characters of traceback; the latest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """One attempt. ``ended`` is None while it runs."""
+
+    number: int
+    status: JobStatus
+    worker: str
+    started: datetime.datetime
+    ended: datetime.datetime | None
+    took: datetime.timedelta
+    error: str = ""
+    traceback: str = ""
+
+    @property
+    def state(self) -> str:
+        return display.badge(self.status, self.status.label)
+
+    @property
+    def began_at(self) -> str:
+        return display.moment(self.started)
+
+    @property
+    def lasted(self) -> str:
+        return display.span(self.took)
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """Something that happened to a job, or that it waited for. ``at`` is empty for a while, ``lasted`` for a moment."""
+
+    said: str
+    at: str = ""
+    lasted: str = ""
+
+
+def runs_of(job: Job, call: Call, now: datetime.datetime) -> list[Run]:
+    """Every attempt, the latest first: that of the job's own row, if it has one, and those that are recorded."""
+    recorded: list[Attempt] = list(job.attempt_set.order_by("-id")[:MOST_ATTEMPTS])
+    current = job.unrecorded_worker_id()
+    names = worker_names(job, [current, *(attempt.worker_id for attempt in recorded)])
+    runs = [_recorded(attempt, names, call) for attempt in recorded]
+    if current is not None and job.last_attempted_at is not None:
+        ended = job.finished_at
+        took = (ended or now) - job.last_attempted_at
+        status = JobStatus(job.status)
+        runs.insert(0, Run(job.attempt, status, names[current], job.last_attempted_at, ended, took))
+    return runs
+
+
+def without_tracebacks(runs: Iterable[Run]) -> list[Run]:
+    """For somebody who may not see what jobs are called with: a traceback may tell it."""
+    return [replace(run, traceback="") for run in runs]
+
+
+def log_of(job: Job, call: Call) -> list[tuple[datetime.datetime, str]]:
+    """The latest lines, the oldest of them first."""
+    lines = LogLine.objects.using(job._state.db).filter(job_id=job.pk).order_by("-id")[:MOST_LINES]
+    return [(line.made_at, call.secrets.scrub(line.text)) for line in lines][::-1]
+
+
+def worker_names(job: Job, ids: Iterable[int | None]) -> dict[int, str]:
+    """The workers' names by id; for one whose row has gone, its id."""
+    wanted = {pk for pk in ids if pk is not None}
+    if not wanted:
+        return {}
+    found = Worker.objects.using(job._state.db).filter(pk__in=wanted).values_list("pk", "name")
+    return {pk: f"#{pk}" for pk in wanted} | dict(found)
+
+
+def timeline(job: Job, runs: Iterable[Run], reason: str, now: datetime.datetime) -> Iterator[Step]:
+    """What happened to it, from its enqueue to its end or to now. ``reason``: as it may be told to this reader."""
+    yield Step(_("Enqueued"), display.moment(job.enqueued_at))
+    oldest_first = sorted(runs, key=lambda run: run.started)
+    if oldest_first and oldest_first[0].number > 1:
+        older = oldest_first[0].number - 1
+        yield Step(ngettext("%d older attempt", "%d older attempts", older) % older)
+    last: datetime.datetime | None = job.enqueued_at
+    for run in oldest_first:
+        # Attempts that are not shown came between; and of two rows for one attempt the later may have begun before.
+        if last is not None and run.started > last and not (last == job.enqueued_at and run.number > 1):
+            yield Step(_("Waited"), lasted=display.span(run.started - last))
+        said = _("Attempt %(number)d on %(worker)s") % {"number": run.number, "worker": run.worker}
+        yield Step(said, display.moment(run.started), run.lasted)
+        if run.error:
+            yield Step(_("It ended with %s") % run.error, display.moment(run.ended))
+        last = run.ended
+    if job.status in FINAL:
+        said = str(JobStatus(job.status).label)
+        yield Step(f"{said}: {reason}" if reason else said, display.moment(job.finished_at))
+    elif job.status != JobStatus.RUNNING and last is not None:
+        yield Step(_("Waits"), lasted=display.span(now - last))
+
+
+def why_it_waits(store: Store, job: Job, now: datetime.datetime) -> list[str]:
+    """What stands between this job and its next start, or its end, in words; empty for one that needs nothing."""
+    match job.status:
+        case JobStatus.SCHEDULED if job.run_after is not None and job.run_after > now:
+            return list(_its_time(job, now))
+        case JobStatus.SCHEDULED | JobStatus.READY:
+            return list(_its_turn(store, job, now))
+        case JobStatus.BLOCKED:
+            return [_its_place(store, job)]
+        case JobStatus.WAITING:
+            return list(_others(store, job))
+        case JobStatus.RUNNING if job.cancel_requested_at is not None:
+            return [_("It has been asked to end, and has not ended yet.")]
+    return []
+
+
+def _its_time(job: Job, now: datetime.datetime) -> Iterator[str]:
+    assert job.run_after is not None
+    yield _("Its time comes in %s.") % display.span(job.run_after - now)
+    if job.attempt > job.earlier_attempts:
+        yield _("It has been tried before, and is tried again then.")
+    elif job.rate_key:
+        yield _("It has a rate, which may have given it this time.")
+
+
+def _its_turn(store: Store, job: Job, now: datetime.datetime) -> Iterator[str]:
+    workers = store.living_workers(conf.read()[0].heartbeat_timeout, now)
+    serving = [worker for worker in workers if is_served(job.queue_name, [worker])]
+    if job.pk > store.closed_queues().get(job.queue_name, job.pk):
+        reason = store.reasons().get(job.queue_name)
+        yield _("Its queue is closed: %s.") % reason if reason else _("Its queue is closed.")
+    if not workers:
+        yield _("No worker is alive: start one with manage.py dbqueue_worker.")
+    elif not serving:
+        yield _("No living worker serves the queue %s.") % job.queue_name
+    elif all(worker.asked for worker in serving):
+        yield _("The workers that serve its queue were asked to claim nothing more.")
+    elif job.status == JobStatus.SCHEDULED:
+        yield _("Its time has come: a worker makes it ready within moments.")
+    else:
+        before = store.count_before(job)
+        yield ngettext("%s job of its queue is before it.", "%s jobs of its queue are before it.", before) % counted(
+            before
+        )
+        threads = sum(worker.threads for worker in serving)
+        busy = store.jobs.filter(status=JobStatus.RUNNING, worker_id__in=[worker.pk for worker in serving]).count()
+        said = {"busy": min(busy, threads), "threads": threads}
+        yield _("Of the threads that serve its queue, %(busy)d of %(threads)d are in use.") % said
+
+
+def _its_place(store: Store, job: Job) -> str:
+    running = store.jobs.filter(concurrency_key=job.concurrency_key, status=JobStatus.RUNNING).count()
+    before = store.jobs.filter(
+        concurrency_key=job.concurrency_key, status__in=(JobStatus.READY, JobStatus.SCHEDULED)
+    ).count()
+    said = {"running": running, "others": before}
+    return _("Only some jobs of its key run at once: %(running)d run, %(others)d are before it.") % said
+
+
+def _others(store: Store, job: Job) -> Iterator[str]:
+    members = store.jobs.filter(workflow_id=job.workflow_id, group_id=job.pk)
+    if left := members.filter(status__in=OPEN).count():
+        yield ngettext("It waits for %d member.", "It waits for %d members.", left) % left
+    if job.after_id is not None:
+        before = store.jobs.filter(pk=job.after_id).values_list("task", "status").first()
+        if before is not None and before[1] in OPEN:
+            said = {"id": job.after_id, "task": before[0], "state": JobStatus(before[1]).label}
+            yield _("It waits for job %(id)d (%(task)s), which is: %(state)s.") % said
+
+
+def _recorded(attempt: Attempt, names: Mapping[int, str], call: Call) -> Run:
+    return Run(
+        attempt.number,
+        JobStatus.FAILED,
+        names[attempt.worker_id],
+        attempt.started_at,
+        attempt.ended_at,
+        attempt.ended_at - attempt.started_at,
+        attempt.exception_class_path,
+        call.secrets.scrub(attempt.traceback),
+    )

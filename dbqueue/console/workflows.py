@@ -1,0 +1,282 @@
+"""Workflows: the tree of each, how far it is, and trying again or ending a branch of it."""
+
+from dataclasses import dataclass, field
+from itertools import islice
+from typing import Any
+
+from django.contrib import admin, messages
+from django.contrib.admin.models import LogEntry
+from django.core.exceptions import PermissionDenied
+from django.db import router, transaction
+from django.db.models import OuterRef, QuerySet, Subquery
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy, ngettext
+from django.views.decorators.http import require_POST
+
+from ..exceptions import JobDoesNotExist
+from ..models import CANCELLABLE, RETRYABLE, Job, JobStatus, Workflow
+from ..tree import Place, Tree
+from ..workflow import WorkflowResult
+from . import display
+from .base import QueueAdmin, store
+
+MOST_ROWS = 1000
+"""Steps that the list shows."""
+
+MOST_DRAWN = 200
+"""Steps of a workflow that is drawn."""
+
+ACROSS, DOWN, MARGIN = 36, 20, 14
+"""Pixels from one step to the next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """A step as the list shows it. Where ``url`` is empty there is no page for it."""
+
+    id: int
+    name: str
+    url: str
+    state: str
+    label: str
+    depth: int
+    may_retry: bool
+    may_cancel: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Dot:
+    """A step as it is drawn."""
+
+    x: int
+    y: int
+    name: str
+    state: str
+    url: str
+    is_group: bool
+
+
+@dataclass(slots=True)
+class Drawing:
+    """Left before right is first before then; what stands above each other is side by side."""
+
+    dots: list[Dot] = field(default_factory=list)
+    lines: list[tuple[int, int, int, int]] = field(default_factory=list)
+    width: int = 0
+    height: int = 0
+
+
+@admin.register(Workflow)
+class WorkflowAdmin(QueueAdmin[Workflow]):
+    class Media:
+        js = ("dbqueue/live.js",)
+
+    list_display = ("id", "name", "state", "created", "finished")
+    list_display_links = ("id", "name")
+    fieldsets = ((None, {"fields": ("state", "how_far", "created", "finished")}),)
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet[Workflow]:
+        last = Job.objects.using(store().alias).filter(pk=OuterRef("last_id")).values("status")
+        rows = Workflow.objects.using(store().alias).order_by(*self.ordering)
+        return rows.annotate(last_status=Subquery(last))
+
+    def has_view_permission(self, request: HttpRequest, obj: Workflow | None = None) -> bool:
+        """Also for who may see jobs: it tells nothing else of them."""
+        return request.user.has_perm("dbqueue.view_job") or super().has_view_permission(request, obj)
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        return self.has_view_permission(request)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return False
+
+    def has_delete_permission(self, request: HttpRequest, obj: Workflow | None = None) -> bool:
+        """With all of its jobs, when the last has ended."""
+        return obj is not None and obj.finished_at is not None and request.user.has_perm("dbqueue.delete_job")
+
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """The jobs are no related objects, and are told as a number."""
+        jobs = store().jobs.filter(workflow_id__in=[one.pk for one in objs]).count()
+        return [str(one) for one in objs], {Job._meta.verbose_name_plural: jobs}, set(), []
+
+    def delete_model(self, request: HttpRequest, obj: Workflow) -> None:
+        if store().delete_workflow(obj.pk) is None:
+            raise PermissionDenied("The workflow has been retried meanwhile.")
+
+    def get_urls(self) -> list[URLPattern]:
+        view = self.admin_site.admin_view(require_POST(self._change_branch))
+        name = f"{self.opts.app_label}_{self.opts.model_name}_branch"
+        return [path("<int:pk>/branch/", view, name=name), *super().get_urls()]
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Workflow | None = None,
+    ) -> HttpResponse:
+        if obj is not None:
+            context |= self._told_of(request, obj)
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def _told_of(self, request: HttpRequest, workflow: Workflow) -> dict[str, Any]:
+        tree = Tree.of(workflow.pk, store().alias)
+        if workflow.last_id not in tree.rows:
+            return {"rows": [], "title": workflow.name, "subtitle": f"#{workflow.pk}"}
+        places = tree.walk(workflow.last_id, None)
+        rows = [self._row(request, place, tree) for place in islice(places, MOST_ROWS)]
+        return {
+            "look_again": None if workflow.finished_at else 2,
+            "title": workflow.name,
+            "subtitle": f"#{workflow.pk}",
+            "rows": rows,
+            "more": max(0, len(tree.rows) - len(rows)),
+            "drawing": draw(tree, workflow.last_id, self._job_url) if len(tree.rows) <= MOST_DRAWN else None,
+            "last_id": workflow.last_id,
+            "may_change": self._may_retry(request) or self._may_cancel(request),
+            "may_retry": self._may_retry(request) and any(row.status in RETRYABLE for row in tree.rows.values()),
+            "may_cancel": self._may_cancel(request) and workflow.finished_at is None,
+        }
+
+    def _row(self, request: HttpRequest, place: Place, tree: Tree) -> Row:
+        step = place.row
+        is_open = step.status in CANCELLABLE or step.status == JobStatus.RUNNING
+        return Row(
+            step.id,
+            _("group of %d") % len(tree.members(step.id)) if step.is_group else step.task,
+            "" if step.is_group else self._job_url(step.id),
+            step.status.lower(),
+            str(JobStatus(step.status).label),
+            place.depth,
+            # A step whose turn never came comes with what failed before it.
+            self._may_retry(request) and step.status in RETRYABLE and (not step.held or bool(tree.members(step.id))),
+            self._may_cancel(request) and is_open,
+        )
+
+    def _job_url(self, pk: int) -> str:
+        try:
+            return reverse("admin:dbqueue_job_change", args=[pk], current_app=self.admin_site.name)
+        except NoReverseMatch:  # this site has no page for jobs
+            return ""
+
+    def _may_retry(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("dbqueue.retry_job")
+
+    def _may_cancel(self, request: HttpRequest) -> bool:
+        return request.user.has_perm("dbqueue.cancel_job")
+
+    # A branch
+
+    def _change_branch(self, request: HttpRequest, pk: int) -> HttpResponse:
+        workflow = self.get_object(request, str(pk))
+        if workflow is None:
+            self.message_user(request, _("No workflow has the id %d.") % pk, messages.WARNING)
+            return HttpResponseRedirect(self._url("changelist"))
+        is_retry = "retry" in request.POST
+        if not (self._may_retry(request) if is_retry else self._may_cancel(request)):
+            raise PermissionDenied
+        typed = request.POST.get("retry" if is_retry else "cancel", "")
+        try:
+            branch = self._branch(workflow, int(typed) if typed.isascii() and typed.isdigit() else 0)
+        except JobDoesNotExist:
+            self.message_user(request, _("The workflow has no step %r.") % typed, messages.WARNING)
+            return HttpResponseRedirect(self._url("change", pk))
+        with store().atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
+            if is_retry:
+                number = branch.retry_failed()
+                said = ngettext("%d job is tried again.", "%d jobs are tried again.", number) % number
+                did = number > 0
+            else:
+                did = branch.cancel()
+                said = _("It is asked to end.") if did else _("It has ended already.")
+            if did:
+                self.log_change(request, workflow, f"{said} (#{typed})")
+        self.message_user(request, said, messages.SUCCESS if did else messages.WARNING)
+        return HttpResponseRedirect(self._url("change", pk))
+
+    def _branch(self, workflow: Workflow, job_id: int) -> WorkflowResult:
+        """The whole for its last step, else that step with what is inside of it. Raises JobDoesNotExist."""
+        if job_id == workflow.last_id:
+            return WorkflowResult(workflow.pk, job_id, store().alias)
+        step = store().jobs.filter(workflow_id=workflow.pk, pk=job_id).values_list("after_id").first()
+        if step is None:
+            raise JobDoesNotExist(f"Workflow {workflow.pk} has no step {job_id}.")
+        return WorkflowResult(workflow.pk, job_id, store().alias, step[0])
+
+    # Fields
+
+    @admin.display(description=gettext_lazy("State"))
+    def state(self, workflow: Workflow) -> str:
+        status = getattr(workflow, "last_status", None)
+        if status is None:
+            return display.NOTHING
+        if workflow.finished_at is None and status in (JobStatus.WAITING, *CANCELLABLE):
+            return display.badge("running", _("Under way"))
+        return display.badge(status, JobStatus(status).label)
+
+    @admin.display(description=gettext_lazy("How far"))
+    def how_far(self, workflow: Workflow) -> str:
+        tree = Tree.of(workflow.pk, store().alias)
+        done, total = tree.done(tree.rows)
+        return display.progress({"done": done, "total": total, "message": ""})
+
+    @admin.display(description=gettext_lazy("Enqueued"))
+    def created(self, workflow: Workflow) -> str:
+        return display.moment(workflow.created_at)
+
+    @admin.display(description=gettext_lazy("Ended"))
+    def finished(self, workflow: Workflow) -> str:
+        return display.moment(workflow.finished_at)
+
+
+def draw(tree: Tree, last: int, url_of: Any) -> Drawing:
+    """At most MOST_DRAWN steps, so nothing here is nested deeper than that."""
+    drawing = Drawing()
+    width, height, _ends = _draw_chain(tree, last, None, url_of, 0, 0, [], drawing)
+    drawing.width, drawing.height = width * ACROSS + MARGIN, height * DOWN + MARGIN
+    return drawing
+
+
+Point = tuple[int, int]
+
+
+def _draw_chain(
+    tree: Tree, last: int, stop: int | None, url_of: Any, x: int, y: int, before: list[Point], drawing: Drawing
+) -> tuple[int, int, list[Point]]:
+    """Returns how many places it takes across and down, and where lines to what follows begin."""
+    begin, height = x, 1
+    for pk in tree.path(last, stop):
+        across, down, before = _draw_step(tree, pk, url_of, x, y, before, drawing)
+        x, height = x + across, max(height, down)
+    return x - begin, height, before
+
+
+def _draw_step(
+    tree: Tree, pk: int, url_of: Any, x: int, y: int, before: list[Point], drawing: Drawing
+) -> tuple[int, int, list[Point]]:
+    """A job is a dot with its replacement to the right; a group is its members and a dot where they come together."""
+    row = tree.rows[pk]
+    ends, across, down = before, 0, 0
+    if not row.is_group:
+        ends, across = [_dot(row, url_of, x, y, before, drawing)], 1
+    inner: list[Point] = []
+    wide = 0
+    for member in tree.members(pk):
+        taken, high, out = _draw_chain(tree, member, tree.stop_of(pk), url_of, x + across, y + down, ends, drawing)
+        wide, down, inner = max(wide, taken), down + high, inner + out
+    if row.is_group:
+        return wide + 1, max(1, down), [_dot(row, url_of, x + wide, y, inner or before, drawing)]
+    return across + wide, max(1, down), inner or ends
+
+
+def _dot(row: Any, url_of: Any, x: int, y: int, before: list[Point], drawing: Drawing) -> Point:
+    at = MARGIN + x * ACROSS, MARGIN + y * DOWN
+    drawing.lines += [(*point, *at) for point in before]
+    name = _("group") if row.is_group else row.task
+    said = f"{name} #{row.id}: {JobStatus(row.status).label}"
+    drawing.dots.append(Dot(*at, said, row.status.lower(), "" if row.is_group else url_of(row.id), row.is_group))
+    return at

@@ -1,0 +1,87 @@
+"""What pages and monitoring ask of the jobs and the workers as they are now: by index, and never without a bound."""
+
+import datetime
+from collections import Counter
+from collections.abc import Collection, Iterator
+from itertools import islice
+from typing import NamedTuple
+
+from django.db.models import Case, Min, Q, When
+from django.db.models.functions import Coalesce
+
+from ..claim import Selection
+from ..models import Job, JobStatus, Queue, Worker
+from .database import Database
+
+MOST_QUEUES = 100
+"""Queues whose lines are looked at: each costs some statements."""
+
+OVERDUE = datetime.timedelta(minutes=1)
+
+MOST_COUNTED = 10_000
+"""Rows of one kind that are counted."""
+
+
+class Line(NamedTuple):
+    """The jobs of one queue that may be claimed now: how many, as far as they are counted, and since when they wait."""
+
+    ready: int
+    since: datetime.datetime | None
+
+
+class Census(Database):
+    """Reads only."""
+
+    def count(self, status: JobStatus, limit: int = MOST_COUNTED) -> int:
+        """How many jobs are in this state, up to one more than ``limit``."""
+        return self.jobs.filter(status=status).order_by().values("pk")[: limit + 1].count()
+
+    def busy_queues(self, most: int = MOST_QUEUES) -> Iterator[str]:
+        """The names of queues with READY jobs, each found by one step in an index; the first of very many."""
+        return islice(self._busy_queues(), most)
+
+    def _busy_queues(self) -> Iterator[str]:
+        ready = self.jobs.filter(status=JobStatus.READY).order_by("queue_name").values_list("queue_name", flat=True)
+        name = ready.first()
+        while name is not None:
+            yield name
+            name = ready.filter(queue_name__gt=name).first()
+
+    def has_overdue(self, now: datetime.datetime, grace: datetime.timedelta = OVERDUE) -> bool:
+        """Whether a job's time came so long ago, and nobody made it READY: only a worker does."""
+        return self.jobs.due(now - grace).exists()
+
+    def line(self, queue_name: str | None, limit: int = MOST_COUNTED) -> Line:
+        """The line before one queue, or None: before all together.
+
+        Of a longer one the first ``limit`` in the order of claims tell since when.
+        """
+        ready = self.jobs.ready() if queue_name is None else self.jobs.ready().filter(queue_name=queue_name)
+        # Since when one waits that was retried is not known.
+        known = Case(When(Q(attempt=0) | Q(run_after__isnull=False), then=Coalesce("run_after", "enqueued_at")))
+        waits = ready.values(since=known)[:limit].aggregate(first=Min("since"))
+        return Line(ready.order_by().values("pk")[: limit + 1].count(), waits["first"])
+
+    def count_before(self, job: Job, limit: int = MOST_COUNTED) -> int:
+        """How many READY jobs of its queue are claimed before this one, up to one more than ``limit``."""
+        sooner = Q(priority__gt=job.priority) | Q(priority=job.priority, pk__lt=job.pk)
+        ready = self.jobs.filter(sooner, status=JobStatus.READY, queue_name=job.queue_name)
+        return ready.order_by().values("pk")[: limit + 1].count()
+
+    def running(self) -> "Counter[tuple[str, int | None]]":
+        """How many jobs run, by queue and worker. There are never more than threads, and what is taken ahead."""
+        return Counter(self.jobs.filter(status=JobStatus.RUNNING).values_list("queue_name", "worker_id"))
+
+    def living_workers(self, timeout: float, now: datetime.datetime | None = None) -> list[Worker]:
+        """Workers that were heard of in the last ``timeout`` seconds."""
+        heard = (now or self.clock()) - datetime.timedelta(seconds=timeout)
+        return list(self._workers().alive().filter(heartbeat_at__gte=heard).order_by("name"))
+
+    def said_of_queues(self) -> list[Queue]:
+        """The queues that are paused or drained, or were."""
+        return list(Queue.objects.using(self.alias).order_by("name"))
+
+
+def is_served(queue_name: str, workers: Collection[Worker]) -> bool:
+    """Whether one of these workers takes jobs of this queue, and was not asked to claim nothing more."""
+    return any(not worker.asked and Selection.parse(worker.queues).serves(queue_name) for worker in workers)

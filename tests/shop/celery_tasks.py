@@ -1,0 +1,162 @@
+"""Tasks by Celery's names, found only where DBQUEUE['TASK_MODULES'] names this module, or a test imports it."""
+
+from typing import Any
+
+from dbqueue.compat.celery import Celery, Task, shared_task
+from dbqueue.compat.celery.exceptions import Ignore, Reject
+from dbqueue.compat.celery.utils.log import get_task_logger
+
+from .models import Mark
+
+app = Celery("shop")
+logger = get_task_logger(__name__)
+
+
+def mark(label: object) -> None:
+    Mark.objects.create(label=str(label)[:100])
+
+
+@shared_task
+def add(x: int, y: int) -> int:
+    return x + y
+
+
+@app.task(name="shop.named", queue="mail", priority=5)
+def named() -> str:
+    return "named"
+
+
+@shared_task(bind=True)
+def whoami(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
+    request = self.request
+    return {
+        "id": request.id,
+        "name": self.name,
+        "args": request.args,
+        "kwargs": request.kwargs,
+        "retries": request.retries,
+        "tenant": request.get("tenant"),
+        "queue": request.delivery_info.get("routing_key"),
+        "direct": request.called_directly,
+    }
+
+
+class Flaky(Exception):
+    pass
+
+
+class Fatal(Flaky):
+    pass
+
+
+@shared_task(bind=True, max_retries=3, default_retry_delay=0)
+def by_hand(self: Task, succeed_at: int) -> int:
+    mark(f"{self.request.id} {self.request.retries}")
+    if self.request.retries < succeed_at:
+        try:
+            raise Flaky(f"try {self.request.retries}")
+        except Flaky as exc:
+            raise self.retry(exc=exc, countdown=0) from exc
+    return self.request.retries
+
+
+@shared_task(bind=True, max_retries=1, default_retry_delay=0)
+def longer_than_declared(self: Task) -> int:
+    if self.request.retries < 3:
+        raise self.retry(max_retries=5)
+    return self.request.retries
+
+
+@shared_task(bind=True, max_retries=0)
+def never_again(self: Task) -> None:
+    raise self.retry()
+
+
+@shared_task(autoretry_for=(Flaky,), dont_autoretry_for=(Fatal,), max_retries=3, retry_backoff=True, retry_jitter=False)
+def automatic(fatal: bool = False) -> None:
+    mark("automatic")
+    raise (Fatal if fatal else Flaky)("again")
+
+
+@shared_task(bind=True)
+def tells_state(self: Task) -> str:
+    self.update_state(state="PROGRESS", meta={"done": 3})
+    return "done"
+
+
+@shared_task
+def ignored() -> None:
+    raise Ignore("nothing to do")
+
+
+@shared_task
+def rejected() -> None:
+    raise Reject("no", requeue=False)
+
+
+@shared_task(ignore_result=True)
+def quiet() -> int:
+    return 5
+
+
+class Hooked(Task):
+    """A base whose hooks leave marks."""
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        mark("before_start")
+
+    def on_success(self, retval: Any, task_id: str, args: Any, kwargs: Any) -> None:
+        mark(f"on_success {retval}")
+
+    def on_failure(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        mark(f"on_failure {exc} {type(einfo.exception).__name__}")
+
+    def on_retry(self, exc: BaseException, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        mark(f"on_retry {exc}")
+
+    def after_return(self, status: str, retval: Any, task_id: str, args: Any, kwargs: Any, einfo: Any) -> None:
+        mark(f"after_return {status}")
+
+
+@shared_task(base=Hooked, bind=True, max_retries=1, default_retry_delay=0)
+def hooked(self: Task, how: str) -> str:
+    if how == "retry":
+        raise self.retry(exc=ValueError("later"))
+    if how == "fail":
+        raise ValueError("no")
+    return how
+
+
+class ByClass(Task):
+    name = "shop.by_class"
+
+    def run(self, x: int) -> int:
+        return x * 2
+
+
+by_class = app.register_task(ByClass())
+
+
+@shared_task
+def total(numbers: list[int]) -> int:
+    return sum(numbers)
+
+
+@shared_task
+def boom(*args: Any) -> None:
+    raise ValueError("boom")
+
+
+@shared_task
+def errback(request: Any, exc: BaseException, traceback: str) -> None:
+    mark(f"{request.id} {exc!r} {'boom' in traceback}")
+
+
+@shared_task
+def old_errback(task_id: str) -> None:
+    mark(f"old {task_id}")
+
+
+@shared_task(bind=True)
+def replaced(self: Task, x: int) -> None:
+    self.replace(add.s(x, 1) | add.s(10))

@@ -1,0 +1,158 @@
+"""The pages of workflows, through Django's client."""
+
+import re
+from typing import Any
+
+import pytest
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import Permission, User
+from django.test import Client
+
+from dbqueue import WorkflowResult, group
+from dbqueue.models import Job, JobStatus, Workflow
+from dbqueue.testing import run_jobs
+
+from .shop.workflow_tasks import become, broken, give, inc, total
+from .test_admin import detail, page, text_of
+
+pytestmark = pytest.mark.django_db
+
+WORKFLOWS = "/admin/dbqueue/workflow/"
+
+
+@pytest.fixture
+def operator(client: Client) -> Client:
+    """Somebody who may do everything."""
+    client.force_login(User.objects.create_superuser("operator"))
+    return client
+
+
+def change(result: WorkflowResult) -> str:
+    return f"{WORKFLOWS}{result.workflow_id}/change/"
+
+
+def branch(client: Client, result: WorkflowResult, **said: Any) -> str:
+    response = client.post(f"{WORKFLOWS}{result.workflow_id}/branch/", said, follow=True)
+    return response.content.decode()
+
+
+def steps(html: str) -> list[str]:
+    found = re.search(r'<ul class="dbqueue-steps">(.*?)</ul>', html, re.S)
+    assert found
+    return [text_of(item) for item in re.findall(r"<li.*?</li>", found[1], re.S)]
+
+
+def failed() -> WorkflowResult:
+    result: WorkflowResult = (give.s(1) | group(inc.s(), broken.s() | inc.s()) | total.s()).enqueue()
+    run_jobs()
+    return result
+
+
+def test_the_list_and_the_tree(operator: Client) -> None:
+    result = failed()
+    assert "give | group(inc, broken | inc) | total" in page(operator, WORKFLOWS)
+    html = page(operator, change(result))
+    told = [re.sub(r"#\d+|tests\.shop\.workflow_tasks\.", "", step) for step in steps(html)]
+    assert [" ".join(step.split()) for step in told] == [
+        "give Successful",
+        "group of 2 Cancelled Retry",
+        "inc Successful",
+        "broken Failed Retry",
+        "inc Cancelled",
+        "total Cancelled",
+    ]
+    assert html.count("<circle") == 6
+    assert html.count("<line") == 6  # to both members, on in the second, from both to the group, and to the body
+    assert "5 / 5" in text_of(html)
+
+
+def test_a_tree_is_drawn_up_to_two_hundred_steps(operator: Client) -> None:
+    assert "<circle" in page(operator, change(group(give.s(1) for _ in range(199)).enqueue()))
+    html = page(operator, change(group(give.s(1) for _ in range(200)).enqueue()))
+    assert "<circle" not in html and len(steps(html)) == 201
+    html = page(operator, change(group(give.s(1) for _ in range(1500)).enqueue()))
+    assert len(steps(html)) == 1000 and "501 more steps" in html
+
+
+def test_what_replaces_a_job_stands_below_it(operator: Client) -> None:
+    result: WorkflowResult = group(become.s("chain", 1)).enqueue()
+    run_jobs()
+    html = page(operator, change(result))
+    assert re.findall(r"dbqueue-depth-(\d)", html) == ["0", "1", "2", "2"]
+
+
+def test_a_branch_is_tried_again(operator: Client) -> None:
+    result = failed()
+    broke = Job.objects.get(task=broken.name)
+    assert "1 job is tried again." in branch(operator, result, retry=broke.pk)
+    broke.refresh_from_db()
+    assert broke.status == JobStatus.READY
+    assert Job.objects.get(task=total.name).status == JobStatus.WAITING
+    [entry] = LogEntry.objects.all()
+    assert entry.object_id == str(result.workflow_id)
+    run_jobs()
+    assert "1 job is tried again." in branch(operator, result, retry=result.last_id)
+    assert "0 jobs" in branch(operator, result, retry=Job.objects.get(task=give.name).pk)
+    assert "no step" in branch(operator, result, retry="x")
+
+
+def test_a_branch_is_ended(operator: Client) -> None:
+    result: WorkflowResult = (give.s(1) | group(inc.s(), inc.s() | inc.s()) | total.s()).enqueue()
+    first = Job.objects.filter(task=inc.name).first()
+    assert first is not None
+    assert "asked to end" in branch(operator, result, cancel=first.pk)
+    states = list(Job.objects.order_by("id").values_list("task", "status"))
+    assert [status for task, status in states if task == inc.name] == ["CANCELLED", "WAITING", "WAITING"]
+    assert states[-1][1] == "CANCELLED"
+    branch(operator, result, cancel=result.last_id)
+    assert set(Job.objects.values_list("status", flat=True)) == {"CANCELLED"}
+    assert "ended already" in branch(operator, result, cancel=result.last_id)
+
+
+def test_only_what_may_be_is_offered_and_done(operator: Client, client: Client, django_user_model: Any) -> None:
+    result = failed()
+    user = django_user_model.objects.create_user("reader", is_staff=True)
+    client.force_login(user)
+    assert client.get(change(result)).status_code == 403
+    user.user_permissions.add(Permission.objects.get(codename="view_job"))
+    html = client.get(change(result)).content.decode()
+    assert "dbqueue-steps" in html and 'name="retry"' not in html
+    for said in ({"retry": result.last_id}, {"cancel": result.last_id}):
+        assert client.post(f"{WORKFLOWS}{result.workflow_id}/branch/", said).status_code == 403
+    assert Job.objects.get(task=broken.name).attempt == 1
+
+
+def test_a_step_tells_of_its_workflow_and_what_it_waits_for(operator: Client) -> None:
+    result: WorkflowResult = (give.s(1) | inc.s() | group(inc.s(), inc.s()) | total.s()).enqueue()
+    first, second = Job.objects.order_by("id")[:2]
+    html = page(operator, detail(second))
+    assert f"It waits for job {first.pk} ({give.name}), which is: Ready." in text_of(html)
+    assert f"{WORKFLOWS}{result.workflow_id}/change/" in html
+    run_jobs(limit=2)
+    last = Job.objects.get(task=total.name)
+    assert "which is: Waiting" in text_of(page(operator, detail(last)))
+
+
+def test_a_step_is_neither_retried_before_its_turn_nor_deleted_alone(operator: Client) -> None:
+    result = failed()
+    html = page(operator, detail(Job.objects.get(task=total.name)))
+    assert "retry_form" not in html and "deletelink" not in html
+    html = page(operator, detail(Job.objects.get(task=broken.name)))
+    assert "retry_form" in html and "deletelink" not in html
+    ids = list(Job.objects.values_list("pk", flat=True))
+    answer = operator.post(
+        "/admin/dbqueue/job/",
+        {"action": "retry_selected", "_selected_action": ids},
+        follow=True,
+    ).content.decode()
+    assert "1 job retried." in answer and "Left alone" in answer
+    assert Job.objects.filter(status=JobStatus.READY).count() == 1
+    assert Workflow.objects.get(pk=result.workflow_id).finished_at is None
+
+
+def test_a_workflow_is_deleted_with_its_jobs(operator: Client) -> None:
+    result = failed()
+    url = f"{WORKFLOWS}{result.workflow_id}/delete/"
+    assert "6" in text_of(page(operator, url))
+    assert operator.post(url, {"post": "yes"}).status_code == 302
+    assert not Job.objects.exists() and not Workflow.objects.exists()

@@ -1,0 +1,532 @@
+"""Celery's names: what matches, and what differs on purpose (docs/from-celery.md names these tests)."""
+
+import datetime
+import warnings
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from django.core.checks import run_checks
+from django.db import transaction
+from django.utils import timezone
+
+from dbqueue import registry
+from dbqueue import signals as own
+from dbqueue.compat.celery import (
+    AsyncResult,
+    Celery,
+    GroupResult,
+    Task,
+    chain,
+    chord,
+    current_app,
+    group,
+    signals,
+    signature,
+)
+from dbqueue.compat.celery.app import queue_of
+from dbqueue.compat.celery.exceptions import MaxRetriesExceededError, TaskRevokedError, TimeoutError
+from dbqueue.compat.celery.schedules import crontab
+from dbqueue.exceptions import InvalidArguments, JobDoesNotExist, UnknownTask
+from dbqueue.models import Job, JobStatus
+from dbqueue.store import store_for
+from dbqueue.testing import run_jobs
+
+from .shop import celery_tasks as t
+from .shop.models import Mark
+from .workers import worker
+
+pytestmark = pytest.mark.django_db
+
+
+def labels() -> list[str]:
+    return list(Mark.objects.order_by("id").values_list("label", flat=True))
+
+
+def done(result: Any) -> Any:
+    run_jobs(scheduled=True)
+    return result.get(timeout=0)
+
+
+@pytest.fixture
+def heard() -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """What every signal of a task has told."""
+    found: list[tuple[str, dict[str, Any]]] = []
+
+    def note(signal_name: str, **told: Any) -> None:
+        found.append((signal_name, told))
+
+    names = [name for name in dir(signals) if name.startswith(("task_", "before_task", "after_task"))]
+    for name in names:
+        getattr(signals, name).connect(note, dispatch_uid="test")
+    yield found
+    for name in names:
+        getattr(signals, name).disconnect(dispatch_uid="test")
+
+
+# Declaring and calling
+
+
+def test_tasks_have_dotted_names_or_their_own() -> None:
+    assert t.add.name == "tests.shop.celery_tasks.add"
+    assert registry.find("shop.named").queue_name == "mail"
+    assert t.add(1, 2) == 3
+    assert t.whoami(1)["direct"] is True
+    assert t.by_class(4) == 8
+
+
+def test_delay_and_apply_async() -> None:
+    assert done(t.add.delay(1, 2)) == 3
+    eta = timezone.now() + datetime.timedelta(hours=1)
+    later = t.add.apply_async(
+        (1,), {"y": 2}, eta=eta, expires=eta + datetime.timedelta(hours=1), queue="mail", priority=9
+    )
+    job = Job.objects.get(pk=later.id)
+    assert (job.status, job.run_after, job.queue_name, job.priority) == (JobStatus.SCHEDULED, eta, "mail", 9)
+    soon = t.add.apply_async(args=[1, 2], countdown=60)
+    assert Job.objects.get(pk=soon.id).status == JobStatus.SCHEDULED
+    assert done(later) == 3
+    assert done(t.by_class.delay(4)) == 8
+
+
+def test_the_request_tells_of_the_call() -> None:
+    result = t.whoami.apply_async((1,), {"a": 2}, task_id="my-own-id", headers={"tenant": 7}, queue="mail")
+    assert result.id == "my-own-id"
+    assert done(result) == {
+        "id": "my-own-id",
+        "name": t.whoami.name,
+        "args": [1],
+        "kwargs": {"a": 2},
+        "retries": 0,
+        "tenant": 7,
+        "queue": "mail",
+        "direct": False,
+    }
+    assert AsyncResult("my-own-id").state == "SUCCESS"
+
+
+def test_enqueue_is_part_of_the_transaction() -> None:
+    with transaction.atomic():
+        gone = t.add.delay(1, 2)
+        transaction.set_rollback(True)
+    assert gone.state == "UNKNOWN"
+
+
+def test_arguments_are_checked_at_the_call() -> None:
+    with pytest.raises(InvalidArguments):
+        t.add.delay(1)
+
+
+def test_send_task_by_name() -> None:
+    assert done(current_app.send_task("shop.named")) == "named"
+    with pytest.raises(UnknownTask):
+        t.app.send_task("nobody.knows")
+
+
+def test_what_has_no_meaning_is_named_and_does_not_fail() -> None:
+    with pytest.warns(UserWarning, match="no use for colour"):
+        t.add.apply_async((1, 2), colour="red")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        t.add.apply_async((1, 2), serializer="json", routing_key="x", retry=True)
+    with pytest.warns(UserWarning, match="no use for flavour"):
+        t.app.task(flavour="sweet")(module_level)
+
+
+def module_level() -> None: ...
+
+
+class Flavoured(Task):
+    flavour = "plain"
+
+
+def test_an_option_may_be_an_attribute_of_the_class() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        made = t.app.task(base=Flavoured, flavour="sweet", name="shop.flavoured")(module_level)
+    assert getattr(made, "flavour", None) == "sweet"
+
+
+# Retries
+
+
+def test_retry_keeps_the_id_and_counts() -> None:
+    result = t.by_hand.apply_async((2,), headers={"a": 1}, priority=4, queue="q")
+    assert done(result) == 2
+    assert labels() == [f"{result.id} {number}" for number in range(3)]
+    job = Job.objects.get()
+    assert (job.priority, job.queue_name, (job.options or {})["headers"]) == (4, "q", {"a": 1})
+
+
+def test_three_retries_are_four_runs_and_then_the_error_itself() -> None:
+    result = t.by_hand.delay(99)
+    with pytest.raises(t.Flaky, match="try 3"):
+        done(result)
+    assert len(labels()) == 4
+    assert result.state == "FAILURE" and "try 3" in str(result.traceback)
+
+
+def test_a_call_of_retry_may_allow_more_than_the_task() -> None:
+    assert done(t.longer_than_declared.delay()) == 3
+
+
+def test_retry_without_an_error_ends_with_max_retries_exceeded() -> None:
+    with pytest.raises(MaxRetriesExceededError):
+        done(t.never_again.delay())
+
+
+def test_autoretry_with_three_retries_is_four_runs() -> None:
+    result = t.automatic.delay()
+    with pytest.raises(t.Flaky):
+        done(result)
+    assert labels() == ["automatic"] * 4
+
+
+def test_dont_autoretry_for_beats_autoretry_for() -> None:
+    with pytest.raises(t.Fatal):
+        done(t.automatic.delay(fatal=True))
+    assert labels() == ["automatic"]
+
+
+def test_the_delay_doubles_up_to_a_bound_with_full_jitter() -> None:
+    assert [t.automatic.countdown(n) for n in (0, 1, 2, 20)] == [1, 2, 4, 600]
+    jittered = t.app.task(retry_backoff=10, retry_backoff_max=30)(module_level)
+    found = [jittered.countdown(5) for _ in range(200)]
+    assert min(found) < 10 and max(found) > 20 and all(0 <= one <= 30 for one in found)
+
+
+# Results
+
+
+def test_states_and_values() -> None:
+    result = t.add.delay(1, 2)
+    assert (result.state, result.ready(), result.result) == ("PENDING", False, None)
+    with pytest.raises(TimeoutError):
+        result.get(timeout=0)
+    run_jobs()
+    assert (result.state, result.result, result.info, result.successful()) == ("SUCCESS", 3, 3, True)
+    bad = t.boom.delay()
+    run_jobs()
+    assert bad.failed() and isinstance(bad.result, ValueError) and str(bad.result) == "boom"
+    assert isinstance(bad.get(propagate=False), ValueError)
+    with pytest.raises(ValueError, match="boom"):
+        bad.get(timeout=0)
+
+
+def test_pending_never_means_unknown() -> None:
+    for name in ("424242", "no-such-id"):
+        assert AsyncResult(name).state == "UNKNOWN" and not AsyncResult(name).ready()
+        with pytest.raises(JobDoesNotExist):
+            AsyncResult(name).get(timeout=0)
+
+
+def test_revoking_lasts() -> None:
+    result = t.add.delay(1, 2)
+    t.app.control.revoke(result.id)
+    run_jobs()
+    assert result.state == "REVOKED"
+    with pytest.raises(TaskRevokedError):
+        result.get(timeout=0)
+
+
+def test_a_state_of_ones_own() -> None:
+    result = t.tells_state.delay()
+    assert done(result) == "done"
+    progress = Job.objects.get(pk=result.id).progress
+    assert progress is not None and progress["told"] == {"state": "PROGRESS", "meta": {"done": 3}}
+    Job.objects.filter(pk=result.id).update(status=JobStatus.RUNNING)
+    assert (result.state, result.info) == ("PROGRESS", {"done": 3})
+
+
+def test_ignore_reject_and_ignored_results() -> None:
+    ignored, rejected, quiet = t.ignored.delay(), t.rejected.delay(), t.quiet.delay()
+    run_jobs()
+    assert (ignored.state, rejected.state) == ("REVOKED", "REVOKED")
+    assert "nothing to do" in str(ignored.result)
+    assert quiet.state == "SUCCESS" and quiet.get() is None
+
+
+def test_an_expired_job_never_runs_and_says_so() -> None:
+    result = t.add.apply_async((1, 2), expires=0.001)
+    store = store_for("default")
+    store.expire(now=store.clock() + datetime.timedelta(seconds=1))
+    run_jobs()
+    assert result.state == "REVOKED" and str(result.result) == "expired"
+
+
+# Hooks and signals
+
+
+@pytest.mark.parametrize(
+    ("how", "expected"),
+    [
+        ("ok", ["before_start", "on_success ok", "after_return SUCCESS"]),
+        ("fail", ["before_start", "on_failure no ValueError", "after_return FAILURE"]),
+        (
+            "retry",
+            [
+                *("before_start", "on_retry later"),
+                *("before_start", "on_failure later ValueError", "after_return FAILURE"),
+            ],
+        ),
+    ],
+)
+def test_hooks(how: str, expected: list[str]) -> None:
+    t.hooked.delay(how)
+    run_jobs(scheduled=True)
+    assert labels() == expected
+
+
+def test_signals(heard: list[tuple[str, dict[str, Any]]]) -> None:
+    result = t.by_hand.delay(1)
+    run_jobs(scheduled=True)
+    assert [name for name, _ in heard] == [
+        *("before_task_publish", "after_task_publish"),
+        *("task_prerun", "task_retry", "task_postrun"),
+        *("task_prerun", "task_success", "task_postrun"),
+    ]
+    told = heard[2][1]
+    assert told["sender"] is t.by_hand and told["task_id"] == result.id and told["args"] == [1]
+    assert heard[-2][1]["result"] == 1 and heard[-1][1]["state"] == "SUCCESS"
+    heard.clear()
+    t.boom.delay()
+    run_jobs()
+    failure = dict(heard)["task_failure"]
+    assert str(failure["exception"]) == "boom" and "boom" in str(failure["einfo"])
+
+
+def test_a_signal_may_be_connected_by_a_decorator_and_by_sender() -> None:
+    found = []
+
+    @signals.task_success.connect(sender=t.add)  # type: ignore[untyped-decorator]
+    def note(sender: Any = None, result: Any = None, **kwargs: Any) -> None:
+        found.append(result)
+
+    try:
+        t.add.delay(1, 2)
+        t.named.delay()
+        run_jobs()
+        assert found == [3]
+    finally:
+        signals.task_success.disconnect(note, sender=t.add)
+
+
+# Canvas
+
+
+def test_chain_group_and_chord() -> None:
+    assert done(chain(t.add.s(1, 2), t.add.s(3)).delay()) == 6
+    assert done((t.add.s(1, 2) | t.add.s(3)).apply_async()) == 6
+    assert done(chain(t.add.s(2), t.add.s(3)).delay(1)) == 6
+    results = group(t.add.s(n, n) for n in range(3)).delay()
+    assert isinstance(results, GroupResult) and done(results) == [0, 2, 4]
+    assert results.successful() and len(results) == 3
+    assert done(chord([t.add.s(n, n) for n in range(3)], t.total.s()).delay()) == 6
+    assert done(chord([t.add.s(n, n) for n in range(3)])(t.total.s())) == 6
+    assert done(chord([], t.total.s()).delay()) == 0
+    assert done((group([t.add.s(1, 1), t.add.s(2, 2)]) | t.total.s()).delay()) == 6
+    assert done(chain(t.add.s(1, 2), t.named.si(), t.named.si()).delay()) == "named"
+
+
+def test_links_and_their_counterparts() -> None:
+    linked = t.add.apply_async((1, 2), link=t.add.s(10), link_error=t.errback.s())
+    assert done(linked) == 3
+    assert [child.get(timeout=0) for child in linked.children] == [13]
+    bad = t.boom.apply_async(link=t.add.s(1), link_error=[t.errback.s(), t.old_errback.s()])
+    run_jobs()
+    assert sorted(labels()) == sorted([f"{bad.id} ValueError('boom') True", f"old {bad.id}"])
+
+
+def test_a_chain_has_its_error_told() -> None:
+    (t.add.s(1, 2) | t.boom.s() | t.add.s(1)).on_error(t.old_errback.s()).delay()
+    run_jobs()
+    assert labels() == [f"old {Job.objects.get(task=t.boom.name).pk}"]
+
+
+def test_signatures_by_name_chunks_and_maps() -> None:
+    assert done(signature("shop.named").delay()) == "named"
+    assert done(t.add.chunks(zip(range(4), range(4), strict=True), 2).delay()) == [[0, 2], [4, 6]]
+    assert done(t.add.starmap([(1, 2), (3, 4)]).delay()) == [3, 7]
+    assert done(t.by_class.map([1, 2]).delay()) == [2, 4]
+
+
+def test_a_task_replaces_itself() -> None:
+    assert done(t.replaced.delay(1)) == 12
+
+
+# Eager
+
+
+@pytest.fixture
+def eager() -> Iterator[None]:
+    t.app.conf.task_always_eager = True
+    t.app.set_current()
+    yield
+    del t.app.conf["task_always_eager"]
+
+
+@pytest.mark.usefixtures("eager")
+def test_eagerly_nothing_is_enqueued() -> None:
+    assert t.add.delay(1, 2).get() == 3
+    assert t.by_hand.delay(2).get() == 2
+    assert chain(t.add.s(1, 2), t.add.s(3)).delay().get() == 6
+    assert chord([t.add.s(n, n) for n in range(3)], t.total.s()).delay().get() == 6
+    assert group(t.add.s(1, 2), t.add.s(3, 4)).delay().get() == [3, 7]
+    result = t.boom.apply_async(link_error=t.old_errback.s())
+    assert result.failed() and labels()[-1] == f"old {result.id}"
+    with pytest.raises(ValueError, match="boom"):
+        result.get()
+    assert not Job.objects.exists()
+
+
+@pytest.mark.usefixtures("eager")
+def test_eager_errors_may_propagate() -> None:
+    t.app.conf.task_eager_propagates = True
+    try:
+        with pytest.raises(ValueError, match="boom"):
+            t.boom.delay()
+    finally:
+        del t.app.conf["task_eager_propagates"]
+
+
+def test_apply_runs_here_and_now() -> None:
+    assert t.add.apply((1, 2)).get() == 3
+    assert t.boom.apply().state == "FAILURE"
+    assert not Job.objects.exists()
+
+
+# The app
+
+
+def test_settings_with_the_prefix_are_read(settings: Any) -> None:
+    settings.CELERY_TASK_DEFAULT_QUEUE = "elsewhere"
+    settings.CELERY_TASK_ROUTES = {"shop.*": {"queue": "routed"}}
+    settings.CELERY_BROKER_URL = "redis://"
+    app = Celery("other")
+    app.config_from_object("django.conf:settings", namespace="CELERY")
+    try:
+        assert app.read().task_default_queue == "elsewhere"
+        assert app.conf.ignored() == ["broker_url"]
+        assert queue_of("shop.routed") == "routed" and queue_of("other") is None
+        app.conf.task_routes = [("shop.*", {"queue": "first"}), ("*", "rest")]
+        assert queue_of("shop.routed") == "first" and queue_of("other") == "rest"
+    finally:
+        app.close()
+        t.app.set_current()
+
+
+def test_settings_without_a_namespace_are_the_old_ones_or_those_of_a_module() -> None:
+    class Old:
+        CELERY_ALWAYS_EAGER = True
+        CELERY_DEFAULT_QUEUE = "old"
+        DEBUG = True
+
+    class Module:
+        task_default_queue = "new"
+        task_time_limit = 5
+        other = 1
+
+    for source, queue in ((Old, "old"), (Module, "new")):
+        app = Celery("other")
+        try:
+            app.config_from_object(source)
+            assert app.read().task_default_queue == queue
+            assert app.conf.task_always_eager is (source is Old)
+            assert app.conf.ignored() == []
+        finally:
+            app.close()
+
+
+def test_beat_schedule_becomes_schedules() -> None:
+    t.app.conf.beat_schedule = {
+        "nightly": {"task": t.add.name, "schedule": crontab(hour=5, minute=30, day_of_week="mon-fri"), "args": (1, 2)},
+        "often": {"task": t.add.name, "schedule": 30.0, "kwargs": {"x": 1, "y": 2}},
+        "other": {"task": t.named.name, "schedule": datetime.timedelta(minutes=5)},
+    }
+    try:
+        found = registry.find(t.add.name).schedules
+        assert sorted(found) == ["nightly", "often"]
+        assert str(found["nightly"].when).startswith("30 5 * * MON-FRI")
+        assert found["often"].kwargs == {"x": 1, "y": 2}
+    finally:
+        del t.app.conf["beat_schedule"]
+
+
+# Checks
+
+
+def test_what_means_nothing_is_named_once(settings: Any) -> None:
+    t.app.conf.broker_url = "redis://"
+    t.app.conf.beat_schedule = {
+        "gone": {"task": "nobody.knows", "schedule": 60},
+        "odd": {"task": t.add.name, "schedule": 0.5},
+        "good": {"task": t.add.name, "schedule": crontab(minute=5)},
+    }
+    signals.task_received.connect(module_level, dispatch_uid="test")
+    try:
+        found = {message.id: message.msg for message in run_checks()}
+        said = [message.msg for message in run_checks() if message.id == "dbqueue.E002"]
+    finally:
+        signals.task_received.disconnect(dispatch_uid="test")
+        del t.app.conf["broker_url"], t.app.conf["beat_schedule"]
+    assert "BROKER_URL" in found["dbqueue.I001"]
+    assert "task_received" in found["dbqueue.W040"]
+    assert len(said) == 2 and "nobody.knows" in said[0] and "0.5" in said[1]
+    assert not [message for message in run_checks() if message.id in ("dbqueue.I001", "dbqueue.E002")]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_workers_and_revoked_tasks_tell_by_celerys_names() -> None:
+    found = []
+
+    def note(signal_name: str = "", sender: Any = None, **told: Any) -> None:
+        found.append((signal_name, sender))
+
+    watched = [signals.worker_init, signals.worker_ready, signals.worker_shutdown, signals.task_revoked]
+    for signal in watched:
+        signal.connect(note, dispatch_uid="test")
+    try:
+        own.worker_ready.send(sender=None, worker_id=1, name="w", queues="")
+        t.app.control.revoke(t.add.delay(1, 2).id)
+        own.worker_stopping.send(sender=None, worker_id=1, name="w", reason="")
+    finally:
+        for signal in watched:
+            signal.disconnect(dispatch_uid="test")
+    assert found == [
+        *(("worker_init", "w"), ("worker_ready", "w")),
+        *(("task_revoked", t.add), ("worker_shutdown", "w")),
+    ]
+
+
+def test_inspect_reads_the_workers_rows() -> None:
+    inspect = t.app.control.inspect()
+    assert inspect.ping() is None and inspect.active() is None
+    store = store_for("default")
+    worker = store.register(name="w", hostname="h", pid=7, queues="mail", threads=3)
+    result = t.named.apply_async(countdown=60)
+    running = t.add.apply_async((1, 2), queue="mail")
+    store.claim(worker, 1)
+    active = inspect.active()
+    assert active is not None and [one["id"] for one in active["w"]] == [running.id]
+    scheduled = inspect.scheduled()
+    assert scheduled is not None and [one["request"]["id"] for one in scheduled["w"]] == [result.id]
+    stats, queues = inspect.stats(), inspect.active_queues()
+    assert stats is not None and stats["w"]["pool"]["max-concurrency"] == 3
+    assert queues == {"w": [{"name": "mail"}]}
+    registered = inspect.registered()
+    assert registered is not None and t.add.name in registered["w"]
+    assert t.app.control.ping() == [{"w": {"ok": "pong"}}]
+    assert t.app.control.purge() == 1 and result.state == "REVOKED"
+
+
+# With a real worker
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_worker_runs_them() -> None:
+    with worker(DBQUEUE_TASK_MODULES="tasks,celery_tasks"):
+        assert t.add.delay(1, 2).get(timeout=30) == 3
+        assert t.by_hand.delay(1).get(timeout=30) == 1
+        assert chord([t.add.s(n, n) for n in range(3)], t.total.s()).delay().get(timeout=30) == 6
+        with pytest.raises(ValueError, match="boom"):
+            t.boom.delay().get(timeout=30)

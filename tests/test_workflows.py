@@ -1,0 +1,533 @@
+"""Workflows: what runs, with what, in which order, and what becomes of the rest when something fails."""
+
+import datetime
+from typing import Any
+
+import pytest
+
+import dbqueue
+from dbqueue import chain, chord, group
+from dbqueue.exceptions import InvalidArguments, InvalidTask, JobCancelled, JobFailed, NotInGroup
+from dbqueue.models import GROUP, OPEN, Job, JobStatus, Workflow
+from dbqueue.outcome import Outcome
+from dbqueue.results import JobResult
+from dbqueue.store import store_for
+from dbqueue.testing import run_jobs
+from dbqueue.workflow import Part, WorkflowResult
+
+from .shop.models import Mark
+from .shop.workflow_tasks import (
+    become,
+    become_after,
+    broken,
+    give,
+    grow,
+    grow_of,
+    inc,
+    note,
+    nothing,
+    only_one,
+    thrice,
+    told_all,
+    told_id,
+    told_nothing,
+    total,
+    unwanted,
+)
+
+pytestmark = pytest.mark.django_db
+
+
+def run(node: Any) -> Any:
+    """Enqueue it, run all that becomes ready, and return the result."""
+    result = node.enqueue()
+    run_jobs(scheduled=True)
+    assert_over(result)
+    return result.get(0)
+
+
+def assert_over(result: WorkflowResult) -> None:
+    assert not Job.objects.filter(workflow_id=result.workflow_id, status__in=OPEN).exists()
+    assert Workflow.objects.get(pk=result.workflow_id).finished_at is not None
+
+
+def states(result: WorkflowResult) -> list[str]:
+    """Of all rows but groups, in the order in which they were made."""
+    rows = Job.objects.filter(workflow_id=result.workflow_id).exclude(task=GROUP)
+    return list(rows.order_by("id").values_list("status", flat=True))
+
+
+def shape(part: Part) -> Any:
+    return [shape(child) for child in part.children] if isinstance(part, WorkflowResult) else part.task_name[-4:]
+
+
+def failed(node: Any) -> WorkflowResult:
+    result: WorkflowResult = node.enqueue()
+    run_jobs()
+    assert_over(result)
+    return result
+
+
+# What runs, and what it is given
+
+
+@pytest.mark.parametrize(
+    ("node", "value"),
+    [
+        (chain(inc.s(1)), 2),
+        (inc.s(1) | inc.s() | inc.s(by=10), 13),
+        (chain(inc.s(0), *[inc.s()] * 99), 100),
+        (group(inc.s(n) for n in range(3)), [1, 2, 3]),
+        (group(), []),
+        (chord([inc.s(n) for n in range(4)], total.s()), 10),
+        (chord([], total.s()), 0),
+        (group([]) | note.s(), [[]]),
+        (inc.s(1) | group() | note.s(), [[]]),
+        (inc.s(1) | group(inc.s(), inc.s(by=5)) | total.s(), 10),
+        (group(inc.s(1), inc.s(2)) | group(total.s(), note.s()), [5, [[2, 3]]]),
+        (group(group(group(give.s(1), give.s(2)), give.s(3)), give.s(4)), [[[1, 2], 3], 4]),
+        (group(group(group(group(give.s(7))))), [[[[7]]]]),
+        (group(group(), group(give.s(1), group())), [[], [1, []]]),
+        (chord([inc.s(1) | inc.s(), inc.s(2)], total.s() | inc.s() | inc.s(by=10)), 17),
+        (chord([chord([give.s(1), give.s(2)], total.s()) | inc.s(), give.s(5)], total.s()), 9),
+        (give.s(3) | chord([inc.s(), inc.s(by=2) | inc.s()], total.s()) | inc.s(), 11),
+        (chord(group(give.s(1)), chord([total.s(), note.s()], note.s())), [[1, [[1]]]]),
+        (give.s(1) | nothing.si() | note.s("own"), [None, "own"]),
+        (give.s({"a": [1, "ü"]}) | note.s(), [{"a": [1, "ü"]}]),
+        (give.s(1) | group(note.si(), note.s(2)), [[], [1, 2]]),
+        (inc.s(1) | thrice.s() | inc.s(), 3),
+    ],
+    ids=str,
+)
+def test_results(node: Any, value: Any) -> None:
+    assert run(node) == value
+    assert set(Job.objects.values_list("status", flat=True)) == {JobStatus.SUCCESSFUL}
+
+
+def test_a_thousand_members_in_their_order() -> None:
+    assert run(group(give.s(n) for n in range(1000)) | total.s()) == 499_500
+    assert Job.objects.get(task=GROUP).return_value == list(range(1000))
+
+
+def test_steps_stand_in_the_table_from_the_start() -> None:
+    result = (give.s(1) | group(inc.s(), inc.s()) | total.s()).enqueue()
+    assert states(result) == [JobStatus.READY, *[JobStatus.WAITING] * 3]
+    assert Job.objects.get(task=GROUP).status == JobStatus.WAITING
+    [first] = run_jobs(limit=1)
+    assert first.return_value == 1
+    assert states(result) == [JobStatus.SUCCESSFUL, JobStatus.READY, JobStatus.READY, JobStatus.WAITING]
+    assert Job.objects.filter(status=JobStatus.READY).first().args == [1]  # type: ignore[union-attr]
+
+
+def test_the_tree() -> None:
+    result = (give.s(1) | group(inc.s() | inc.s(), group(inc.s())) | note.s()).enqueue()
+    assert shape(result) == ["give", [[".inc", ".inc"], [".inc"]], "note"]
+    assert result.progress == (0, 5)
+    assert str(result.progress) == "0 of 5"
+    run_jobs(limit=2)
+    assert result.progress == (2, 5)
+    run_jobs()
+    assert result.progress == (5, 5)
+    assert result.get() == result.return_value == [[3, [2]]]
+    first, middle, last = result.children
+    assert isinstance(middle, WorkflowResult) and middle.get() == [3, [2]] and middle.progress == (3, 3)
+    assert first.return_value == 1 and last.return_value == [[3, [2]]]
+    assert dbqueue.get_workflow(result.workflow_id) == result
+    assert dbqueue.get_result(result.id).get() == result.get()
+
+
+# Failure
+
+
+def test_a_failure_ends_all_that_would_come_after_it() -> None:
+    result = failed(give.s(1) | broken.s() | inc.s() | group(inc.s(), inc.s() | inc.s()) | total.s())
+    assert states(result) == [JobStatus.SUCCESSFUL, JobStatus.FAILED, *[JobStatus.CANCELLED] * 5]
+    cause = Job.objects.get(task=broken.name).pk
+    assert set(Job.objects.filter(status=JobStatus.CANCELLED).values_list("reason", flat=True)) == {
+        f"job {cause} ({broken.name}) failed"
+    }
+    with pytest.raises(JobCancelled, match=f"job {cause} .*failed"):
+        result.get(0)
+
+
+@pytest.mark.parametrize("member", range(3))
+def test_a_failed_member_ends_the_body_at_once_and_not_its_siblings(member: int) -> None:
+    members: list[Any] = [give.s(0) | inc.s(), give.s(1), chain(give.s(2), inc.s(), inc.s())]
+    members[member] = give.s(9) | broken.s() | inc.s()
+    result = chord(members, total.s() | inc.s()).enqueue()
+    while not Job.objects.filter(status=JobStatus.FAILED).exists():
+        run_jobs(limit=1)
+    body = Job.objects.get(task=total.name)
+    assert body.status == JobStatus.CANCELLED
+    run_jobs()
+    assert_over(result)
+    assert Job.objects.filter(status=JobStatus.FAILED).count() == 1
+    # the member's own last step, the body, and what comes after that
+    assert Job.objects.filter(status=JobStatus.CANCELLED).exclude(task=GROUP).count() == 3
+
+
+def test_a_failure_deep_in_a_header() -> None:
+    inner = chord([give.s(1), chord([give.s(2) | broken.s(), give.s(3)], total.s())], total.s())
+    result = failed(chord([inner, give.s(4)], total.s()) | inc.s())
+    assert Job.objects.filter(task=total.name, status=JobStatus.CANCELLED).count() == 3
+    assert result.status == JobStatus.CANCELLED
+    assert Job.objects.get(args=[4]).status == JobStatus.SUCCESSFUL
+
+
+def test_what_is_discarded_or_cancelled_ends_what_comes_after_it_too() -> None:
+    result = failed(give.s(1) | unwanted.s() | inc.s())
+    assert states(result) == [JobStatus.SUCCESSFUL, JobStatus.CANCELLED, JobStatus.CANCELLED]
+    assert "not wanted any more" in Job.objects.get(task=inc.name).reason
+
+    waits = (give.s(1) | inc.s() | inc.s()).enqueue()
+    middle = waits.children[1]
+    assert isinstance(middle, JobResult) and middle.cancel()
+    assert states(waits) == [JobStatus.READY, JobStatus.CANCELLED, JobStatus.CANCELLED]
+    run_jobs()
+    assert_over(waits)
+
+
+def test_what_expires_ends_what_comes_after_it() -> None:
+    result = (give.s(1).set(expires=datetime.timedelta(seconds=60)) | inc.s()).enqueue()
+    store = store_for("default")
+    assert store.expire(now=store.clock() + datetime.timedelta(seconds=61))
+    assert states(result) == [JobStatus.CANCELLED, JobStatus.CANCELLED]
+    assert_over(result)
+
+
+def test_a_job_of_which_workers_die_ends_what_comes_after_it() -> None:
+    result = (give.s(1).on_error(told_id.s()) | inc.s()).enqueue()
+    store = store_for("default")
+    worker = store.register(name="w", hostname="h", pid=1, queues="", threads=1)
+    [claim] = store.claim(worker, 1)
+    store.forget(worker)
+    assert store.rescue(1).failed == [claim.job_id]
+    assert states(result) == [JobStatus.FAILED, JobStatus.CANCELLED]
+    assert_over(result)
+    run_jobs()
+    assert Mark.objects.get().label == f"told {claim.job_id}"
+
+
+def test_allow_failure_hands_the_failure_on() -> None:
+    failure = {"error": "builtins.ValueError", "message": "ValueError: broken on purpose"}
+    assert run(broken.s().set(allow_failure=True) | note.s()) == [failure]
+    assert run(group(give.s(1), broken.s().set(allow_failure=True)) | note.s()) == [[1, failure]]
+    # A failure before it cancels it, and that is handed on.
+    [told] = run(broken.s() | inc.s() | inc.s().set(allow_failure=True) | note.s())
+    assert told["error"] == "dbqueue.exceptions.JobCancelled" and "broken" in told["message"]
+    [told] = run(unwanted.s().set(allow_failure=True) | note.s())
+    assert told["message"] == "not wanted any more"
+
+
+def test_a_group_whose_members_may_fail() -> None:
+    result = group(broken.s(), give.s(1)).set(allow_failure=True) | note.s()
+    [[first, second]] = run(result)
+    assert first["error"] == "builtins.ValueError" and second == 1
+
+
+# Links
+
+
+def test_what_is_linked_comes_after_beside_the_rest() -> None:
+    result = (inc.s(1).link(note.s("first"), broken.s()) | inc.s() | inc.s().link(note.s("last"))).enqueue()
+    run_jobs()
+    assert_over(result)
+    assert result.get() == 4
+    assert sorted(Mark.objects.values_list("label", flat=True)) == ["(2, 'first')", "(4, 'last')"]
+    assert result.progress == (6, 6)
+    assert run(group(inc.s(1).link(note.s()), grow.s(1).link(note.s()))) == [2, 1, 0]
+    anything: Any = chain(give.s())
+    with pytest.raises(InvalidTask, match="must be a signature"):
+        give.s(1).link(anything)
+    job = inc.s(1).link(note.s()).enqueue()
+    run_jobs()
+    assert job.get(0) == 2
+
+
+def test_what_is_linked_does_not_come_after_a_failure() -> None:
+    result = failed(broken.s().link(note.s()) | inc.s())
+    assert states(result) == [JobStatus.FAILED, JobStatus.CANCELLED, JobStatus.CANCELLED]
+
+
+# Callbacks
+
+
+def test_callbacks_are_told_as_much_as_they_take() -> None:
+    result = failed(group(broken.s(), give.s(1)).on_error(told_nothing.s(), told_id.s(), told_all.s("own")))
+    run_jobs()
+    pk = Job.objects.get(task=broken.name).pk
+    assert sorted(Mark.objects.values_list("label", flat=True)) == [
+        f"own: {pk} builtins.ValueError ValueError: broken on purpose",
+        f"told {pk}",
+        "told nothing",
+    ]
+    assert result.status == JobStatus.CANCELLED
+
+
+def test_a_callback_comes_once_for_each_member_that_fails_and_never_for_others() -> None:
+    failed(chord([broken.s(), broken.s() | inc.s(), give.s(1)], total.s()).on_error(told_id.s()))
+    run_jobs()
+    broke = Job.objects.filter(task=broken.name).values_list("pk", flat=True)
+    assert sorted(Mark.objects.values_list("label", flat=True)) == sorted(f"told {pk}" for pk in broke)
+
+
+def test_a_single_call_may_have_a_callback() -> None:
+    job = broken.s().on_error(told_id.si("me")).enqueue()
+    assert isinstance(job, JobResult)
+    with pytest.raises(JobFailed):
+        run_jobs()
+        job.get(0)
+    assert Mark.objects.get().label == "told me"
+
+
+def test_a_retry_calls_nobody_back_before_the_last_attempt() -> None:
+    assert run(give.s(3) | thrice.s().on_error(told_nothing.s())) == 3
+    assert not Mark.objects.filter(label="told nothing").exists()
+
+
+# At run time
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("signature", 15), ("chain", 115), ("group", [5, 6, 7]), ("empty", []), ("again", "the last")]
+)
+def test_a_job_is_replaced_and_keeps_its_place(kind: str, value: Any) -> None:
+    assert run(give.s(4) | inc.s() | become_after.s(kind) | note.s("after")) == [value, "after"]
+    assert run(group(become.s(kind, 5), give.s(2))) == [value, 2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "value"), [("signature", 15), ("chain", 115), ("group", [5, 6, 7]), ("again", "the last")]
+)
+def test_a_job_outside_of_workflows_is_replaced(kind: str, value: Any) -> None:
+    job = become.enqueue(kind, 5)
+    run_jobs()
+    assert job.get(0) == value
+    assert Job.objects.get(pk=int(job.id)).workflow_id is not None
+
+
+def test_what_replaces_a_job_and_fails_ends_what_comes_after_it_and_calls_back() -> None:
+    result = failed(become.s("failure", 1).on_error(told_id.s()) | inc.s())
+    run_jobs()
+    assert states(result)[:2] == [JobStatus.CANCELLED, JobStatus.CANCELLED]
+    broke = Job.objects.get(task=broken.name)
+    assert Mark.objects.get().label == f"told {broke.pk}"
+    assert result.retry_failed() == 1
+    run_jobs()
+    assert Job.objects.get(pk=broke.pk).attempt == 2
+
+
+def test_members_are_added_at_run_time() -> None:
+    assert run(group(grow.s(3)) | note.s()) == [[3, 0, 1, 2, 0, 0, 1, 0]]
+    # also from the middle of a chain inside of the group, and by what replaces a member
+    assert run(group(give.s(1) | grow.s(), give.s(8)) | note.s()) == [[1, 8, 0]]
+
+
+def test_nothing_is_added_outside_of_a_group() -> None:
+    for node in (chain(grow.s(2)), give.s(1) | grow.s(), chord([give.s(2)], grow_of.s())):
+        result = node.enqueue()
+        run_jobs()
+        job = Job.objects.filter(status=JobStatus.FAILED).latest("id")
+        assert job.attempt_set.get().exception_class_path == f"{NotInGroup.__module__}.NotInGroup"
+        assert result.status in (JobStatus.FAILED, JobStatus.CANCELLED)
+
+
+# Ending, and trying again
+
+
+def test_a_workflow_is_cancelled() -> None:
+    result = (give.s(1) | group(inc.s(), inc.s()) | total.s()).enqueue()
+    run_jobs(limit=2)
+    assert result.cancel()
+    assert states(result) == [*[JobStatus.SUCCESSFUL] * 2, *[JobStatus.CANCELLED] * 2]
+    assert_over(result)
+    assert not result.cancel()
+
+
+def test_a_branch_is_cancelled_and_what_comes_after_it() -> None:
+    result = chord([group(give.s(1), give.s(2)), give.s(3)], note.s()).enqueue()
+    header = result.children[0]
+    assert isinstance(header, WorkflowResult)
+    branch = header.children[0]
+    assert isinstance(branch, WorkflowResult) and branch.cancel()
+    assert states(result) == [JobStatus.CANCELLED, JobStatus.CANCELLED, JobStatus.READY, JobStatus.CANCELLED]
+
+
+def test_to_cancel_a_group_or_a_replaced_job_is_to_cancel_what_is_inside() -> None:
+    result = (group(give.s(1), give.s(2) | inc.s()) | total.s()).enqueue()
+    assert dbqueue.get_result(Job.objects.get(task=GROUP).pk).cancel()
+    assert set(states(result)) == {JobStatus.CANCELLED}
+    assert_over(result)
+
+    job = become.enqueue("chain", 1)
+    run_jobs(limit=1)
+    assert dbqueue.get_result(job.id).status == JobStatus.WAITING
+    assert job.cancel()
+    assert Job.objects.filter(task=inc.name, status=JobStatus.CANCELLED).count() == 3
+    assert not Job.objects.filter(status__in=OPEN).exists()
+
+    results = [become.enqueue("chain", 1), group(become.s("chain", 1)).enqueue()]
+    run_jobs(limit=2)
+    waiting = Job.objects.filter(task=become.name, status=JobStatus.WAITING)
+    assert store_for("default").cancel(list(waiting.values_list("pk", flat=True))) > len(results)
+    assert not Job.objects.filter(status__in=OPEN).exists()
+
+
+@pytest.mark.parametrize("is_step", [False, True])
+def test_a_job_that_somebody_wants_to_end_is_not_replaced(is_step: bool) -> None:
+    pk = int((group(become.s("chain", 1)).enqueue().children[0] if is_step else become.enqueue("chain", 1)).id)
+    store = store_for("default")
+    worker = store.register(name="w", hostname="h", pid=1, queues="", threads=1)
+    [claim] = store.claim(worker, 1)
+    assert store.request_cancel([pk]) == (0, 1)
+    assert store.finish([Outcome.replaced(claim, (inc.s(1) | inc.s()).plan())]) == []
+    assert Job.objects.get(pk=pk).status == JobStatus.CANCELLED
+    assert not Job.objects.filter(task=inc.name).exists()
+    assert not Job.objects.filter(status__in=OPEN).exists()
+
+
+def test_a_step_that_is_given_back_and_was_to_end_ends_what_comes_after_it() -> None:
+    result = (give.s(1) | inc.s()).enqueue()
+    store = store_for("default")
+    worker = store.register(name="w", hostname="h", pid=1, queues="", threads=1)
+    claims = store.claim(worker, 1)
+    assert result.cancel()
+    assert store.release(claims) == 1
+    assert states(result) == [JobStatus.CANCELLED, JobStatus.CANCELLED]
+    assert_over(result)
+
+
+def test_what_failed_is_tried_again_and_the_rest_goes_on() -> None:
+    node = give.s(3) | group(thrice.s().set(max_attempts=1), inc.s() | inc.s()) | total.s() | inc.s()
+    result = failed(node)
+    for _ in range(2):
+        assert result.status == JobStatus.CANCELLED
+        assert result.retry_failed() == 1
+        assert Workflow.objects.get().finished_at is None
+        run_jobs()
+    assert_over(result)
+    assert result.get() == 9
+    assert result.retry_failed() == 0
+
+
+def test_one_of_two_failures_that_is_tried_again_leaves_the_body_cancelled() -> None:
+    result = failed(group(thrice.s(1).set(max_attempts=1), broken.s()) | note.s())
+    store = store_for("default")
+    Mark.objects.create(label="thrice")
+    first = Job.objects.get(task=thrice.name).pk
+    assert store.retry([first]) == 1
+    assert Job.objects.get(task=note.name).status == JobStatus.WAITING
+    run_jobs()
+    assert Job.objects.get(pk=first).status == JobStatus.SUCCESSFUL
+    assert_over(result)
+    assert Job.objects.get(task=note.name).status == JobStatus.CANCELLED
+
+
+def test_a_step_whose_turn_never_came_is_not_run_without_what_comes_before_it() -> None:
+    failed(give.s(1) | broken.s() | inc.s() | inc.s())
+    last = Job.objects.filter(task=inc.name).latest("id").pk
+    store = store_for("default")
+    assert store.retry([last]) == 0
+    assert Job.objects.get(pk=last).status == JobStatus.CANCELLED
+
+
+def test_a_step_that_was_cancelled_before_its_turn_is_given_the_result_that_came_since() -> None:
+    result = (give.s(1) | inc.s() | inc.s()).enqueue()
+    middle = result.children[1]
+    assert isinstance(middle, JobResult)
+    middle.cancel()
+    run_jobs()
+    assert result.retry_failed() == 1
+    run_jobs()
+    assert result.get(0) == 3
+
+
+# Deleting
+
+
+def test_steps_are_deleted_with_their_workflow_alone() -> None:
+    result = (give.s(1) | inc.s()).enqueue()
+    store = store_for("default")
+    assert store.delete_workflow(result.workflow_id) is None
+    run_jobs()
+    ids = list(Job.objects.values_list("pk", flat=True))
+    assert store.delete(ids) == 0
+    later = store.clock().replace(year=2999)
+    cutoffs = dict.fromkeys((JobStatus.SUCCESSFUL, JobStatus.FAILED, JobStatus.CANCELLED), later)
+    assert not store.prune(cutoffs).deleted
+    assert store.delete_workflow(result.workflow_id) == 2
+    assert not Job.objects.exists() and not Workflow.objects.exists()
+
+
+def test_pruning_forgets_a_workflow_and_then_its_jobs() -> None:
+    result = failed(give.s(1) | broken.s() | inc.s())
+    store = store_for("default")
+    later = store.clock().replace(year=2999)
+    cutoffs = dict.fromkeys((JobStatus.SUCCESSFUL, JobStatus.FAILED, JobStatus.CANCELLED), later)
+    assert store.prune_workflows(later) == 1
+    assert store.retry([int(child.id) for child in result.steps()]) == 0
+    assert sum(store.prune(cutoffs).deleted.values()) == 3
+
+
+# Inline
+
+
+@pytest.mark.parametrize(
+    ("node", "value"),
+    [
+        (inc.s(1) | inc.s() | inc.s(), 4),
+        (chord([inc.s(0), inc.s(1)], total.s()), 3),
+        (chain(become.s("chain", 1)), 111),
+        (group(grow.s(2)) | total.s(), 3),
+    ],
+)
+def test_with_immediate_all_of_it_runs_at_once(node: Any, value: int, settings: Any) -> None:
+    settings.DBQUEUE = {"IMMEDIATE": True}
+    assert node.enqueue().get(0) == value
+    assert not Job.objects.filter(status__in=OPEN).exists()
+
+
+# What is refused
+
+
+def test_what_can_not_be_a_workflow_is_refused() -> None:
+    anything: Any = 1
+    for make, said in (
+        (lambda: chain(anything), "holds 1"),
+        (lambda: group(give), "must hold signatures"),
+        (lambda: chain().enqueue(), "empty"),
+        (lambda: chain(only_one.s()).enqueue(), "unique"),
+        (lambda: give.s(1).on_error(give), "must be a signature"),
+        (lambda: dbqueue.enqueue_many([give.s(1).on_error(told_id.s())]), "enqueue_many"),
+        (lambda: group(give.s(1)).set(allow_failure=1), "True or False"),
+        (lambda: group(give.s(1)).set(colour="red"), "colour"),
+    ):
+        with pytest.raises(InvalidTask, match=said):
+            make()
+    deep: Any = give.s(1)
+    with pytest.raises(InvalidTask, match="nested 101 deep"):
+        for _ in range(101):
+            deep = group(deep)
+    assert not Job.objects.exists() and not Workflow.objects.exists()
+
+
+def test_a_call_that_will_not_fit_is_refused_at_enqueue() -> None:
+    for node in (
+        give.s(1) | nothing.s(),
+        give.s(1) | inc.s(1, 2),
+        give.s(1).on_error(inc.s(1, 2, 3)),
+        group(give.s(1), inc.s()),
+    ):
+        with pytest.raises(InvalidArguments):
+            node.enqueue()
+    assert not Job.objects.exists() and not Workflow.objects.exists()
+
+
+def test_options_are_inherited_where_nothing_else_is_said() -> None:
+    node = (give.s(1).set(queue_name="own") | inc.s()).set(queue_name="all", priority=5)
+    node.enqueue()
+    assert list(Job.objects.order_by("id").values_list("queue_name", "priority")) == [("own", 5), ("all", 5)]
+    Job.objects.all().delete()
+    become.using(queue_name="mail", priority=7).enqueue("chain", 1)
+    run_jobs()
+    assert set(Job.objects.values_list("queue_name", "priority")) == {("mail", 7)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from cronsim import CronSim, CronSimError
+from cronsim.explain import Expression
 from django.conf import settings
 
 Misfire = Literal["skip", "once", "all"]
@@ -67,6 +68,9 @@ class _When:
 class Cron(_When):
     """Five fields, as in Debian's cron: minute, hour, day of month, month, day of week; by the clock of ``timezone``.
 
+    Where day of month and day of week are both given it comes on the days of either. With a ``+`` before the day of
+    week, as in ``0 5 1-7 * +MON``, it comes on those that are of both: a sign of the Open Cron Pattern Specification.
+
     Where clocks go forward, a time of day that is left out stands for the first moment after the gap; where they go
     back, one that comes twice means the first. So a daily job runs once on each day. With a ``*`` at the start of
     minute or hour it is the clock that counts: what is left out is not made up for, and what comes twice runs twice.
@@ -92,7 +96,7 @@ class Cron(_When):
         minute, hour, *_ = self.expression.split()
         if minute.startswith("*") or hour.startswith("*"):
             return self._next_by_the_clock(moment)
-        for local in CronSim(self.expression, moment.astimezone(self.zone)):
+        for local in _walk(self.expression, moment.astimezone(self.zone)):
             slot = local.astimezone(datetime.UTC)
             # In an hour that comes twice the walk begins with what the first of the two has had.
             if slot > moment:
@@ -108,7 +112,7 @@ class Cron(_When):
         offset = _offset(zone, moment)
         local = (moment + offset).replace(tzinfo=None)
         while True:
-            slot = next(CronSim(self.expression, local)).replace(tzinfo=datetime.UTC) - offset
+            slot = next(_walk(self.expression, local)).replace(tzinfo=datetime.UTC) - offset
             change = _first_change(zone, moment, slot)
             if change is None:
                 return slot
@@ -120,7 +124,10 @@ class Cron(_When):
 
     def in_words(self) -> str:
         """When it comes, in English, and by whose clock."""
-        return f"{CronSim(self.expression, _SOME_DAY).explain()}, {self.timezone or default_timezone()}"
+        plain, of_both = _without_plus(self.expression)
+        words = Expression(plain.split())
+        words.day_and |= of_both
+        return f"{words.explain()}, {self.timezone or default_timezone()}"
 
     def _check(self) -> None:
         fields = len(self.expression.split())
@@ -130,7 +137,7 @@ class Cron(_When):
                 f"in up to {EXPRESSION_LENGTH} characters, as '0 5 * * *'. For seconds there is every()."
             )
         try:
-            comes = next(CronSim(self.expression, _SOME_DAY), None)
+            comes = next(_walk(self.expression, _SOME_DAY), None)
         except CronSimError as exc:
             raise ValueError(f"cron is {self.expression!r}: {_reason(exc)}.") from None
         if comes is None:
@@ -288,6 +295,20 @@ def zone_of(name: str) -> zoneinfo.ZoneInfo:
 
 def default_timezone() -> str:
     return settings.TIME_ZONE or "UTC"
+
+
+def _walk(expression: str, moment: datetime.datetime) -> CronSim:
+    """The times after ``moment``, one after another. Raises CronSimError."""
+    plain, of_both = _without_plus(expression)
+    walk = CronSim(plain, moment)
+    walk.day_and |= of_both
+    return walk
+
+
+def _without_plus(expression: str) -> tuple[str, bool]:
+    """The expression as CronSim knows it, and whether a day has to be of both fields."""
+    *others, weekday = expression.split()
+    return " ".join([*others, weekday.removeprefix("+") or weekday]), weekday.startswith("+")
 
 
 def _offset(zone: zoneinfo.ZoneInfo, moment: datetime.datetime) -> datetime.timedelta:

@@ -29,6 +29,7 @@ from dbqueue.compat.celery.exceptions import MaxRetriesExceededError, TaskRevoke
 from dbqueue.compat.celery.schedules import crontab
 from dbqueue.exceptions import InvalidArguments, JobDoesNotExist, UnknownTask
 from dbqueue.models import Job, JobStatus
+from dbqueue.schedule import Cron
 from dbqueue.store import store_for
 from dbqueue.testing import run_jobs
 
@@ -450,6 +451,37 @@ def test_beat_schedule_becomes_schedules() -> None:
         assert found["often"].kwargs == {"x": 1, "y": 2}
     finally:
         del t.app.conf["beat_schedule"]
+
+
+@pytest.mark.parametrize(
+    ("fields", "expression"),
+    [
+        ({}, "* * * * *"),
+        ({"minute": 0, "hour": [13, 5]}, "0 5,13 * * *"),
+        ({"minute": "*/15", "hour": "22-2"}, "*/15 22-23,0-2 * * *"),
+        ({"minute": 0, "hour": "20-4/3"}, "0 20-23/3,2 * * *"),
+        ({"minute": "7-7/2", "hour": "8-12/3"}, "7 8-12/3 * * *"),
+        ({"day_of_week": "Sunday"}, "* * * * sun"),
+        ({"day_of_week": "fri - monday"}, "* * * * 5-6,0-1"),
+        ({"month_of_year": "november-february,6"}, "* * * 11-12,1-2,6 *"),
+        ({"day_of_month": "1-7", "day_of_week": "mon"}, "* * 1-7 * +mon"),
+        ({"day_of_month": "*/2", "day_of_week": "mon"}, "* * */2 * mon"),
+    ],
+)
+def test_a_crontab_means_what_it_does_with_celery(fields: dict[str, Any], expression: str) -> None:
+    found = crontab(**fields)
+    assert found.expression == expression
+    when = found.periodic("UTC").when
+    assert isinstance(when, Cron) and when.expression == expression.upper()
+    assert crontab.from_string(" ".join(found.fields)) == found
+
+
+@pytest.mark.parametrize("fields", [{"hour": "25-3"}, {"hour": "5-3/0"}, {"day_of_week": "noday"}, {"minute": ""}])
+def test_a_crontab_that_is_none_is_refused(fields: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match="cron is"):
+        crontab(**fields).periodic()
+    with pytest.raises(ValueError, match="must be five fields"):
+        crontab.from_string("* * * *")
 
 
 # Checks

@@ -67,6 +67,12 @@ def test_a_crontab_and_an_interval() -> None:
     assert (often.every, often.enabled, often.queue_name, often.next_at) == (300, False, "default", None)
 
 
+def test_a_crontab_is_read_as_celery_reads_it() -> None:
+    first_monday = SimpleNamespace(**{**vars(NIGHTLY), "day_of_month": "1-7", "day_of_week": "monday"})
+    assert done(row("first", crontab=first_monday)) == ["first: added"]
+    assert Schedule.objects.get().cron == "30 5 1-7 * +MON"
+
+
 def test_it_may_be_run_again() -> None:
     rows = [row("nightly", crontab=NIGHTLY), row("often", interval=every(1, "hours"))]
     assert done(*rows, dry_run=True) == ["nightly: added", "often: added"] and not Schedule.objects.exists()

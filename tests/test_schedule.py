@@ -150,6 +150,16 @@ def test_next_slot_of_an_expression(expression: str, after: str, slot: str) -> N
     assert Cron(expression, "UTC").next_after(moment(after)) == moment(slot)
 
 
+def test_a_day_of_either_field_or_with_a_plus_of_both() -> None:
+    either, both = Cron("0 5 1-7 * MON", "UTC"), Cron("0 5 1-7 * +mon", "UTC")
+    begin, end = moment("2026-11-01"), moment("2027-02-01")
+    assert [slot.day for slot in slots_from(both, begin, end)] == [2, 7, 4]  # the first Mondays
+    assert len(slots_from(either, begin, end)) == 21 + 13 - 3
+    assert slots_from(Cron("*/30 5 1-7 * +MON", "UTC"), begin, end)[::2] == slots_from(both, begin, end)
+    assert slots_from(Cron("0 5 * * +MON", "UTC"), begin, end) == slots_from(Cron("0 5 * * MON", "UTC"), begin, end)
+    assert "and on Monday" in either.in_words() and "if it's on Monday" in both.in_words()
+
+
 def test_without_a_zone_it_is_the_settings_when_it_is_asked(settings: Settings) -> None:
     when = Cron("0 5 * * *")
     settings.TIME_ZONE = "Asia/Tokyo"
@@ -173,6 +183,10 @@ def test_equal_expressions_are_equal() -> None:
         (("",), "cron is ''; it must be five fields"),
         (("0 0 31 2 *",), "cron is '0 0 31 2 *': bad day-of-month."),
         (("0 0 */31 2 1#5",), "cron is '0 0 */31 2 1#5', which never comes."),
+        (("0 0 31 2 +MON",), "cron is '0 0 31 2 +MON', which never comes."),
+        (("0 0 +1 * MON",), "cron is '0 0 +1 * MON': bad day-of-month."),
+        (("0 0 1 * ++MON",), "cron is '0 0 1 * ++MON': bad day-of-week."),
+        (("0 0 1 * +",), "cron is '0 0 1 * +': bad day-of-week."),
         ((5,), "cron is 5; it must be text"),
         (("0 5 * * *", "Europe/Berlim"), "timezone is 'Europe/Berlim'; it must be the name of a time zone"),
         (("0 5 * * *", "../etc/passwd"), "timezone is '../etc/passwd'"),

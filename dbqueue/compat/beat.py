@@ -11,6 +11,7 @@ from ..models import Schedule, Source
 from ..schedule import Cron, Every, When
 from ..scheduling import plan
 from ..store import Store
+from .celery.schedules import crontab
 
 UNITS = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
 
@@ -92,8 +93,8 @@ def _columns(row: Any) -> tuple[dict[str, Any], str]:
 def _when(row: Any) -> When:
     if row.crontab is not None:
         tab = row.crontab
-        fields = (tab.minute, tab.hour, tab.day_of_month, tab.month_of_year, tab.day_of_week)
-        return Cron(" ".join(field.replace(" ", "") for field in fields), str(tab.timezone))
+        when = crontab(tab.minute, tab.hour, tab.day_of_week, tab.day_of_month, tab.month_of_year)
+        return Cron(when.expression, str(tab.timezone))
     if row.interval is not None:
         if row.interval.period not in UNITS:
             raise ValueError(f"its interval is of {row.interval.period}; dbqueue's are whole seconds")

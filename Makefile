@@ -64,8 +64,8 @@ test-browser: $(VENV)/.dev ## the tests in a real browser, on a real PostgreSQL 
 test-mariadb: $(VENV)/.mysql ## the store's tests on a MariaDB that is started for them (Debian: mariadb-server, libmariadb-dev)
 	$(ON_MARIADB) $(PYTEST) $(STORE_TESTS)
 
-matrix: ## all tests with each supported pair of Python and Django whose Python is found
-	$(PYTHON) tests/matrix.py
+matrix: ## all tests with each supported pair of Python and Django whose Python is found (REST=1: what `make test` left over)
+	$(PYTHON) tests/matrix.py $(if $(REST),--rest)
 
 lint: $(VENV)/.dev ## ruff, mypy, the floors of docs/architecture.md, missing migrations
 	$(BIN)/ruff check

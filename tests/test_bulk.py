@@ -211,6 +211,7 @@ def test_a_worker_carries_it_out(store: Store) -> None:
     assert Attempt.objects.filter(job__in=ids).count() == 20
 
 
+@pytest.mark.long
 def test_a_worker_that_is_killed_on_the_way_loses_nothing_and_nothing_is_retried_twice(store: Store) -> None:
     number = 12 * BATCH
     failed_jobs(store, number)

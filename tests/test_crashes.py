@@ -73,6 +73,7 @@ def test_a_job_that_kills_its_workers_is_put_aside_and_hurts_nobody() -> None:
         assert (result.status, result.attempts) == (JobStatus.SUCCESSFUL, 1)
 
 
+@pytest.mark.long
 def test_several_deadly_jobs_neither_end_the_supervisor_nor_fail_their_neighbours() -> None:
     poison, neighbours = [], []
     for number in range(40):

@@ -148,6 +148,7 @@ class Limited(RuleBasedStateMachine):
         return self.store.register(name="worker", hostname="host", pid=1, queues="", threads=2, now=self.now)
 
 
+@pytest.mark.long
 @pytest.mark.django_db(transaction=True)
 def test_random_operations_exceed_no_limit_and_lose_no_job() -> None:
     examples = int(os.environ.get("PROPERTY_EXAMPLES", "100"))

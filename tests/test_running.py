@@ -78,6 +78,7 @@ def test_a_task_may_end_well_after_its_deadline(one_worker: WorkerProcess) -> No
     assert tasks.swallow.using(timeout=30).enqueue(0.01).get(timeout=15) == "in time"
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("before", ["python", "sql"])
 def test_what_a_task_asks_the_database_after_its_deadline_is_let_be(one_worker: WorkerProcess, before: str) -> None:
     results = [tasks.clean_up_with_sql.using(timeout=0.3).enqueue(before) for _ in range(32)]

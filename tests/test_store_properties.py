@@ -742,6 +742,7 @@ def _by_job(event: Event) -> tuple[int, int]:
     return event.job, event.hold.lease if event.hold else 0
 
 
+@pytest.mark.long
 @pytest.mark.django_db(transaction=True)
 def test_whatever_is_done_in_whatever_order_the_rows_are_what_the_model_says(actors: list[Actor]) -> None:
     explore = int(os.environ.get("PROPERTY_EXAMPLES", "0"))

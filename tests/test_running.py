@@ -341,7 +341,7 @@ def test_the_thread_waits_for_who_cancels_its_statement(monkeypatch: pytest.Monk
 
     def cancel_slowly(wrapper: Any) -> None:
         cancelling.set()
-        time.sleep(1)
+        time.sleep(2)
         cancelled.set()
 
     monkeypatch.setattr("dbqueue.running._cancel_statement", cancel_slowly)
@@ -349,8 +349,8 @@ def test_the_thread_waits_for_who_cancels_its_statement(monkeypatch: pytest.Monk
         running = Running(a_claim(number))
 
         def meet_the_deadline(running: Running = running) -> None:
-            threading.Timer(0.1, running.ask, [DeadlineExceeded]).start()
-            tasks.slow_sql.func(0.5)
+            threading.Timer(0.05, running.ask, [DeadlineExceeded]).start()
+            tasks.slow_sql.func(0.2)
 
         with pytest.raises(DeadlineExceeded):
             running.call(meet_the_deadline)

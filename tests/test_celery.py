@@ -453,6 +453,78 @@ def test_beat_schedule_becomes_schedules() -> None:
         del t.app.conf["beat_schedule"]
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("words", ["", "one: 1", "one\ntwo: 2", "\n\nat last", "  kept"])
+def test_all_lines_of_an_error_come_back(words: str) -> None:
+    result = t.wordy.delay(words)
+    run_jobs()
+    assert repr(result.result) == repr(LookupError(words))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_stands_before_and_after() -> None:
+    last = chain(t.add.s(1, 2), group(t.add.s(1) | t.add.s(2), t.add.s(3)), t.total.s(), t.add.s(5)).delay()
+    assert isinstance(last, AsyncResult)
+    run_jobs()
+    total = last.parent
+    assert isinstance(total, AsyncResult) and last.get() == total.get() + 5 == 17
+    several = total.parent
+    assert isinstance(several, GroupResult) and several.get() == [6, 6]
+    first = several.parent
+    assert isinstance(first, AsyncResult) and first.get() == 3 and first.parent is None
+    assert [child.id for child in first.children] == [several.id] and total.children == [last]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_group_is_there_without_being_saved() -> None:
+    made = group(t.add.s(n, n) for n in range(3)).apply_async()
+    made.save()
+    found = GroupResult.restore(made.id)
+    assert found is not None and found.results == made.results and not found.ready()
+    run_jobs()
+    assert found.get() == [0, 2, 4] and found.completed_count() == 3
+    at_the_end = chain(t.add.s(1, 2), group(t.add.s(1), t.add.s(2))).delay()
+    assert isinstance(at_the_end, GroupResult)
+    run_jobs()
+    assert at_the_end.get() == [4, 5]
+    assert GroupResult.restore(at_the_end.results[0].id) is None and GroupResult.restore("nobody") is None
+
+
+@pytest.mark.django_db(transaction=True)
+def test_options_of_a_composed_call_are_those_of_its_beginning() -> None:
+    def waiting() -> dict[str, list[bool]]:
+        jobs = Job.objects.exclude(task="dbqueue.group").order_by("id")
+        return {
+            "later": [job.run_after is not None for job in jobs],
+            "expires": [job.expires_at is not None or bool((job.step or {}).get("expires_in")) for job in jobs],
+        }
+
+    named = chain(t.add.s(1, 2), t.add.s(3)).apply_async(countdown=60, expires=90, task_id="the-chain")
+    assert waiting() == {"later": [True, False], "expires": [True, False]}
+    assert named.id == "the-chain" and named.state == "PENDING" and AsyncResult("the-chain").parent is not None
+    Job.objects.all().delete()
+    group([t.add.s(1, 2), t.add.s(3, 4) | t.add.s(5)]).set(countdown=60).delay()
+    assert waiting()["later"] == [True, True, False]
+    Job.objects.all().delete()
+    chord([t.add.s(1, 2)], t.total.s()).apply_async(countdown=60, task_id="the-chord")
+    assert waiting()["later"] == [True, False] and AsyncResult("the-chord").state == "PENDING"
+    with pytest.warns(UserWarning, match="A chain has no use for colour"):
+        chain(t.add.s(1, 2), t.add.s(3)).apply_async(colour="red")
+    with pytest.warns(UserWarning, match="A group has no use for task_id"):
+        group(t.add.s(1, 2), t.add.s(3, 4)).apply_async(task_id="the-group")
+
+
+@pytest.mark.django_db(transaction=True)
+def test_on_commit_means_in_the_transaction() -> None:
+    with transaction.atomic():
+        assert t.add.delay_on_commit(1, 2) is None  # type: ignore[func-returns-value]
+        t.add.apply_async_on_commit((3, 4), countdown=60)
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        t.add.delay_on_commit(5, 6)
+        _ = 1 / 0
+    assert [job.args for job in Job.objects.order_by("id")] == [[1, 2], [3, 4]]
+
+
 @pytest.mark.parametrize(
     ("fields", "expression"),
     [

@@ -355,7 +355,7 @@ def test_signatures_and_what_is_made_of_them(tmp_path: Path) -> None:
         (11, "task.map", C),
         (11, "task.starmap", C),
         (12, "signature.unchain_tasks", M),
-        (13, "GroupResult.save", M),
+        (13, "GroupResult.save", C),
         (13, "signature.apply_async", C),
     ]
 

@@ -363,9 +363,9 @@ RETRY_OPTIONS = Section(
 TASK = Section(
     "task.{}",
     covered=_names(
-        "AsyncResult MaxRetriesExceededError add_to_chord after_return apply apply_async autoretry_for "
-        "before_start chunks "
-        "default_retry_delay delay expires ignore_result map max_retries name on_failure on_retry on_success queue "
+        "AsyncResult MaxRetriesExceededError add_to_chord after_return apply apply_async apply_async_on_commit "
+        "autoretry_for before_start chunks default_retry_delay delay delay_on_commit "
+        "expires ignore_result map max_retries name on_failure on_retry on_success queue "
         "rate_limit replace request retry s si signature soft_time_limit starmap subtask throws time_limit "
         "update_state "
         "app run request_stack"
@@ -397,12 +397,12 @@ HOOKS = Section(
 REQUEST = Section(
     "request.{}",
     covered=_names(
-        "args called_directly correlation_id eta expires get group headers hostname id is_eager kwargs "
-        "parent_id retries "
-        "root_id task timelimit"
+        "args called_directly correlation_id eta expires get headers hostname id is_eager kwargs retries task timelimit"
     ),
     differs={
         "delivery_info": "it tells the queue (routing_key) and the priority; there is no exchange",
+        **_each("group parent_id", "it is None: AsyncResult.parent and the workflow's page tell what stands before"),
+        "root_id": "it is the job's own id, also of a step of a workflow",
     },
     missing={
         **_each("callbacks errbacks chain chord", "what comes after a job stands in the rows of its workflow"),
@@ -443,10 +443,10 @@ RESULT_CALL = Section(
 GROUP_RESULT = Section(
     "GroupResult.{}",
     covered=_names(
-        "children completed_count failed forget get id join join_native parent ready results revoke successful waiting"
+        "children completed_count delete failed forget get id join join_native parent ready restore results "
+        "revoke save successful waiting"
     ),
     missing={
-        **_each("save restore delete", "the group is a row: keep its id, and look it up"),
         **_each("iterate iter_native", "go through .results"),
         **_each("then on_ready", "there are no promises: use a chord"),
         **_each(

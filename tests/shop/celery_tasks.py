@@ -148,6 +148,11 @@ def boom(*args: Any) -> None:
 
 
 @shared_task
+def wordy(words: str) -> None:
+    raise LookupError(words)
+
+
+@shared_task
 def errback(request: Any, exc: BaseException, traceback: str) -> None:
     mark(f"{request.id} {exc!r} {'boom' in traceback}")
 

@@ -22,36 +22,7 @@ from .exceptions import Ignore, Reject, Retry
 from .request import Request
 from .result import AsyncResult
 from .stack import pushed
-from .task import EinfoLike, Task
-
-ACCEPTED = frozenset(
-    {
-        "add_to_parent",
-        "argsrepr",
-        "chord",
-        "compression",
-        "connection",
-        "correlation_id",
-        "delivery_mode",
-        "exchange",
-        "expiration",
-        "group_id",
-        "ignore_result",
-        "kwargsrepr",
-        "mandatory",
-        "parent_id",
-        "reply_to",
-        "retry",
-        "retry_policy",
-        "root_id",
-        "router",
-        "routing_key",
-        "serializer",
-        "soft_time_limit",
-        "time_limit",
-    }
-)
-"""Options of apply_async() that are accepted; those of a message change nothing."""
+from .task import OF_A_MESSAGE, EinfoLike, Task
 
 ERRBACK = "celery_errback"
 """The header of a job that is to be told of another's failure, in Celery's way."""
@@ -114,7 +85,7 @@ class CoreTask(definition.Task[Any, Any]):
         **others: Any,
     ) -> "definition.Task[Any, Any]":
         """What apply_async() says, as dbqueue says it. Unknown names are named in a warning."""
-        if unknown := sorted(others.keys() - ACCEPTED):
+        if unknown := sorted(others.keys() - OF_A_MESSAGE):
             warnings.warn(f"apply_async() has no use for {', '.join(unknown)} here.", stacklevel=4)
         said: dict[str, Any] = {
             "external_id": task_id,

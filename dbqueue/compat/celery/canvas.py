@@ -1,12 +1,13 @@
 """Signatures, chains, groups and chords by Celery's names, made into dbqueue's own when they are enqueued."""
 
+import warnings
 from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...exceptions import InvalidTask
 from . import eager, signals
 from .result import AsyncResult, GroupResult
-from .task import Task
+from .task import OF_A_MESSAGE, Task
 
 if TYPE_CHECKING:
     from ... import canvas as core
@@ -191,7 +192,13 @@ class Signature(Part):
 _CHOSEN = {"queue": "queue_name", "priority": "priority", "headers": "headers"}
 
 
+_STARTING = ("countdown", "eta", "expires", "soft_time_limit", "time_limit")
+"""Options of those calls with which a chain, group or chord begins."""
+
+
 class _Composed(Part):
+    known_options: ClassVar = frozenset({*_CHOSEN, *_STARTING, "task_id", *OF_A_MESSAGE})
+
     def __init__(self, *tasks: Any, **options: Any) -> None:
         if len(tasks) == 1 and not isinstance(tasks[0], Part) and isinstance(tasks[0], Iterable):
             tasks = tuple(tasks[0])
@@ -226,8 +233,13 @@ class _Composed(Part):
         self.link_error(errback)
         return self
 
+    def _starting(self) -> dict[str, Any]:
+        return {name: self.options[name] for name in _STARTING if self.options.get(name) is not None}
+
     def _made(self, node: "core.Node") -> "core.Node":
         """With what was said of all of it."""
+        if unknown := sorted(self.options.keys() - self.known_options):
+            warnings.warn(f"A {type(self).__name__} has no use for {', '.join(unknown)} here.", stacklevel=4)
         node = node.inherit(_inherited(self.options))
         return node.on_error(*(errback.as_errback() for errback in self.errbacks)) if self.errbacks else node
 
@@ -249,7 +261,16 @@ class chain(_Composed):
     def node(self) -> "core.Node":
         from ...canvas import chain as core_chain
 
-        return self._made(core_chain([task.node() for task in self.tasks]))
+        return self._made(core_chain([task.node() for task in self._steps()]))
+
+    def _steps(self) -> list[Any]:
+        """Its tasks, the first of them with what was said of the beginning, the last with the task_id."""
+        steps = list(self.tasks)
+        if steps and (starting := self._starting()):
+            steps[0] = steps[0].clone(**starting)
+        if steps and (task_id := self.options.get("task_id")):
+            steps[-1] = steps[-1].clone(task_id=task_id)
+        return steps
 
     def as_links(self) -> "list[core.Signature[Any]]":
         first, *others = self.tasks
@@ -260,10 +281,11 @@ class chain(_Composed):
         tasks = [first.clone(args, kwargs), *others] if first is not None and (args or kwargs) else self.tasks
         return self._copy(tasks, options)
 
-    def enqueue(self) -> AsyncResult:
+    def enqueue(self) -> AsyncResult | GroupResult | None:
         if not self.tasks:
-            return None  # type: ignore[return-value]
-        return _result_of(self.node().enqueue())  # type: ignore[attr-defined]
+            return None
+        made: WorkflowResult = self.node().enqueue()  # type: ignore[attr-defined]
+        return _result_of(made, self.options.get("task_id"))
 
     def run_eagerly(self, before: Any) -> Any:
         result: Any = None
@@ -278,10 +300,14 @@ class chain(_Composed):
 class group(_Composed):
     """Side by side."""
 
+    known_options: ClassVar = _Composed.known_options - {"task_id"}
+
     def node(self) -> "core.Node":
         from ...canvas import group as core_group
 
-        return self._made(core_group([task.node() for task in self.tasks]))
+        starting = self._starting()
+        tasks = [task.clone(**starting) for task in self.tasks] if starting else self.tasks
+        return self._made(core_group([task.node() for task in tasks]))
 
     def as_links(self) -> "list[core.Signature[Any]]":
         return [link for task in self.tasks for link in task.as_links()]
@@ -292,7 +318,7 @@ class group(_Composed):
 
     def enqueue(self) -> GroupResult:
         made: WorkflowResult = self.node().enqueue()  # type: ignore[attr-defined]
-        return GroupResult(made.id, [AsyncResult(child.id) for child in made.children])
+        return GroupResult.restore(made.id) or GroupResult(made.id)
 
     def run_eagerly(self, before: Any) -> Any:
         return GroupResult(None, [task.run_eagerly(before) for task in self.tasks])
@@ -319,15 +345,19 @@ class chord(_Composed):
     def node(self) -> "core.Node":
         from ...canvas import chain as core_chain
 
-        return self._made(core_chain(self.header.node(), self.body.node()))
+        starting, task_id = self._starting(), self.options.get("task_id")
+        header = self.header.clone(**starting) if starting else self.header
+        body = self.body.clone(task_id=task_id) if task_id else self.body
+        return self._made(core_chain(header.node(), body.node()))
 
     def clone(self, args: Any = (), kwargs: Any = None, **options: Any) -> "chord":
         found = self._copy((), options)
         found.header = self.header.clone(args, kwargs)
         return found
 
-    def enqueue(self) -> AsyncResult:
-        return _result_of(self.node().enqueue())  # type: ignore[attr-defined]
+    def enqueue(self) -> AsyncResult | GroupResult:
+        made: WorkflowResult = self.node().enqueue()  # type: ignore[attr-defined]
+        return _result_of(made, self.options.get("task_id"))
 
     def run_eagerly(self, before: Any) -> Any:
         results = self.header.run_eagerly(before)
@@ -394,8 +424,9 @@ def _inherited(options: dict[str, Any]) -> dict[str, Any]:
     return inherited_options(options)
 
 
-def _result_of(made: "WorkflowResult") -> AsyncResult:
-    return AsyncResult(made.id)
+def _result_of(made: "WorkflowResult", task_id: str | None) -> AsyncResult | GroupResult:
+    """Of what ends with a group its results, as with Celery."""
+    return GroupResult.restore(made.id) or AsyncResult(task_id or made.id)
 
 
 def _map(task: str, it: list[Any]) -> list[Any]:

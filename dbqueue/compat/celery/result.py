@@ -15,7 +15,6 @@ class AsyncResult:
 
     def __init__(self, id: str, backend: Any = None, task_name: str | None = None, app: Any = None, parent: Any = None):
         self.id = str(id)
-        self.parent = parent
 
     @property
     def task_id(self) -> str:
@@ -97,13 +96,25 @@ class AsyncResult:
         return None if job is None else job.queue_name
 
     @property
-    def children(self) -> "list[AsyncResult]":
-        """What stands after it in its workflow."""
+    def parent(self) -> "AsyncResult | GroupResult | None":
+        """What stands before it in its workflow."""
+        return _before(self._job())
+
+    @property
+    def children(self) -> "list[AsyncResult | GroupResult]":
+        """What stands after it in its workflow: of a group the group, and not each of its members."""
+        from ...models import GROUP
+        from ...tree import Tree
+
         job = self._job()
         if job is None or job.workflow_id is None:
             return []
-        after = type(job).objects.using(job._state.db).filter(after_id=job.pk).order_by("id")
-        return [AsyncResult(str(pk)) for pk in after.values_list("pk", flat=True)]
+        after = list(_jobs().filter(after_id=job.pk, workflow_id=job.workflow_id).order_by("id"))
+        inside: set[int] = set()
+        if groups := [one.pk for one in after if one.task == GROUP]:
+            tree = Tree.of(job.workflow_id, job._state.db)
+            inside = {place.row.id for pk in groups for place in tree.walk(pk, job.pk) if place.row.id != pk}
+        return [result for one in after if one.pk not in inside and (result := _result_of(one)) is not None]
 
     def ready(self) -> bool:
         return self.state in states.READY_STATES
@@ -162,10 +173,7 @@ class AsyncResult:
 
     def _job(self) -> Any:
         """The row; of several with this task_id the newest."""
-        from ...conf import Settings
-        from ...models import Job
-
-        jobs = Job.objects.using(Settings.load().database)
+        jobs = _jobs()
         if named := jobs.filter(external_id=self.id).order_by("-id").first():
             return named
         is_id = self.id.isascii() and self.id.isdigit() and len(self.id) < 19
@@ -173,12 +181,26 @@ class AsyncResult:
 
 
 class GroupResult:
-    """The results of a group, in its order."""
+    """The results of a group, in its order. The group is a row, so that it can be restored without being saved."""
 
     def __init__(self, id: str | None = None, results: Any = None, parent: Any = None) -> None:
         self.id = id
         self.results: list[Any] = list(results or [])
-        self.parent = parent
+
+    @classmethod
+    def restore(cls, id: str, backend: Any = None, app: Any = None) -> "GroupResult | None":
+        """The group of this id; None where there is no such group (any more)."""
+        found = _result_of(AsyncResult(id)._job())
+        return found if isinstance(found, cls) else None
+
+    def save(self, backend: Any = None) -> None: ...
+
+    def delete(self, backend: Any = None) -> None: ...
+
+    @property
+    def parent(self) -> "AsyncResult | GroupResult | None":
+        """What stands before it in its workflow."""
+        return None if self.id is None else _before(AsyncResult(self.id)._job())
 
     @property
     def children(self) -> list[Any]:
@@ -262,6 +284,30 @@ class EagerResult:
     def forget(self) -> None: ...
 
 
+def _jobs() -> Any:
+    from ...conf import Settings
+    from ...models import Job
+
+    return Job.objects.using(Settings.load().database)
+
+
+def _before(job: Any) -> AsyncResult | GroupResult | None:
+    """What stands before this job in its workflow."""
+    return None if job is None or job.after_id is None else _result_of(_jobs().filter(pk=job.after_id).first())
+
+
+def _result_of(job: Any) -> AsyncResult | GroupResult | None:
+    """By the ``task_id`` that it was given, if it was given one."""
+    from ...models import GROUP
+
+    if job is None:
+        return None
+    if job.task != GROUP:
+        return AsyncResult(job.external_id or str(job.pk))
+    members = _jobs().filter(group_id=job.pk).order_by("position", "id").values_list("pk", "external_id")
+    return GroupResult(str(job.pk), [AsyncResult(external_id or str(pk)) for pk, external_id in members])
+
+
 def _state(job: Any) -> str:
     from ...models import JobStatus
 
@@ -295,7 +341,7 @@ def _error(job: Any) -> BaseException:
     last = job.attempt_set.order_by("id").last()
     if last is None:
         return JobFailed(f"Job {job.pk} failed.")
-    message = last.traceback.strip().splitlines()[-1].partition(": ")[2]
+    message = _message(last.exception_class_path, last.traceback)
     try:
         kind = JobError(last.exception_class_path, last.traceback).exception_class
         # A KeyError tells the repr of what it was made of.
@@ -303,6 +349,14 @@ def _error(job: Any) -> BaseException:
     except Exception:  # noqa: BLE001  its class is not imported, or can't be made of a text
         return JobFailed(last.traceback)
     return made
+
+
+def _message(class_path: str, traceback: str) -> str:
+    """What the exception said, maybe in several lines: all that stands behind the last line that names its class."""
+    name = class_path.removeprefix("builtins.").removeprefix("__main__.")
+    lines = traceback.strip().splitlines()
+    said = [number for number, line in enumerate(lines) if line == name or line.startswith(f"{name}: ")]
+    return "\n".join(lines[said[-1] if said else -1 :]).partition(": ")[2]
 
 
 __all__ = ["AsyncResult", "EagerResult", "GroupResult", "ResultSet", "states"]

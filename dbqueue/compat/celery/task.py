@@ -42,6 +42,33 @@ WITHOUT_MEANING = frozenset(
 )
 """Options of tasks that are accepted, and change nothing here; docs/from-celery.md says why."""
 
+OF_A_MESSAGE = frozenset(
+    {
+        "add_to_parent",
+        "argsrepr",
+        "chord",
+        "compression",
+        "connection",
+        "correlation_id",
+        "delivery_mode",
+        "exchange",
+        "expiration",
+        "group_id",
+        "ignore_result",
+        "kwargsrepr",
+        "mandatory",
+        "parent_id",
+        "reply_to",
+        "retry",
+        "retry_policy",
+        "root_id",
+        "router",
+        "routing_key",
+        "serializer",
+    }
+)
+"""Options of apply_async() that are accepted; those of a message change nothing."""
+
 
 class EinfoLike:
     """What a hook is given of an error, as far as projects read it."""
@@ -151,6 +178,14 @@ class Task:
         call = self.signature(args, kwargs)
         found: AsyncResult = call.apply_async(task_id=task_id, link=link, link_error=link_error, **options)
         return found
+
+    def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
+        """As delay(): a job that is enqueued in a transaction is there when that is committed."""
+        self.apply_async(args, kwargs)
+
+    def apply_async_on_commit(self, *args: Any, **kwargs: Any) -> None:
+        """As apply_async(), for the same reason."""
+        self.apply_async(*args, **kwargs)
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> "EagerResult":
         """Run it here and now, through its retries, without the database. What it raises stands in the result."""

@@ -18,7 +18,7 @@ HAS_PGBOUNCER := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v pgbo
 CHROMIUM := $(shell command -v chromium || command -v chromium-browser || command -v google-chrome)
 
 .DEFAULT_GOAL := help
-.PHONY: help demo demo-postgres serve test chaos test-browser test-mariadb matrix lint bench bench-scale bench-console clean
+.PHONY: help demo demo-postgres serve test test-sqlite test-postgresql chaos test-browser test-mariadb matrix lint bench bench-scale bench-console clean
 # A recipe that fails leaves no stamp behind.
 .DELETE_ON_ERROR:
 
@@ -36,9 +36,8 @@ demo-postgres: $(VENV)/.postgres ## the same on a PostgreSQL that is started for
 serve: $(VENV)/.run ## the example's admin on http://127.0.0.1:8000/, and a worker; Ctrl-C ends both
 	@$(MANAGE) serve
 
-test: $(VENV)/.dev $(if $(MYSQL_URL),$(VENV)/.mysql) ## all tests, on SQLite and on a real PostgreSQL (DATABASE_URL's, or one started for it)
-	$(ON_SQLITE) $(PYTEST) -m "not browser"
-	$(ON_POSTGRES) $(PYTEST) -m "not browser"
+# With --jobs=2 both databases at once, and then the browser.
+test: test-sqlite test-postgresql $(if $(MYSQL_URL),$(VENV)/.mysql) ## all tests, on SQLite and on a real PostgreSQL (DATABASE_URL's, or one started for it)
 ifdef MYSQL_URL
 	DATABASE_URL="$(MYSQL_URL)" $(PYTEST) $(STORE_TESTS)
 else
@@ -53,6 +52,12 @@ else
 	@echo "The tests in a browser were LEFT OUT: there is no chromium here."
 endif
 
+test-sqlite: $(VENV)/.dev
+	$(ON_SQLITE) $(PYTEST) -m "not browser"
+
+test-postgresql: $(VENV)/.dev
+	$(ON_POSTGRES) $(PYTEST) -m "not browser"
+
 # SEED=n repeats the order of the faults; DATABASE=sqlite and PGBOUNCER=1 change where they strike.
 chaos: $(VENV)/.dev ## real workers under load while faults strike at random, and a verdict (SECONDS=120 SEED=n)
 	@$(BIN)/python -m tests.chaos --seconds $(or $(SECONDS),120) --database $(or $(DATABASE),postgresql) \
@@ -64,8 +69,8 @@ test-browser: $(VENV)/.dev ## the tests in a real browser, on a real PostgreSQL 
 test-mariadb: $(VENV)/.mysql ## the store's tests on a MariaDB that is started for them (Debian: mariadb-server, libmariadb-dev)
 	$(ON_MARIADB) $(PYTEST) $(STORE_TESTS)
 
-matrix: ## all tests with each supported pair of Python and Django whose Python is found (REST=1: what `make test` left over)
-	$(PYTHON) tests/matrix.py $(if $(REST),--rest)
+matrix: ## all tests with each supported pair of Python and Django whose Python is found (REST=1: what `make test` left over; JOBS=2: two at once)
+	$(PYTHON) tests/matrix.py $(if $(REST),--rest) --jobs $(or $(JOBS),1)
 
 lint: $(VENV)/.dev ## ruff, mypy, the floors of docs/architecture.md, missing migrations
 	$(BIN)/ruff check

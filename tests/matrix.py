@@ -12,8 +12,9 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,31 +41,30 @@ class Pair:
 PAIRS = (Pair("3.11", "5.2"), Pair("3.12", "6.0", pool=True), Pair("3.13", "6.1"))
 DATABASES = ("SQLite", "PostgreSQL")
 
+ONE_INSTALLS = threading.Lock()
+"""pip writes beside the sources."""
+
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="The whole suite with each supported pair of Python and Django.")
     parser.add_argument("--rest", action="store_true", help="only what `make test` with this Python left over")
-    rest = parser.parse_args().rest
-    rows: list[tuple[str, str, str]] = []
-    codes: list[int] = []
+    parser.add_argument("--jobs", type=int, default=1, help="how many suites run at once (1)")
+    options = parser.parse_args()
+    runs: list[tuple[Pair, str, str]] = []
     for pair in PAIRS:
         python = find_python(pair.python)
-        if rest and python == sys.executable and not pair.pool:
-            continue
         if python is None:
-            rows.append((str(pair), "", f"NOT RUN: there is no Python {pair.python} here"))
-            continue
-        for database in DATABASES[1:] if rest and pair != PAIRS[-1] else DATABASES:
-            print(f"\n== {pair}, {database}", flush=True)
-            began = time.monotonic()
-            code, last_line = run(pair, python, database)
-            codes.append(code)
-            verdict = "passed" if code == 0 else f"FAILED with {code}"
-            rows.append((str(pair), database, f"{verdict} ({time.monotonic() - began:.0f} s): {last_line}"))
+            print(f"{pair}: NOT RUN, there is no Python {pair.python} here")
+        elif not options.rest:
+            runs += [(pair, python, database) for database in DATABASES]
+        elif pair.pool or python != sys.executable:
+            runs += [(pair, python, database) for database in (DATABASES if pair == PAIRS[-1] else DATABASES[1:])]
+    with ThreadPoolExecutor(options.jobs) as threads:
+        verdicts = list(threads.map(lambda each: run(*each, is_alone=options.jobs == 1), runs))
     print()
-    for row in rows:
-        print(f"{row[0]:<50} {row[1]:<11} {row[2]}")
-    return 0 if codes and not any(codes) else 1
+    for (pair, _, database), (code, said) in zip(runs, verdicts, strict=True):
+        print(f"{pair!s:<50} {database:<11} {'passed' if code == 0 else f'FAILED with {code}'} {said}")
+    return 0 if verdicts and not any(code for code, _ in verdicts) else 1
 
 
 def find_python(version: str) -> str | None:
@@ -83,12 +83,14 @@ def _version(python: str) -> str:
     return asked.stdout.strip()
 
 
-def run(pair: Pair, python: str, database: str) -> tuple[int, str]:
-    """Run the suite. Returns the exit code, and the last line of what was printed."""
+def run(pair: Pair, python: str, database: str, *, is_alone: bool) -> tuple[int, str]:
+    """Run the suite. Returns the exit code, and how long it took and the last line of what was printed."""
     try:
-        own_python = install(pair, python)
+        with ONE_INSTALLS:
+            own_python = install(pair, python)
     except subprocess.CalledProcessError as exc:
         return exc.returncode, "it could not be installed"
+    began = time.monotonic()
     environment = dict(os.environ)
     # The long faults strike `make test`, and here the pair with the pool: they are the database's, and its driver's.
     command = [own_python, "-m", "pytest", "-m", "not browser" if pair.pool else "not browser and not long"]
@@ -98,12 +100,14 @@ def run(pair: Pair, python: str, database: str) -> tuple[int, str]:
         command = [own_python, "-m", "tests.with_postgres", *command]
         if pair.pool:
             environment["TEST_POOL"] = "1"
+    print(f"\n== {pair}, {database}", flush=True)
+    prefix = "" if is_alone else f"{pair.python} {database}: "
     last_line = ""
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as suite:
-        for line in _lines(suite):
-            print(line, end="", flush=True)
+        for line in suite.stdout or ():
+            print(prefix + line, end="", flush=True)
             last_line = line.strip() or last_line
-    return suite.returncode, last_line
+    return suite.returncode, f"({time.monotonic() - began:.0f} s): {last_line}"
 
 
 def install(pair: Pair, python: str) -> str:
@@ -120,11 +124,6 @@ def install(pair: Pair, python: str) -> str:
         )
         stamp.touch()
     return own_python
-
-
-def _lines(process: "subprocess.Popen[str]") -> Iterator[str]:
-    if process.stdout is not None:
-        yield from process.stdout
 
 
 if __name__ == "__main__":

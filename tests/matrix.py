@@ -1,7 +1,7 @@
 """``make matrix``: the whole suite with each supported pair of Python and Django, on SQLite and on PostgreSQL.
 
 Needs only Python. A pair's virtual environment stays in ``.matrix/``. The exit code is 0 if every run passed; a pair
-whose Python is not on this machine is told in the table at the end, and is no failure unless it is all of them.
+whose Python is not on this machine is told, and is no failure unless it is all of them.
 
 With ``--rest`` it is what ``make test`` with this Python left over, each Django once on PostgreSQL and the newest on
 SQLite too: in half the time.

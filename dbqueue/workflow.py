@@ -117,9 +117,10 @@ class WorkflowResult:
         return any(asked)
 
     def retry_failed(self) -> int:
-        """Try again what failed, or was cancelled or expired, with a fresh count of attempts. Returns how many jobs.
+        """Try again what failed, or was cancelled or expired, with a fresh count of attempts.
 
-        What was cancelled because of them waits for them again. What has succeeded stays as it is.
+        What was cancelled because of them waits for them again. What has succeeded stays as it is. Returns how many
+        jobs run again, without those that wait for them, or for one that still runs.
         """
         self.refresh()
         retried = store_for(self.database).retry_steps(self._ids())

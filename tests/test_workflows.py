@@ -442,6 +442,25 @@ def test_a_step_that_was_cancelled_before_its_turn_is_given_the_result_that_came
     assert result.get(0) == 3
 
 
+def test_a_group_that_was_cancelled_while_its_members_ran_goes_on_with_their_results() -> None:
+    result = (group(give.s(1), group(give.s(2), give.s(3))) | note.s()).enqueue()
+    store = store_for("default")
+    worker = store.register(name="w", hostname="h", pid=1, queues="", threads=3)
+    claims = store.claim(worker, 3)
+    assert result.cancel()
+    assert store.finish([Outcome.succeeded(claim, "1") for claim in claims]) == []
+    assert result.status == JobStatus.CANCELLED
+    assert result.retry_failed() == 1
+    run_jobs()
+    assert result.get(0) == [[1, [1, 1]]]
+    assert_over(result)
+
+    alone = group(give.s(1)).enqueue()
+    [claim] = store.claim(worker, 1)
+    assert alone.cancel() and store.finish([Outcome.succeeded(claim, "1")]) == []
+    assert alone.retry_failed() == 0 and alone.get(0) == [1]
+
+
 # Deleting
 
 

@@ -86,6 +86,9 @@ class Operators(Workflows):
             self.retry([pk for pk, is_held in found.items() if not is_held], now)
             # What was cancelled while it waited for a step that has succeeded since.
             self.retry([pk for pk, is_held in found.items() if is_held], now)
+            # Groups that were cancelled while their members ran, and these have succeeded since.
+            groups = self.jobs.leaving({JobStatus.CANCELLED}, ids).filter(task=GROUP)
+            self.retry(list(groups.values_list("pk", flat=True)), now)
             return self.jobs.leaving(QUEUED, found).count()
 
     def run_now(self, ids: Collection[int]) -> int:

@@ -1,10 +1,13 @@
 """Which steps of a workflow stand after, beside and inside each other, read from their rows."""
 
+import re
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
-from .models import GROUP, Job, JobStatus
+from .models import GROUP, REASON_LENGTH, Job, JobStatus
+
+_FAILED = re.compile(r"job ([0-9]{1,18}) \([^()]*\) failed$")
 
 
 class Row(NamedTuple):
@@ -85,3 +88,15 @@ class Tree:
         """How many of these jobs have ended, and of how many. Groups are no jobs."""
         states = [JobStatus(self.rows[pk].status) for pk in ids if not self.rows[pk].is_group]
         return sum(state.is_final for state in states), len(states)
+
+
+def told_cause(pk: int, task: str, status: str, why: str) -> str:
+    """The reason of what is cancelled because of this step."""
+    said = "failed" if status == JobStatus.FAILED else f"was cancelled: {why}" if why else "was cancelled"
+    return f"job {pk} ({task}) {said}"[:REASON_LENGTH]
+
+
+def failed_step(reason: str) -> int | None:
+    """The job whose failure is in the end the cause of this reason; None where none is."""
+    found = _FAILED.search(reason)
+    return None if found is None else int(found[1])

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.core.checks import run_checks
 from django.db import transaction
+from django.test import override_settings
 from django.utils import timezone
 
 from dbqueue import registry
@@ -21,13 +22,14 @@ from dbqueue.compat.celery import (
     chord,
     current_app,
     group,
+    shared_task,
     signals,
     signature,
 )
 from dbqueue.compat.celery.app import queue_of
 from dbqueue.compat.celery.exceptions import MaxRetriesExceededError, TaskRevokedError, TimeoutError
 from dbqueue.compat.celery.schedules import crontab
-from dbqueue.exceptions import InvalidArguments, JobDoesNotExist, UnknownTask
+from dbqueue.exceptions import InvalidArguments, InvalidTask, JobDoesNotExist, UnknownTask, WouldNeverFinish
 from dbqueue.models import Job, JobStatus
 from dbqueue.schedule import Cron
 from dbqueue.store import store_for
@@ -199,6 +201,7 @@ def test_the_delay_doubles_up_to_a_bound_with_full_jitter() -> None:
 # Results
 
 
+@pytest.mark.django_db(transaction=True)
 def test_states_and_values() -> None:
     result = t.add.delay(1, 2)
     assert (result.state, result.ready(), result.result) == ("PENDING", False, None)
@@ -212,6 +215,28 @@ def test_states_and_values() -> None:
     assert isinstance(bad.get(propagate=False), ValueError)
     with pytest.raises(ValueError, match="boom"):
         bad.get(timeout=0)
+
+
+def test_a_wait_in_the_transaction_that_enqueued_is_refused() -> None:
+    calls = [t.add.s(1, 2), t.add.s(1, 2) | t.add.s(3), group(t.add.s(1, 2)), chord([t.add.s(1, 2)], t.total.s())]
+    for call in calls:
+        with pytest.raises(WouldNeverFinish):
+            call.delay().get(timeout=60)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_what_comes_after_a_failure_has_failed_with_it() -> None:
+    of_chain = chain(t.add.s(1, 2), t.boom.s(), t.add.s(1), t.add.s(2)).delay()
+    of_chord = chord([t.add.s(1, 2), t.add.s(1, 2) | t.boom.s()], t.total.s()).delay()
+    run_jobs()
+    for result in (of_chain, of_chord):
+        assert isinstance(result, AsyncResult)
+        assert result.failed() and result.state == "FAILURE" and "boom" in (result.traceback or "")
+        with pytest.raises(ValueError, match="boom"):
+            result.get(timeout=0)
+    revoked = (t.add.s(1, 2) | t.add.s(3)).delay()
+    t.app.control.revoke(revoked.id)
+    assert revoked.state == "REVOKED"
 
 
 def test_pending_never_means_unknown() -> None:
@@ -336,6 +361,34 @@ def test_links_and_their_counterparts() -> None:
     bad = t.boom.apply_async(link=t.add.s(1), link_error=[t.errback.s(), t.old_errback.s()])
     run_jobs()
     assert sorted(labels()) == sorted([f"{bad.id} ValueError('boom') True", f"old {bad.id}"])
+
+
+def test_an_errback_of_a_body_is_told_of_its_header() -> None:
+    header, body = [t.add.s(1, 1), t.boom.si()], t.total.s().on_error(t.old_errback.s())
+    calls = [chord(header, body), group(header) | body, chord(header, t.total.s()).on_error(t.old_errback.s())]
+    for call in calls:
+        call()
+    chord(header)(body)
+    run_jobs()
+    failed = Job.objects.filter(task=t.boom.name).order_by("id")
+    assert labels() == [f"old {job.pk}" for job in failed] and len(failed) == 4
+
+
+def test_bad_options_are_named() -> None:
+    for options, words in (({"countdown": "soon"}, "countdown is 'soon'"), ({"eta": "soon"}, "eta is 'soon'")):
+        with pytest.raises(InvalidTask, match=words):
+            t.add.apply_async((1, 2), **options)
+    with pytest.raises(InvalidTask, match="has no body"):
+        chord([t.add.s(1, 2)])()
+    for declared, words in (
+        ({"max_retries": "x"}, "max_retries is 'x'"),
+        ({"autoretry_for": ["OSError"]}, "'OSError'"),
+    ):
+        with pytest.raises(InvalidTask, match=words):
+            shared_task(**declared)(module_level)
+    with pytest.raises(TypeError, match="hours"):
+        crontab(hours=3)  # type: ignore[call-arg]
+    assert not Job.objects.exists()
 
 
 def test_a_chain_has_its_error_told() -> None:
@@ -525,6 +578,18 @@ def test_on_commit_means_in_the_transaction() -> None:
     assert [job.args for job in Job.objects.order_by("id")] == [[1, 2], [3, 4]]
 
 
+def test_settings_that_a_test_overrides_are_read_again() -> None:
+    app = Celery("other")
+    try:
+        app.config_from_object("django.conf:settings", namespace="CELERY")
+        assert not app.read().task_always_eager
+        with override_settings(CELERY_TASK_ALWAYS_EAGER=True):
+            assert t.add.delay(1, 2).get() == 3 and not Job.objects.exists()
+        assert t.add.delay(1, 2).state == "PENDING" and not app.conf.said
+    finally:
+        app.close()
+
+
 @pytest.mark.parametrize(
     ("fields", "expression"),
     [
@@ -564,7 +629,10 @@ def test_what_means_nothing_is_named_once(settings: Any) -> None:
     t.app.conf.beat_schedule = {
         "gone": {"task": "nobody.knows", "schedule": 60},
         "odd": {"task": t.add.name, "schedule": 0.5},
-        "good": {"task": t.add.name, "schedule": crontab(minute=5)},
+        "good": {"task": t.add.name, "schedule": crontab(minute=5), "args": (1, 2)},
+        "few": {"task": t.add.name, "schedule": 60},
+        "never": {"task": t.add.name},
+        "typo": {"task": t.add.name, "schedule": 60, "kwarg": {"x": 1}},
     }
     signals.task_received.connect(module_level, dispatch_uid="test")
     try:
@@ -575,8 +643,18 @@ def test_what_means_nothing_is_named_once(settings: Any) -> None:
         del t.app.conf["broker_url"], t.app.conf["beat_schedule"]
     assert "BROKER_URL" in found["dbqueue.I001"]
     assert "task_received" in found["dbqueue.W040"]
-    assert len(said) == 2 and "nobody.knows" in said[0] and "0.5" in said[1]
+    expected = ["'nobody.knows'", "is 0.5", "missing a required argument: 'x'", "and a 'schedule'", "it has kwarg"]
+    assert len(said) == 5 and all(words in message for message, words in zip(said, expected, strict=True))
     assert not [message for message in run_checks() if message.id in ("dbqueue.I001", "dbqueue.E002")]
+
+
+def test_the_zone_of_crontabs_is_checked() -> None:
+    t.app.conf.update(timezone="Mars/X", beat_schedule={"a": {"task": t.named.name, "schedule": crontab(minute=5)}})
+    try:
+        [said] = [message.msg for message in run_checks() if message.id == "dbqueue.E002"]
+    finally:
+        del t.app.conf["timezone"], t.app.conf["beat_schedule"]
+    assert "timezone is 'Mars/X'" in said
 
 
 @pytest.mark.django_db(transaction=True)

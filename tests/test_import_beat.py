@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 from django.core.management import CommandError, call_command
+from django.utils import timezone
 
+import dbqueue
 from dbqueue.compat.beat import imported
 from dbqueue.models import Schedule, Source
 from dbqueue.store import store_for
@@ -103,8 +105,30 @@ def test_what_can_not_be_one_is_refused_by_name(values: dict[str, Any], said: st
 
 def test_a_schedule_of_the_code_is_not_touched() -> None:
     Schedule.objects.create(name="nightly", source=Source.CODE, task=add.name, every=60)
-    assert "a schedule of the code has this name" in done(row("nightly", crontab=NIGHTLY))[0]
+    said = done(row("nightly", crontab=NIGHTLY))
+    assert said == ["nightly: refused (a schedule that a worker has made of code has this name)"]
     assert Schedule.objects.get().every == 60
+
+
+def test_what_the_code_declares_is_left_to_the_workers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also before the first of them has made it: otherwise there would be two."""
+    monkeypatch.setattr(add, "schedules", {"nightly": dbqueue.every(minutes=1)})
+    [said] = done(row("nightly", crontab=NIGHTLY))
+    assert said.startswith("nightly: left out (a schedule of the code") and not Schedule.objects.exists()
+
+
+@pytest.mark.parametrize("bound", ["start_time", "expires"])
+def test_what_has_a_beginning_or_an_end_comes_in_switched_off(bound: str) -> None:
+    rows = [row("bounded", crontab=NIGHTLY, **{bound: timezone.now()})]
+    assert done(*rows) == [
+        f"bounded: added (not kept: {bound}; switched off, as {bound} would not be heeded: switch it on in the admin)"
+    ]
+    assert not Schedule.objects.get().enabled
+
+
+def test_a_priority_is_at_most_the_highest() -> None:
+    done(row("high", crontab=NIGHTLY, priority=200))
+    assert Schedule.objects.get().priority == 100
 
 
 def test_celerys_own_is_left_out() -> None:

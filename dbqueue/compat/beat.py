@@ -7,7 +7,7 @@ from typing import Any
 
 from .. import registry
 from ..exceptions import InvalidArguments, InvalidTask, NotStorable, UnknownTask
-from ..models import Schedule, Source
+from ..models import MAX_PRIORITY, Schedule, Source
 from ..schedule import Cron, Every, When
 from ..scheduling import plan
 from ..store import Store
@@ -18,6 +18,9 @@ UNITS = {"days": 86_400, "hours": 3600, "minutes": 60, "seconds": 1}
 
 WITHOUT_PLACE = ("expires", "expire_seconds", "start_time", "exchange", "routing_key")
 """What a schedule has no column for."""
+
+BOUNDS = ("expires", "start_time")
+"""Those without which it would run when it should not: with one of them it comes in switched off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,9 +40,13 @@ def imported(rows: Iterable[Any], store: Store, *, dry_run: bool = False) -> Ite
 
     ``rows`` are those of django_celery_beat's PeriodicTask.
     """
+    declared = {name for task in registry.registered() for name in task.schedules}
     for row in rows:
         if row.task == "celery.backend_cleanup":
             yield Imported(row.name, "left out", "dbqueue deletes old results itself")
+            continue
+        if row.name in declared:
+            yield Imported(row.name, "left out", "a schedule of the code has this name, and workers make it")
             continue
         try:
             values, said = _columns(row)
@@ -53,7 +60,7 @@ def _written(store: Store, name: str, values: dict[str, Any], said: str, *, dry_
     with store.atomic():
         found = store.schedules.filter(name=name).select_for_update().first()
         if found is not None and found.source == Source.CODE:
-            return Imported(name, "refused", "a schedule of the code has this name")
+            return Imported(name, "refused", "a schedule that a worker has made of code has this name")
         schedule = found or Schedule(name=name, source=Source.ADMIN)
         changed = found is None or any(getattr(found, key) != value for key, value in values.items())
         if changed and not dry_run:
@@ -76,6 +83,7 @@ def _columns(row: Any) -> tuple[dict[str, Any], str]:
     dropped = [name for name in WITHOUT_PLACE if getattr(row, name)]
     if _json(getattr(row, "headers", None), dict, "headers"):
         dropped.append("headers")
+    bounded = [name for name in BOUNDS if getattr(row, name)]
     values = {
         "task": row.task,
         "args": args,
@@ -83,11 +91,14 @@ def _columns(row: Any) -> tuple[dict[str, Any], str]:
         "cron": when.expression if isinstance(when, Cron) else "",
         "timezone": when.timezone if isinstance(when, Cron) else "",
         "every": when.seconds if isinstance(when, Every) else None,
-        "enabled": bool(row.enabled),
+        "enabled": bool(row.enabled) and not bounded,
         "queue_name": "default" if queue == "celery" else queue,
-        "priority": row.priority,
+        "priority": None if row.priority is None else min(row.priority, MAX_PRIORITY),
     }
-    return values, f"not kept: {', '.join(dropped)}" if dropped else ""
+    said = [f"not kept: {', '.join(dropped)}"] if dropped else []
+    if bounded and row.enabled:
+        said.append(f"switched off, as {' and '.join(bounded)} would not be heeded: switch it on in the admin")
+    return values, "; ".join(said)
 
 
 def _when(row: Any) -> When:

@@ -578,9 +578,13 @@ BEAT_ENTRY = Section(
 
 BEAT_OPTIONS = Section(
     "beat_schedule: options: {}",
-    covered=_names("queue expires headers countdown time_limit soft_time_limit"),
+    covered=_names("queue"),
     differs={
         "priority": HIGHER_FIRST,
+        **_each(
+            "expires headers countdown time_limit soft_time_limit link link_error",
+            "a schedule has no place for it: say it on the task",
+        ),
         **_each(
             "routing_key exchange serializer compression delivery_mode retry retry_policy ignore_result", NO_MESSAGE
         ),

@@ -22,14 +22,13 @@ from ..models import (
     FINAL,
     GROUP,
     OPEN,
-    REASON_LENGTH,
     Job,
     JobStatus,
     Workflow,
 )
 from ..outcome import REQUESTED
 from ..plan import Plan, Step, draft_of
-from ..tree import Tree
+from ..tree import Tree, told_cause
 from .database import BATCH, Database
 from .listener import ANY_QUEUE
 
@@ -293,7 +292,7 @@ class Workflows(Database):
         causes = {pk: (task, status, why) for pk, task, status, why in self._told(by_cause)}
         for cause, ids in by_cause.items():
             task, status, why = causes[cause]
-            reason = _cause(cause, task, status, why)
+            reason = told_cause(cause, task, status, why)
             self.jobs.leaving({JobStatus.WAITING}, ids).update(
                 status=JobStatus.CANCELLED, finished_at=now, reason=reason, unique_key=None
             )
@@ -555,9 +554,3 @@ def _last_line(text: str) -> str:
     """Of a traceback, what was wrong."""
     lines = text.strip().splitlines()
     return lines[-1].strip() if lines else ""
-
-
-def _cause(pk: int, task: str, status: str, why: str) -> str:
-    """The reason of what is cancelled because of this step."""
-    said = "failed" if status == JobStatus.FAILED else f"was cancelled: {why}" if why else "was cancelled"
-    return f"job {pk} ({task}) {said}"[:REASON_LENGTH]

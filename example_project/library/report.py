@@ -71,7 +71,7 @@ def _sessions(most: int | None) -> str:
         return "not measurable here"
     # Its own view may be larger than what the worker has open: a moment passes between a close and the session's end.
     lag = "; the server counts a closed one until its process has ended" if connection.vendor == "postgresql" else ""
-    return f"{most} (a worker keeps five beside its threads'{lag})"
+    return f"{most} (a worker keeps five to seven beside its threads'{lag})"
 
 
 def failures(task: str) -> str:

@@ -251,7 +251,11 @@ def _priority(value: Any) -> int:
 
 def _start(countdown: float | None, eta: datetime.datetime | None) -> Any:
     if countdown is not None:
-        return datetime.timedelta(seconds=float(countdown)) if countdown > 0 else None
+        if not isinstance(countdown, int | float) or isinstance(countdown, bool):
+            raise InvalidTask(f"countdown is {countdown!r}; it must be a number of seconds.")
+        return datetime.timedelta(seconds=countdown) if countdown > 0 else None
+    if eta is not None and not isinstance(eta, datetime.datetime):
+        raise InvalidTask(f"eta is {eta!r}; it must be a datetime.")
     return None if eta is None else _aware(eta)
 
 

@@ -1,5 +1,6 @@
 """Signatures, chains, groups and chords by Celery's names, made into dbqueue's own when they are enqueued."""
 
+import itertools
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -172,7 +173,7 @@ class Signature(Part):
         signals.before_task_publish.send(sender=task.name, properties={}, declare=[], retry_policy={}, **said)
         node = self.node()
         job = node.enqueue()
-        result = AsyncResult(self.options.get("task_id") or job.id)
+        result = _unseen(AsyncResult(self.options.get("task_id") or job.id), job)
         headers["id"] = result.id
         signals.after_task_publish.send(sender=task.name, **said)
         return result
@@ -266,6 +267,9 @@ class chain(_Composed):
     def _steps(self) -> list[Any]:
         """Its tasks, the first of them with what was said of the beginning, the last with the task_id."""
         steps = list(self.tasks)
+        for place, (header, body) in enumerate(itertools.pairwise(self.tasks)):
+            if isinstance(header, group):
+                steps[place] = _telling(header, body)
         if steps and (starting := self._starting()):
             steps[0] = steps[0].clone(**starting)
         if steps and (task_id := self.options.get("task_id")):
@@ -318,7 +322,10 @@ class group(_Composed):
 
     def enqueue(self) -> GroupResult:
         made: WorkflowResult = self.node().enqueue()  # type: ignore[attr-defined]
-        return GroupResult.restore(made.id) or GroupResult(made.id)
+        found = GroupResult.restore(made.id) or GroupResult(made.id)
+        for result in found:
+            _unseen(result, made)
+        return found
 
     def run_eagerly(self, before: Any) -> Any:
         return GroupResult(None, [task.run_eagerly(before) for task in self.tasks])
@@ -340,13 +347,17 @@ class chord(_Composed):
     def tasks(self, value: list[Any]) -> None: ...
 
     def __call__(self, body: Any = None, **options: Any) -> Any:
-        return chord(self.header, body or self.body, **self.options).apply_async(**options)
+        found = self._copy((), {})
+        found.body = body or self.body
+        return found.apply_async(**options)
 
     def node(self) -> "core.Node":
         from ...canvas import chain as core_chain
 
+        if self.body is None:
+            raise InvalidTask(f"{self!r} has no body; give it one, as chord(header)(body).")
         starting, task_id = self._starting(), self.options.get("task_id")
-        header = self.header.clone(**starting) if starting else self.header
+        header = _telling(self.header.clone(**starting) if starting else self.header, self.body)
         body = self.body.clone(task_id=task_id) if task_id else self.body
         return self._made(core_chain(header.node(), body.node()))
 
@@ -413,6 +424,13 @@ def maybe_signature(value: Any, app: Any = None, clone: bool = False) -> Any:
     return value if value is None or isinstance(value, Part) else signature(value)
 
 
+def _telling(header: group, body: Any) -> group:
+    """A header, of whose failures the errbacks of its body are told as well, as with Celery."""
+    found = header._copy(header.tasks, {})
+    found.errbacks += tuple(errback for errback in body.errbacks if errback not in found.errbacks)
+    return found
+
+
 def _several(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
 
@@ -426,7 +444,16 @@ def _inherited(options: dict[str, Any]) -> dict[str, Any]:
 
 def _result_of(made: "WorkflowResult", task_id: str | None) -> AsyncResult | GroupResult:
     """Of what ends with a group its results, as with Celery."""
-    return GroupResult.restore(made.id) or AsyncResult(task_id or made.id)
+    found = GroupResult.restore(made.id) or AsyncResult(task_id or made.id)
+    for result in found if isinstance(found, GroupResult) else [found]:
+        _unseen(result, made)
+    return found
+
+
+def _unseen(result: AsyncResult, made: Any) -> AsyncResult:
+    """In the transaction that made it no worker sees it yet."""
+    result._uncommitted = made._uncommitted
+    return result
 
 
 def _map(task: str, it: list[Any]) -> list[Any]:

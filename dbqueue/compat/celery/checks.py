@@ -1,11 +1,13 @@
 """System checks of what Celery's settings and signals say here."""
 
+from collections.abc import Iterator
 from typing import Any
 
 from django.core import checks
 
+from ...exceptions import DBQueueError
 from . import signals
-from .app import all_apps
+from .app import Celery, all_apps
 
 
 @checks.register
@@ -20,21 +22,37 @@ def check_settings(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage
 
 @checks.register
 def check_schedules(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
-    """Every entry of beat_schedule is of a task that this process knows, and can be read."""
-    from .schedules import maybe_schedule
+    """Every entry of beat_schedule can be read, and is a call of a task that this process knows."""
+    return [
+        checks.Error(f"beat_schedule[{name!r}]: {problem}", id="dbqueue.E002")
+        for app in all_apps()
+        for name, entry in app.read().beat_schedule.items()
+        for problem in _problems(app, entry)
+    ]
+
+
+ENTRY = frozenset({"task", "schedule", "args", "kwargs", "options", "relative"})
+"""The keys of an entry."""
+
+
+def _problems(app: Celery, entry: Any) -> Iterator[str]:
+    """What keeps an entry from being a schedule; one thing at a time."""
+    from .schedules import crontab, maybe_schedule
     from .task import Task
 
-    found: list[checks.CheckMessage] = []
-    for app in all_apps():
-        for name, entry in app.read().beat_schedule.items():
-            try:
-                maybe_schedule(entry["schedule"]).periodic()
-                problem = "" if entry["task"] in Task.known else f"no task is registered as {entry['task']!r}"
-            except (KeyError, ValueError) as exc:
-                problem = str(exc)
-            if problem:
-                found.append(checks.Error(f"beat_schedule[{name!r}]: {problem}", id="dbqueue.E002"))
-    return found
+    if not isinstance(entry, dict) or not {"task", "schedule"} <= entry.keys():
+        yield f"it is {entry!r}; it must be a dict with a 'task' and a 'schedule'"
+    elif unknown := sorted(map(str, entry.keys() - ENTRY)):
+        yield f"it has {', '.join(unknown)}; it may have {', '.join(sorted(ENTRY))}"
+    elif entry["task"] not in Task.known:
+        yield f"no task is registered as {entry['task']!r}"
+    else:
+        try:
+            when = maybe_schedule(entry["schedule"])
+            when.periodic(str(app.conf.timezone or "")) if isinstance(when, crontab) else when.periodic()
+            Task.known[entry["task"]].core.draft(tuple(entry.get("args") or ()), dict(entry.get("kwargs") or {}))
+        except (ValueError, TypeError, DBQueueError) as exc:
+            yield str(exc)
 
 
 @checks.register

@@ -11,7 +11,13 @@ from .exceptions import TaskRevokedError, TimeoutError
 
 
 class AsyncResult:
-    """A job, by its id or by the ``task_id`` with which it was enqueued. What it tells, it reads anew each time."""
+    """A job, by its id or by the ``task_id`` with which it was enqueued. What it tells, it reads anew each time.
+
+    A step that was cancelled because another one failed has failed with it, and has that one's error.
+    """
+
+    _uncommitted = False
+    """Whether a wait in the transaction that is open now would never end."""
 
     def __init__(self, id: str, backend: Any = None, task_name: str | None = None, app: Any = None, parent: Any = None):
         self.id = str(id)
@@ -50,7 +56,7 @@ class AsyncResult:
         if state == states.SUCCESS:
             return job.return_value
         if state == states.FAILURE:
-            return _error(job)
+            return _error(_blamed(job))
         if state == states.REVOKED:
             return TaskRevokedError(job.reason or "revoked")
         return _told(job).get("meta")
@@ -62,7 +68,7 @@ class AsyncResult:
     @property
     def traceback(self) -> str | None:
         job = self._job()
-        last = None if job is None else job.attempt_set.order_by("id").last()
+        last = None if job is None else _blamed(job).attempt_set.order_by("id").last()
         return None if last is None else last.traceback
 
     @property
@@ -128,13 +134,16 @@ class AsyncResult:
     def get(self, timeout: float | None = None, propagate: bool = True, interval: float = 0.5, **kwargs: Any) -> Any:
         """Wait for its end and return its value; of a failure raise its exception, unless ``propagate=False``.
 
-        Raises TimeoutError, TaskRevokedError; JobDoesNotExist for an id that names no job.
+        Raises TimeoutError, TaskRevokedError; JobDoesNotExist for an id that names no job; WouldNeverFinish inside the
+        transaction that enqueued it.
         """
         from ...results import get_result
 
         job = self._job()
+        waited = get_result(self.id if job is None else job.pk)
+        waited._uncommitted = self._uncommitted
         try:
-            get_result(self.id if job is None else job.pk).wait(timeout)
+            waited.wait(timeout)
         except builtins.TimeoutError as exc:
             raise TimeoutError(str(exc)) from None
         result = self.result
@@ -320,12 +329,20 @@ def _state(job: Any) -> str:
         case JobStatus.FAILED:
             return states.FAILURE
         case JobStatus.CANCELLED:
-            return states.REVOKED
+            return states.REVOKED if _blamed(job) is job else states.FAILURE
         case JobStatus.RUNNING:
             return states.STARTED
         case JobStatus.SCHEDULED if job.attempt:
             return states.RETRY
     return states.PENDING
+
+
+def _blamed(job: Any) -> Any:
+    """The job whose failure has ended this one; itself where no other's has."""
+    from ...tree import failed_step
+
+    pk = failed_step(job.reason) if job.workflow_id is not None else None
+    return job if pk is None else _jobs().filter(pk=pk, workflow_id=job.workflow_id).first() or job
 
 
 def _told(job: Any) -> dict[str, Any]:

@@ -52,7 +52,8 @@ class crontab:
         day_of_week: Any = "*",
         day_of_month: Any = "*",
         month_of_year: Any = "*",
-        **kwargs: Any,
+        nowfun: Any = None,
+        app: Any = None,
     ) -> None:
         self.minute = _field(minute, range(60))
         self.hour = _field(hour, range(24))

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from ... import registry
+from ...exceptions import InvalidTask
 from . import signals
 from .exceptions import MaxRetriesExceededError, Retry
 from .request import Request
@@ -353,11 +354,20 @@ def options_of(options: dict[str, Any], kind: type[Task] = Task) -> dict[str, An
         warnings.warn(f"A task has no use for {', '.join(unknown)} here.", stacklevel=4)
     found = dict(options)
     for name in ("autoretry_for", "dont_autoretry_for", "throws"):
-        if name in found and isinstance(found[name], type):
-            found[name] = (found[name],)
-        elif name in found:
-            found[name] = tuple(found[name])
+        if name in found:
+            found[name] = _exceptions(name, found[name])
+    most = found.get("max_retries")
+    if most is not None and (not isinstance(most, int) or most < 0):
+        raise InvalidTask(f"max_retries is {most!r}; it must be a whole number from 0, or None for no end.")
     return found
+
+
+def _exceptions(name: str, value: Any) -> tuple[type[BaseException], ...]:
+    kinds = (value,) if isinstance(value, type) else tuple(value)
+    for kind in kinds:
+        if not isinstance(kind, type) or not issubclass(kind, BaseException):
+            raise InvalidTask(f"{name} has {kind!r}; it must be of classes of exceptions.")
+    return kinds
 
 
 def _by_name(name: str) -> Task:

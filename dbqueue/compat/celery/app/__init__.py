@@ -6,6 +6,9 @@ import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
 
+from django.conf import settings as settings_of_django
+from django.core.signals import setting_changed
+
 from .... import registry
 from ..settings import Configuration, named
 from ..signals import Signal
@@ -55,15 +58,31 @@ class Celery:
         """The settings, now that they may be read."""
         if not self._is_read and self._source is not None:
             self._is_read = True
-            found, prefix = self._source
-            if isinstance(found, str):
-                module, _, name = found.partition(":")
-                found = importlib.import_module(module)
-                found = getattr(found, name) if name else found
+            found, prefix = self._object(), self._source[1]
             for key in dir(found):
                 if (setting := named(key, prefix)) is not None:
                     self.conf.said.setdefault(setting, getattr(found, key))
         return self.conf
+
+    def _object(self) -> Any:
+        """That of config_from_object()."""
+        found = None if self._source is None else self._source[0]
+        if not isinstance(found, str):
+            return found
+        module, _, name = found.partition(":")
+        found = importlib.import_module(module)
+        return getattr(found, name) if name else found
+
+    def read_again(self, key: str) -> None:
+        """One of Django's settings, which a test has changed, or has changed back."""
+        if self._source is None or not self._is_read or self._object() is not settings_of_django:
+            return
+        if (setting := named(key, self._source[1])) is None:
+            return
+        if hasattr(settings_of_django, key):
+            self.conf.said[setting] = getattr(settings_of_django, key)
+        else:
+            self.conf.said.pop(setting, None)
 
     # Tasks
 
@@ -168,6 +187,14 @@ class Celery:
 
 
 _apps: list[Celery] = []
+
+
+def _setting_changed(*, setting: str, **kwargs: Any) -> None:
+    for app in _apps:
+        app.read_again(setting)
+
+
+setting_changed.connect(_setting_changed, dispatch_uid="dbqueue.compat.celery")
 
 
 class _Current:

@@ -325,7 +325,7 @@ def test_results_control_and_inspect(tmp_path: Path) -> None:
 def test_signatures_and_what_is_made_of_them(tmp_path: Path) -> None:
     source = """\
         from celery import chain, chord, chunks, group, shared_task, signature
-
+        from celery.result import GroupResult
         @shared_task
         def f(): ...
 
@@ -337,6 +337,8 @@ def test_signatures_and_what_is_made_of_them(tmp_path: Path) -> None:
         f.chunks([], 2), f.map([]), f.starmap([])
         chain(f.s(), f.s()).unchain_tasks()
         group([f.s()]).apply_async().save()
+        GroupResult("id", []).join()
+        GroupResult.restore("id").get()
         """
     found = [one for one in said(tmp_path, source) if one[0] > 5 and one[1] not in ("task.s", "task.si")]
     assert found == [
@@ -357,6 +359,9 @@ def test_signatures_and_what_is_made_of_them(tmp_path: Path) -> None:
         (12, "signature.unchain_tasks", M),
         (13, "GroupResult.save", C),
         (13, "signature.apply_async", C),
+        (14, "GroupResult.join", C),
+        (15, "GroupResult.get", C),
+        (15, "GroupResult.restore", C),
     ]
 
 

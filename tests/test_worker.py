@@ -43,7 +43,7 @@ from .shop.tasks import (
     tell_context,
     tell_language,
 )
-from .workers import burst, eventually, spawn, worker
+from .workers import burst, eventually, spawn, stop_between_transactions, worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -360,9 +360,9 @@ def test_a_loss_of_the_row_before_is_not_taken_for_this_ones() -> None:
 def test_the_outcome_of_a_zombie_is_refused() -> None:
     result = mark_slowly.enqueue("x", 3)
     zombie = spawn(DBQUEUE_HEARTBEAT_TIMEOUT="1")
-    eventually(lambda: marks())
-    zombie.send_signal(signal.SIGSTOP)
     try:
+        eventually(lambda: marks())
+        stop_between_transactions(zombie)
         with worker(DBQUEUE_HEARTBEAT_TIMEOUT="1"):
             eventually(lambda: Mark.objects.filter(label="x started").count() == 2, timeout=30)
             zombie.send_signal(signal.SIGCONT)
@@ -373,7 +373,7 @@ def test_the_outcome_of_a_zombie_is_refused() -> None:
     finally:
         zombie.send_signal(signal.SIGCONT)
         zombie.send_signal(signal.SIGTERM)
-    output = zombie.finish()
+        output = zombie.finish()
     assert "was declared lost" in output
     assert "Lease lost" in output
     result.refresh()

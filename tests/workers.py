@@ -4,12 +4,13 @@ import atexit
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,39 @@ class WorkerProcess(subprocess.Popen[bytes]):
 def spawn(*arguments: str, **extra: str) -> WorkerProcess:
     """Start ``dbqueue_worker`` with these arguments and these environment variables."""
     return WorkerProcess(*arguments, **extra)
+
+
+def stop_between_transactions(process: WorkerProcess) -> None:
+    """SIGSTOP it, and not where it holds what others wait for: on SQLite, the one lock that whoever writes needs."""
+
+    def stopped() -> bool:
+        process.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, process.pid, os.WSTOPPED | os.WNOWAIT)
+        if none_is_in_a_transaction():
+            return True
+        process.send_signal(signal.SIGCONT)
+        return False
+
+    eventually(stopped)
+
+
+def none_is_in_a_transaction() -> bool:
+    """Whether no other session holds a lock that a writer would wait for."""
+    if connection.vendor == "sqlite":
+        with closing(sqlite3.connect(connection.settings_dict["NAME"], timeout=0)) as session:
+            try:
+                session.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return False
+            session.rollback()
+        return True
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE datname = current_database()"
+            " AND pid <> pg_backend_pid() AND state <> 'idle')"
+        )
+        (none,) = cursor.fetchone()
+    return bool(none)
 
 
 @contextmanager

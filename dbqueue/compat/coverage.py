@@ -558,7 +558,7 @@ CRONTAB = Section(
     "crontab({}=)",
     covered=_names("minute hour day_of_week day_of_month month_of_year"),
     differs=_each("app nowfun", "time is the database's: it is accepted and changes nothing"),
-    other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
+    other=Judgement(Verdict.MISSING, "no field of a crontab: TypeError, as in Celery"),
 )
 
 SCHEDULE = Section(

@@ -78,6 +78,8 @@ RETURNS = {
     "Chain.__call__": "Result",
     "Control.inspect": "Inspect",
     "Group.__call__": "GroupResult",
+    "GroupResult.__call__": "GroupResult",
+    "GroupResult.restore": "GroupResult",
     "Task.AsyncResult": "Result",
     "Task.chunks": "Signature",
     "Task.map": "Signature",
@@ -119,7 +121,7 @@ MADE = {
 }
 """What a call of Celery's own names gives, by the last part of their path."""
 
-HELD = {"current_app": "App", "current_task": "Task", "shared_task": "Decorator"}
+HELD = {"GroupResult": "GroupResult", "current_app": "App", "current_task": "Task", "shared_task": "Decorator"}
 """What Celery's own names are."""
 
 ANNOTATED = {

@@ -403,8 +403,7 @@ class Workflows(Database):
     def _write_value(self, pk: int, value_json: str, now: datetime.datetime) -> None:
         with self.connection.cursor() as cursor:
             cursor.execute(
-                f"UPDATE \"{_JOB}\" SET return_value = {self.JSON} WHERE id = %s AND status = 'WAITING'",
-                [value_json, pk],
+                f"UPDATE {_JOB} SET return_value = {self.JSON} WHERE id = %s AND status = 'WAITING'", [value_json, pk]
             )
         self.jobs.leaving({JobStatus.WAITING}, [pk]).update(
             status=JobStatus.SUCCESSFUL, finished_at=now, held=False, unique_key=None

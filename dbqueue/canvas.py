@@ -274,12 +274,12 @@ def _callback(signature: Signature[Any]) -> Callback:
             raise InvalidTask(f"The callback {task.name} has {name}, a time; nobody knows when a step fails.")
     if task.options.unique:
         raise InvalidTask(f"The callback {task.name} is unique: it might be left out. Use .set(unique=False).")
-    takes = 0 if signature.immutable else _takes(signature)
-    return Callback(task.draft(signature.args, signature.kwargs, given=takes), takes)
+    told = 0 if signature.immutable else takes(signature)
+    return Callback(task.draft(signature.args, signature.kwargs, given=told), told)
 
 
-def _takes(signature: Signature[Any]) -> int:
-    """How many arguments more it takes by position, up to 3."""
+def takes(signature: Signature[Any]) -> int:
+    """How many arguments more a callback takes by position, up to 3. Raises InvalidArguments."""
     parameters = signature.task.signature
     for number in range(MOST_TOLD, -1, -1):
         try:

@@ -1,8 +1,12 @@
 """Celery's names: what matches, and what differs on purpose (docs/from-celery.md names these tests)."""
 
 import datetime
+import os
+import re
+import time
 import warnings
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -26,10 +30,18 @@ from dbqueue.compat.celery import (
     signals,
     signature,
 )
-from dbqueue.compat.celery.app import queue_of
-from dbqueue.compat.celery.exceptions import MaxRetriesExceededError, TaskRevokedError, TimeoutError
+from dbqueue.compat.celery.app import route_of
+from dbqueue.compat.celery.bridge import CoreTask
+from dbqueue.compat.celery.exceptions import MaxRetriesExceededError, Retry, TaskRevokedError, TimeoutError
 from dbqueue.compat.celery.schedules import crontab
-from dbqueue.exceptions import InvalidArguments, InvalidTask, JobDoesNotExist, UnknownTask, WouldNeverFinish
+from dbqueue.exceptions import (
+    InvalidArguments,
+    InvalidTask,
+    JobDoesNotExist,
+    JobFailed,
+    UnknownTask,
+    WouldNeverFinish,
+)
 from dbqueue.models import Job, JobStatus
 from dbqueue.schedule import Cron
 from dbqueue.store import store_for
@@ -42,8 +54,25 @@ from .workers import worker
 pytestmark = pytest.mark.django_db
 
 
+@contextmanager
+def override_zone(name: str) -> Iterator[None]:
+    """The process's own time zone, as Django sets it."""
+    before = os.environ.get("TZ")
+    os.environ["TZ"] = name
+    time.tzset()
+    try:
+        yield
+    finally:
+        os.environ.pop("TZ") if before is None else os.environ.update(TZ=before)
+        time.tzset()
+
+
 def labels() -> list[str]:
     return list(Mark.objects.order_by("id").values_list("label", flat=True))
+
+
+def job_of(result: Any) -> Job:
+    return Job.objects.get(external_id=result.id)
 
 
 def done(result: Any) -> Any:
@@ -84,10 +113,10 @@ def test_delay_and_apply_async() -> None:
     later = t.add.apply_async(
         (1,), {"y": 2}, eta=eta, expires=eta + datetime.timedelta(hours=1), queue="mail", priority=9
     )
-    job = Job.objects.get(pk=later.id)
+    job = job_of(later)
     assert (job.status, job.run_after, job.queue_name, job.priority) == (JobStatus.SCHEDULED, eta, "mail", 9)
     soon = t.add.apply_async(args=[1, 2], countdown=60)
-    assert Job.objects.get(pk=soon.id).status == JobStatus.SCHEDULED
+    assert job_of(soon).status == JobStatus.SCHEDULED
     assert done(later) == 3
     assert done(t.by_class.delay(4)) == 8
 
@@ -178,6 +207,19 @@ def test_retry_without_an_error_ends_with_max_retries_exceeded() -> None:
         done(t.never_again.delay())
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_a_retry_that_is_not_thrown_comes_when_the_code_has_ended(fails: bool) -> None:
+    assert done(t.goes_on.delay(fails)) == "done"
+    assert labels() == ["try 0", "went on", "try 1"]
+    assert t.goes_on.apply((fails,)).get() == "done" and labels()[3:] == labels()[:3]
+
+
+def test_a_naive_eta_of_a_retry_is_of_utc() -> None:
+    soon = datetime.datetime.now(datetime.UTC).replace(tzinfo=None) + datetime.timedelta(seconds=1000)
+    with override_zone("Pacific/Auckland"):
+        assert 990 < (Retry(when=soon).delay or 0) <= 1000
+
+
 def test_autoretry_with_three_retries_is_four_runs() -> None:
     result = t.automatic.delay()
     with pytest.raises(t.Flaky):
@@ -196,6 +238,15 @@ def test_the_delay_doubles_up_to_a_bound_with_full_jitter() -> None:
     jittered = t.app.task(retry_backoff=10, retry_backoff_max=30)(module_level)
     found = [jittered.countdown(5) for _ in range(200)]
     assert min(found) < 10 and max(found) > 20 and all(0 <= one <= 30 for one in found)
+    least = t.app.task(retry_backoff=0.5, retry_jitter=False, retry_kwargs={"countdown": 7})(module_level)
+    assert [least.countdown(n) for n in (0, 3)] == [1, 8]
+    assert t.app.task(retry_kwargs={"countdown": 7})(module_level).countdown(3) == 7
+
+
+def test_the_errors_of_a_class_may_be_a_list() -> None:
+    with pytest.raises(t.Flaky):
+        done(t.listed.delay())
+    assert labels() == ["listed"] * 2
 
 
 # Results
@@ -258,10 +309,35 @@ def test_revoking_lasts() -> None:
 def test_a_state_of_ones_own() -> None:
     result = t.tells_state.delay()
     assert done(result) == "done"
-    progress = Job.objects.get(pk=result.id).progress
+    progress = job_of(result).progress
     assert progress is not None and progress["told"] == {"state": "PROGRESS", "meta": {"done": 3}}
-    Job.objects.filter(pk=result.id).update(status=JobStatus.RUNNING)
+    Job.objects.filter(external_id=result.id).update(status=JobStatus.RUNNING)
     assert (result.state, result.info) == ("PROGRESS", {"done": 3})
+
+
+def test_a_state_of_another_kind_of_end() -> None:
+    error = {"exc_type": "KeyError", "exc_module": "builtins", "exc_message": ["own"], "more": 1}
+    done_so, failed_so = t.tells_its_end.delay("SUCCESS", {"rows": 3}), t.tells_its_end.delay("FAILURE", error)
+    unknown, inside = t.tells_its_end.delay("FAILURE", {"exc_type": "Odd", "exc_message": "x"}), None
+    inside = t.tells_from_inside.delay()
+    run_jobs()
+    assert done_so.successful() and done_so.get(timeout=0) == {"rows": 3}
+    assert failed_so.failed()
+    with pytest.raises(KeyError, match="own"):
+        failed_so.get(timeout=0)
+    assert isinstance(unknown.result, JobFailed) and "Odd: x" in str(unknown.result)
+    assert inside.state == "OUTER"
+
+
+def test_a_retry_tells_why() -> None:
+    result = t.later.delay()
+    run_jobs()
+    assert result.state == "RETRY" and isinstance(result.result, Retry) and "Flaky('why')" in str(result.result)
+
+
+def test_the_state_of_another_job_is_not_told() -> None:
+    with pytest.warns(UserWarning, match="no use for the task_id"):
+        t.add.update_state(task_id="another", state="PROGRESS")
 
 
 def test_ignore_reject_and_ignored_results() -> None:
@@ -371,7 +447,7 @@ def test_an_errback_of_a_body_is_told_of_its_header() -> None:
     chord(header)(body)
     run_jobs()
     failed = Job.objects.filter(task=t.boom.name).order_by("id")
-    assert labels() == [f"old {job.pk}" for job in failed] and len(failed) == 4
+    assert labels() == [f"old {job.external_id}" for job in failed] and len(failed) == 4
 
 
 def test_bad_options_are_named() -> None:
@@ -394,7 +470,7 @@ def test_bad_options_are_named() -> None:
 def test_a_chain_has_its_error_told() -> None:
     (t.add.s(1, 2) | t.boom.s() | t.add.s(1)).on_error(t.old_errback.s()).delay()
     run_jobs()
-    assert labels() == [f"old {Job.objects.get(task=t.boom.name).pk}"]
+    assert labels() == [f"old {Job.objects.get(task=t.boom.name).external_id}"]
 
 
 def test_signatures_by_name_chunks_and_maps() -> None:
@@ -461,9 +537,18 @@ def test_settings_with_the_prefix_are_read(settings: Any) -> None:
     try:
         assert app.read().task_default_queue == "elsewhere"
         assert app.conf.ignored() == ["broker_url"]
-        assert queue_of("shop.routed") == "routed" and queue_of("other") is None
+        assert route_of("shop.routed") == {"queue": "routed"} and route_of("other") == {}
         app.conf.task_routes = [("shop.*", {"queue": "first"}), ("*", "rest")]
-        assert queue_of("shop.routed") == "first" and queue_of("other") == "rest"
+        assert route_of("shop.routed") == {"queue": "first"} and route_of("other") == {"queue": "rest"}
+        app.conf.task_routes = ([("shop.*", "first"), (re.compile("sh.p"), "second"), ("shop.routed", "exact")],)
+        assert route_of("shop.routed") == {"queue": "exact"} and route_of("shap.x") == {"queue": "second"}
+        app.conf.task_routes = {t.boom.name: None, "*": {"queue": "celery", "priority": 7}, t.add.name: "sums"}
+        assert route_of(t.boom.name) == {}
+        declared = CoreTask(t.named), CoreTask(t.whoami)
+        assert [(one.queue_name, one.priority) for one in declared] == [("mail", 5), ("default", 7)]
+        t.add.chunks([(1, 2)], 1).delay()
+        t.named.map([1]).delay()
+        assert [job.queue_name for job in Job.objects.order_by("id") if job.task != "dbqueue.group"] == ["sums", "mail"]
     finally:
         app.close()
         t.app.set_current()
@@ -504,6 +589,24 @@ def test_beat_schedule_becomes_schedules() -> None:
         assert found["often"].kwargs == {"x": 1, "y": 2}
     finally:
         del t.app.conf["beat_schedule"]
+
+
+def test_periodic_tasks_are_known_by_their_calls() -> None:
+    app = Celery("other")
+    try:
+        for schedule, call in ((10, t.echo.s("a")), (10, t.echo.s("b")), (20, t.echo.s("b")), (30, t.named)):
+            app.add_periodic_task(schedule, call)
+        app.add_periodic_task(5, t.echo.s("own").set(queue="q"), args=("first",), name="x", priority=3)
+        name, found = t.echo.name, registry.find(t.echo.name).schedules
+        assert found.keys() == {"x", f"{name}('a')", f"{name}('b')"}
+        assert str(found[f"{name}('b')"].when) == "every 20 s" and found["x"].args == ["first", "own"]
+        assert (found["x"].queue_name, found["x"].priority) == ("q", 3)
+        assert sorted(registry.find("shop.named").schedules) == ["shop.named()"]
+        with pytest.raises(InvalidTask, match="A periodic task is chain"):
+            app.add_periodic_task(10, chain(t.add.s(1, 2), t.add.s(3)))
+    finally:
+        app.close()
+        t.app.set_current()
 
 
 @pytest.mark.django_db(transaction=True)
@@ -634,18 +737,22 @@ def test_what_means_nothing_is_named_once(settings: Any) -> None:
         "never": {"task": t.add.name},
         "typo": {"task": t.add.name, "schedule": 60, "kwarg": {"x": 1}},
     }
+    t.app.conf.task_routes = [{"a.*": {"queue": "a", "exchange": "b"}, "b": "c"}, "proj.Router"]
     signals.task_received.connect(module_level, dispatch_uid="test")
     try:
+        routes = [message.msg for message in run_checks() if message.id == "dbqueue.W041"]
         found = {message.id: message.msg for message in run_checks()}
         said = [message.msg for message in run_checks() if message.id == "dbqueue.E002"]
     finally:
         signals.task_received.disconnect(dispatch_uid="test")
-        del t.app.conf["broker_url"], t.app.conf["beat_schedule"]
+        del t.app.conf["broker_url"], t.app.conf["beat_schedule"], t.app.conf["task_routes"]
+    assert len(routes) == 2 and "'a.*' has exchange" in routes[0] and "'proj.Router' is a router" in routes[1]
     assert "BROKER_URL" in found["dbqueue.I001"]
     assert "task_received" in found["dbqueue.W040"]
     expected = ["'nobody.knows'", "is 0.5", "missing a required argument: 'x'", "and a 'schedule'", "it has kwarg"]
     assert len(said) == 5 and all(words in message for message, words in zip(said, expected, strict=True))
-    assert not [message for message in run_checks() if message.id in ("dbqueue.I001", "dbqueue.E002")]
+    ids = ("dbqueue.I001", "dbqueue.E002", "dbqueue.W041")
+    assert not [message for message in run_checks() if message.id in ids]
 
 
 def test_the_zone_of_crontabs_is_checked() -> None:
@@ -663,13 +770,17 @@ def test_workers_and_revoked_tasks_tell_by_celerys_names() -> None:
 
     def note(signal_name: str = "", sender: Any = None, **told: Any) -> None:
         found.append((signal_name, sender))
+        if "request" in told:
+            revoked.append((told["request"].id, told["request"].args, told["request"].task))
 
+    revoked: list[Any] = []
     watched = [signals.worker_init, signals.worker_ready, signals.worker_shutdown, signals.task_revoked]
     for signal in watched:
         signal.connect(note, dispatch_uid="test")
     try:
         own.worker_ready.send(sender=None, worker_id=1, name="w", queues="")
-        t.app.control.revoke(t.add.delay(1, 2).id)
+        gone = t.add.delay(1, 2)
+        t.app.control.revoke(gone.id)
         own.worker_stopping.send(sender=None, worker_id=1, name="w", reason="")
     finally:
         for signal in watched:
@@ -678,6 +789,7 @@ def test_workers_and_revoked_tasks_tell_by_celerys_names() -> None:
         *(("worker_init", "w"), ("worker_ready", "w")),
         *(("task_revoked", t.add), ("worker_shutdown", "w")),
     ]
+    assert revoked == [(gone.id, [1, 2], t.add.name)]
 
 
 def test_inspect_reads_the_workers_rows() -> None:

@@ -165,3 +165,74 @@ def old_errback(task_id: str) -> None:
 @shared_task(bind=True)
 def replaced(self: Task, x: int) -> None:
     self.replace(add.s(x, 1) | add.s(10))
+
+
+class Listed(Task):
+    name = "shop.listed"
+    autoretry_for = [Flaky]  # type: ignore[assignment]
+    default_retry_delay = 0
+    max_retries = 1
+
+    def run(self) -> None:
+        mark("listed")
+        raise Flaky("again")
+
+
+listed = app.register_task(Listed())
+
+
+@shared_task(bind=True)
+def later(self: Task) -> None:
+    raise self.retry(exc=Flaky("why"), countdown=600)
+
+
+@shared_task
+def echo(*args: Any, **kwargs: Any) -> Any:
+    mark(f"echo {args}")
+    return list(args)
+
+
+@shared_task
+def late_errback(task_id: str, a: int, b: int) -> None:
+    mark(f"late {task_id} {a} {b}")
+
+
+@shared_task
+def given_errback(request: Any, exc: BaseException, traceback: str, word: str) -> None:
+    mark(f"{word} {request.id} {exc!r}")
+
+
+@shared_task(bind=True, max_retries=2)
+def goes_on(self: Task, fails: bool = False) -> str:
+    mark(f"try {self.request.retries}")
+    if self.request.retries == 0:
+        self.retry(countdown=0, throw=False)
+        mark("went on")
+        if fails:
+            raise ValueError("after that")
+    return "done"
+
+
+@shared_task(bind=True)
+def tells_its_end(self: Task, state: str, meta: Any) -> None:
+    self.update_state(state=state, meta=meta)
+    raise Ignore
+
+
+@shared_task(bind=True)
+def tells_from_inside(self: Task) -> None:
+    self.update_state(state="OUTER", meta={})
+    tells_state.apply()
+    raise Ignore
+
+
+@shared_task(bind=True)
+def correlation(self: Task, *args: Any) -> Any:
+    return self.request.get("correlation")
+
+
+@shared_task(bind=True)
+def kinds_of_values(self: Task, *values: Any, **named: Any) -> Any:
+    mark([type(value).__name__ for value in (*values, *named.values())])
+    self.update_state(state="PROGRESS", meta={"at": values[0]})
+    return {"values": values, **named}

@@ -7,13 +7,12 @@ import warnings
 from functools import cached_property
 from typing import Any
 
-from django.utils import timezone
-
 from ... import definition, registry, results
 from ...claim import Claim
 from ...exceptions import CancelRequested, Discard, InvalidTask, Replaced, Snooze
-from ...models import MAX_PRIORITY, MIN_PRIORITY
+from ...models import MAX_PRIORITY, MIN_PRIORITY, Job
 from ...options import MOST_ATTEMPTS
+from ...plan import MOST_TOLD
 from ...running import current
 from ...schedule import Periodic
 from . import app as apps
@@ -23,9 +22,10 @@ from .request import Request
 from .result import AsyncResult
 from .stack import pushed
 from .task import OF_A_MESSAGE, EinfoLike, Task
+from .values import encoded
 
 ERRBACK = "celery_errback"
-"""The header of a job that is to be told of another's failure, in Celery's way."""
+"""The header of a job that is told of another's failure, in Celery's way: how many of its arguments tell of it."""
 
 
 class CoreTask(definition.Task[Any, Any]):
@@ -38,11 +38,15 @@ class CoreTask(definition.Task[Any, Any]):
         hard = task.time_limit or conf.task_time_limit
         most = task.most_retries
         rate = task.rate_limit or conf.task_default_rate_limit
+        route = apps.route_of(task.name)
+        priority = next(
+            (one for one in (task.priority, route.get("priority"), conf.task_default_priority) if one is not None), None
+        )
         super().__init__(
             task.func,
             name=task.name,
-            queue_name=task.queue or apps.queue_of(task.name) or _queue(conf.task_default_queue),
-            priority=_priority(task.priority if task.priority is not None else conf.task_default_priority),
+            queue_name=_queue(task.queue or route.get("queue") or conf.task_default_queue),
+            priority=_priority(priority),
             max_attempts=MOST_ATTEMPTS if most is None else min(most + 1, MOST_ATTEMPTS),
             retry_on=(Retry,),
             timeout=soft or hard,
@@ -73,9 +77,9 @@ class CoreTask(definition.Task[Any, Any]):
     def with_options(
         self,
         *,
-        task_id: str | None = None,
+        task_id: Any = None,
         countdown: float | None = None,
-        eta: datetime.datetime | None = None,
+        eta: datetime.datetime | str | None = None,
         expires: Any = None,
         queue: Any = None,
         priority: int | None = None,
@@ -88,7 +92,7 @@ class CoreTask(definition.Task[Any, Any]):
         if unknown := sorted(others.keys() - OF_A_MESSAGE):
             warnings.warn(f"apply_async() has no use for {', '.join(unknown)} here.", stacklevel=4)
         said: dict[str, Any] = {
-            "external_id": task_id,
+            "external_id": None if task_id is None else str(task_id),
             "run_after": _start(countdown, eta),
             "expires": _expiry(expires),
             "queue_name": None if queue is None else _queue(getattr(queue, "name", queue)),
@@ -104,10 +108,10 @@ class CoreTask(definition.Task[Any, Any]):
 
     def run(self, claim: Claim, database: str) -> Any:
         request = Request.of_claim(self.celery, claim, socket.gethostname())
-        args = claim.args
-        if (claim.options.get("headers") or {}).get(ERRBACK):
-            args = told(args, database)
-        value = traced(self.celery, request, args, claim.kwargs)
+        args = request.args
+        if number := (claim.options.get("headers") or {}).get(ERRBACK):
+            args = told(args, number, database)
+        value = encoded(traced(self.celery, request, args, request.kwargs))
         # What a step returns is what the next one is given.
         is_ignored = self.celery.ignore_result
         if is_ignored is None:
@@ -172,28 +176,30 @@ def _with_retries(task: Task, request: Request, args: Any, kwargs: dict[str, Any
     """Its automatic retries. ``dont_autoretry_for`` beats ``autoretry_for``."""
     decided: tuple[type[BaseException], ...] = (Retry, Ignore, Reject, Snooze, Discard, *task.dont_autoretry_for)
     try:
-        return task(*args, **kwargs)
+        value = task(*args, **kwargs)
     except decided:
         raise
     except task.autoretry_for as exc:
         most = task.most_retries
-        if most is not None and request.retries >= most:
+        if request.promised is None and most is not None and request.retries >= most:
             raise
-        raise Retry(exc=exc, when=task.countdown(request.retries)) from exc
+        raise request.promised or Retry(exc=exc, when=task.countdown(request.retries)) from exc
+    except Exception as exc:
+        if request.promised is None:
+            raise
+        raise request.promised from exc
+    if request.promised is not None:
+        raise request.promised
+    return value
 
 
-def told(args: list[Any], database: str) -> list[Any]:
-    """What a failure's callback is given: Celery's (request, exception, traceback), or the id where it takes one."""
-    if len(args) < 3:
-        return args
-    job_id, _path, traceback, *rest = args
-    failed = results.get_result(job_id, database=database)
-    request = Request(registry_task(failed.task_name), id=job_id, args=failed.args, kwargs=failed.kwargs)
-    return [request, AsyncResult(job_id).result, traceback, *rest]
-
-
-def registry_task(name: str) -> Task:
-    return Task.known.get(name) or Task()
+def told(args: list[Any], number: int, database: str) -> list[Any]:
+    """What a failure's callback is given: Celery's (request, exception, traceback), or the id where it takes less."""
+    failed = Job.objects.using(database).get(pk=args[0])
+    request = Request.of_row(Task.known.get(failed.task) or Task(), failed)
+    if number < MOST_TOLD:
+        return [request.id, *args[1:]]
+    return [request, AsyncResult(str(request.id)).result, *args[2:]]
 
 
 def by_name(name: str) -> Task:
@@ -214,7 +220,7 @@ def current_context() -> results.Context:
 def tell_state(state: str, meta: Any) -> None:
     """Keep it with the job that runs here."""
     if (running := current.get()) is not None:
-        running.tell_progress(0, None, state, {"state": state, "meta": meta})
+        running.tell_progress(0, None, state, {"state": state, "meta": encoded(meta)})
 
 
 def scheduled(task: CoreTask) -> dict[str, Periodic]:
@@ -230,8 +236,8 @@ def scheduled(task: CoreTask) -> dict[str, Periodic]:
                 when = maybe_schedule(entry["schedule"])
                 options = entry.get("options") or {}
                 said = {
-                    "args": list(entry.get("args") or ()),
-                    "kwargs": dict(entry.get("kwargs") or {}),
+                    "args": encoded(list(entry.get("args") or ())),
+                    "kwargs": encoded(dict(entry.get("kwargs") or {})),
                     "name": name,
                     "queue_name": _queue(options["queue"]) if options.get("queue") else "",
                     "priority": _priority(options["priority"]) if options.get("priority") is not None else None,
@@ -249,25 +255,29 @@ def _priority(value: Any) -> int:
     return 0 if value is None else max(MIN_PRIORITY, min(MAX_PRIORITY, int(value)))
 
 
-def _start(countdown: float | None, eta: datetime.datetime | None) -> Any:
-    if countdown is not None:
-        if not isinstance(countdown, int | float) or isinstance(countdown, bool):
-            raise InvalidTask(f"countdown is {countdown!r}; it must be a number of seconds.")
+def _start(countdown: float | None, eta: datetime.datetime | str | None) -> Any:
+    if countdown is not None and (not isinstance(countdown, int | float) or isinstance(countdown, bool)):
+        raise InvalidTask(f"countdown is {countdown!r}; it must be a number of seconds.")
+    if countdown:
         return datetime.timedelta(seconds=countdown) if countdown > 0 else None
-    if eta is not None and not isinstance(eta, datetime.datetime):
-        raise InvalidTask(f"eta is {eta!r}; it must be a datetime.")
-    return None if eta is None else _aware(eta)
+    return None if eta is None else _moment("eta", eta)
 
 
 def _expiry(value: Any) -> Any:
     if isinstance(value, int | float) and not isinstance(value, bool):
         return datetime.timedelta(seconds=value)
-    return _aware(value) if isinstance(value, datetime.datetime) else value
+    return _moment("expires", value) if isinstance(value, datetime.datetime | str) else value
 
 
-def _aware(moment: datetime.datetime) -> datetime.datetime:
-    """A naive time is one of UTC, as in Celery."""
-    return timezone.make_aware(moment, datetime.UTC) if timezone.is_naive(moment) else moment
+def _moment(name: str, value: Any) -> datetime.datetime:
+    """A time, or the ISO text of one. A naive one is of UTC, as in Celery."""
+    try:
+        found = datetime.datetime.fromisoformat(value) if isinstance(value, str) else value
+    except ValueError:
+        found = None
+    if not isinstance(found, datetime.datetime):
+        raise InvalidTask(f"{name} is {value!r}; it must be a datetime, or the ISO text of one.")
+    return found.replace(tzinfo=found.tzinfo or datetime.UTC)
 
 
 def inherited_options(options: dict[str, Any]) -> dict[str, Any]:
@@ -277,6 +287,4 @@ def inherited_options(options: dict[str, Any]) -> dict[str, Any]:
         said["queue_name"] = _queue(options["queue"])
     if options.get("priority") is not None:
         said["priority"] = _priority(options["priority"])
-    if options.get("headers"):
-        said["headers"] = options["headers"]
     return said

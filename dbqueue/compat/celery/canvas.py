@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...exceptions import InvalidTask
 from . import eager, signals
-from .result import AsyncResult, GroupResult
-from .task import OF_A_MESSAGE, Task
+from .result import AsyncResult, GroupResult, job_rows, result_of
+from .task import OF_A_MESSAGE, Task, checked_arguments
+from .utils import uuid
+from .values import encoded
 
 if TYPE_CHECKING:
     from ... import canvas as core
@@ -26,6 +28,10 @@ class Part:
         """The same with these arguments before its own; of a chain before those of its first, of a group of each."""
         raise NotImplementedError
 
+    def passed(self, errbacks: "tuple[Signature, ...]", headers: dict[str, Any] | None) -> Self:
+        """The same with what was said of all of which it is a part."""
+        raise NotImplementedError
+
     def run_eagerly(self, before: Any) -> Any:
         """Here and now. ``before`` is empty, or holds the result of what stands before."""
         raise NotImplementedError
@@ -37,20 +43,27 @@ class Part:
         """What comes after another, beside the rest. Raises InvalidTask where dbqueue has no such thing."""
         raise InvalidTask(f"{self!r} can't be linked to a task; let it come after it in a chain.")
 
+    def as_errback(self, headers: dict[str, Any] | None = None) -> "core.Signature[Any]":
+        """What a failure is told to. ``headers`` are those of the call. Raises InvalidTask."""
+        raise InvalidTask(f"{self!r} can't be told of a failure; a signature of a single task can.")
+
     def __or__(self, other: "Part") -> "chain":
-        return chain(self, other)
+        return chain(self, other) if isinstance(other, Part) else NotImplemented
 
     def delay(self, *args: Any, **kwargs: Any) -> Any:
         return self.apply_async(args, kwargs)
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Enqueue it, in the caller's transaction."""
-        found = self.clone(args, kwargs, **options)
+        found = self.clone(*checked_arguments(args, kwargs), **options)
         return found.run_eagerly(()) if eager.is_eager() else found.enqueue()
 
-    def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-        """Run all of it here and now, without the database."""
-        return self.clone(args, kwargs).run_eagerly(())
+    def apply(self, args: Any = None, kwargs: Any = None, throw: bool | None = None, **options: Any) -> Any:
+        """Run all of it here and now, without the database. With ``throw`` its error is raised."""
+        result = self.clone(*checked_arguments(args, kwargs), **options).run_eagerly(())
+        if throw:
+            result.get()
+        return result
 
 
 class Signature(Part):
@@ -72,8 +85,10 @@ class Signature(Part):
         self.kwargs = dict(kwargs or {})
         self.options = {**(options or {}), **more}
         self.immutable = immutable
-        self.links = tuple(_several(link))
-        self.errbacks = tuple(_several(link_error))
+        self.links: tuple[Part, ...] = ()
+        self.errbacks: tuple[Part, ...] = ()
+        self.linked(link, link_error)
+        self.linked(self.options.pop("link", None), self.options.pop("link_error", None))
 
     @property
     def type(self) -> Task:
@@ -93,6 +108,14 @@ class Signature(Part):
     def __repr__(self) -> str:
         return f"{self.task}(…)"
 
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Signature) and self._said() == other._said()
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def _said(self) -> Any:
+        return self.task, self.args, self.kwargs, self.options, self.immutable, self.links, self.errbacks
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the task here and now."""
         found = self.clone(args, kwargs)
@@ -102,7 +125,7 @@ class Signature(Part):
         options = {name: value for name, value in options.items() if value is not None}
         if self.immutable:
             args, kwargs = (), {}
-        found = Signature(
+        return Signature(
             self._task,
             (*(args or ()), *self.args),
             {**self.kwargs, **(kwargs or {})},
@@ -111,52 +134,67 @@ class Signature(Part):
             self.links,
             self.errbacks,
         )
-        link, link_error = found.options.pop("link", None), found.options.pop("link_error", None)
-        return found.linked(link, link_error)
 
     def linked(self, link: Any, link_error: Any) -> "Signature":
-        self.links += tuple(_several(link))
-        self.errbacks += tuple(_several(link_error))
+        self.links = _with(self.links, _several(link))
+        self.errbacks = _with(self.errbacks, _several(link_error))
         return self
+
+    def passed(self, errbacks: Any, headers: dict[str, Any] | None) -> "Signature":
+        return self.clone(headers=_merged(headers, self.options.get("headers"))).linked(None, errbacks)
 
     def set(self, immutable: bool | None = None, **options: Any) -> "Signature":
         """Change its options; it is the same signature, as in Celery."""
         if immutable is not None:
             self.immutable = immutable
+        if "link" in options:
+            self.links = tuple(_several(options.pop("link")))
+        if "link_error" in options:
+            self.errbacks = tuple(_several(options.pop("link_error")))
         self.options.update(options)
         return self
 
     def set_immutable(self, immutable: bool) -> None:
         self.immutable = immutable
 
-    def link(self, callback: "Signature") -> "Signature":
-        self.links = (*self.links, callback)
+    def link(self, callback: Part) -> Part:
+        self.linked(callback, None)
         return callback
 
-    def link_error(self, errback: "Signature") -> "Signature":
-        self.errbacks = (*self.errbacks, errback)
+    def link_error(self, errback: Part) -> Part:
+        self.linked(None, errback)
         return errback
 
-    def on_error(self, errback: "Signature") -> "Signature":
-        self.errbacks = (*self.errbacks, errback)
-        return self
+    def on_error(self, errback: Part) -> "Signature":
+        return self.linked(None, errback)
 
     def call(self) -> "core.Signature[Any]":
-        """The call without what is linked to it."""
+        """The call without what is linked to it; before_task_publish is told of it, and may add headers."""
         from ...canvas import Signature as CoreSignature
 
-        task = self.type.core.with_options(**self.options)
-        chosen = frozenset(_CHOSEN[name] for name in self.options if name in _CHOSEN)
-        made: core.Signature[Any] = CoreSignature(task, self.args, self.kwargs, self.immutable, chosen=chosen)
-        return made.on_error(*(errback.as_errback() for errback in self.errbacks))
+        task_id, kwargs = str(self.options.get("task_id") or uuid()), dict(self.kwargs)
+        headers = {"task": self.task, "id": task_id, **(self.options.get("headers") or {})}
+        _tell(signals.before_task_publish, self.type.core, headers, (self.args, kwargs), declare=[], retry_policy={})
+        headers = {name: value for name, value in headers.items() if name not in ("task", "id")}
 
-    def as_errback(self) -> "core.Signature[Any]":
+        task = self.type.core.with_options(**{**self.options, "task_id": task_id, "headers": headers})
+        chosen = frozenset(_CHOSEN[name] for name in self.options if name in _CHOSEN)
+        made: core.Signature[Any] = CoreSignature(
+            task, tuple(encoded(self.args)), encoded(kwargs), self.immutable, chosen=chosen
+        )
+        return made.on_error(*(errback.as_errback(headers) for errback in self.errbacks))
+
+    def as_errback(self, headers: dict[str, Any] | None = None) -> "core.Signature[Any]":
+        from ...canvas import Signature as CoreSignature
+        from ...canvas import takes
         from .bridge import ERRBACK
 
-        headers = {**(self.options.get("headers") or {}), ERRBACK: True}
-        return Signature(
-            self._task, self.args, self.kwargs, {**self.options, "headers": headers}, self.immutable
-        ).call()
+        args, kwargs = tuple(encoded(self.args)), encoded(self.kwargs)
+        told = 0 if self.immutable else takes(CoreSignature(self.type.core, args, kwargs))
+        headers = {**(headers or {}), **(self.options.get("headers") or {}), ERRBACK: told}
+        # One id would be that of several jobs, where several calls fail.
+        options = {**self.options, "task_id": None, "headers": headers}
+        return CoreSignature(self.type.core.with_options(**options), args, kwargs, self.immutable)
 
     def node(self) -> "core.Signature[Any]":
         return self.call().link(*(one for link in self.links for one in link.as_links()))
@@ -166,17 +204,10 @@ class Signature(Part):
         return [self.node()]
 
     def enqueue(self) -> AsyncResult:
-        task = self.type
-        body = (self.args, self.kwargs, {"callbacks": None, "errbacks": None, "chain": None, "chord": None})
-        headers = {"task": task.name, "id": self.options.get("task_id"), **(self.options.get("headers") or {})}
-        said = {"exchange": "", "routing_key": task.core.queue_name, "headers": headers, "body": body}
-        signals.before_task_publish.send(sender=task.name, properties={}, declare=[], retry_policy={}, **said)
         node = self.node()
         job = node.enqueue()
-        result = _unseen(AsyncResult(self.options.get("task_id") or job.id), job)
-        headers["id"] = result.id
-        signals.after_task_publish.send(sender=task.name, **said)
-        return result
+        _published(node)
+        return _unseen(AsyncResult(node.task.options.external_id or job.id), job)
 
     def run_eagerly(self, before: Any) -> Any:
         args = self.args if self.immutable else (*before, *self.args)
@@ -184,13 +215,12 @@ class Signature(Part):
 
     def freeze(self, _id: str | None = None, **kwargs: Any) -> AsyncResult:
         """Give it its id now."""
-        from .utils import uuid
-
         self.options.setdefault("task_id", _id or uuid())
         return AsyncResult(self.options["task_id"])
 
 
-_CHOSEN = {"queue": "queue_name", "priority": "priority", "headers": "headers"}
+_CHOSEN = {"queue": "queue_name", "priority": "priority"}
+"""Options of a chain, group or chord that hold for each of its calls that says nothing else."""
 
 
 _STARTING = ("countdown", "eta", "expires", "soft_time_limit", "time_limit")
@@ -198,14 +228,14 @@ _STARTING = ("countdown", "eta", "expires", "soft_time_limit", "time_limit")
 
 
 class _Composed(Part):
-    known_options: ClassVar = frozenset({*_CHOSEN, *_STARTING, "task_id", *OF_A_MESSAGE})
+    known_options: ClassVar = frozenset({*_CHOSEN, *_STARTING, "headers", "task_id", *OF_A_MESSAGE})
 
     def __init__(self, *tasks: Any, **options: Any) -> None:
         if len(tasks) == 1 and not isinstance(tasks[0], Part) and isinstance(tasks[0], Iterable):
             tasks = tuple(tasks[0])
         self.tasks: list[Any] = list(tasks)
         self.options = options
-        self.errbacks: tuple[Signature, ...] = ()
+        self.errbacks: tuple[Part, ...] = ()
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return self.apply_async(args, kwargs)
@@ -220,19 +250,29 @@ class _Composed(Part):
         self.options.update(options)
         return self
 
-    def link(self, callback: Signature) -> Signature:
+    def link(self, callback: Part) -> Part:
         """What comes after the last of it."""
         self.tasks = [*self.tasks[:-1], self.tasks[-1].clone()]
         self.tasks[-1].link(callback)
         return callback
 
-    def link_error(self, errback: Signature) -> Signature:
-        self.errbacks = (*self.errbacks, errback)
+    def link_error(self, errback: Part) -> Part:
+        self.errbacks = _with(self.errbacks, [errback])
         return errback
 
-    def on_error(self, errback: Signature) -> Self:
+    def on_error(self, errback: Part) -> Self:
         self.link_error(errback)
         return self
+
+    def passed(self, errbacks: Any, headers: dict[str, Any] | None) -> Self:
+        found = self._copy(self.tasks, {"headers": _merged(headers, self.options.get("headers"))})
+        found.errbacks = _with(found.errbacks, errbacks)
+        return found
+
+    def _parts(self, tasks: Iterable[Any]) -> list[Any]:
+        """These, with what was said of all of it."""
+        errbacks, headers = self.errbacks, self.options.get("headers")
+        return [task.passed(errbacks, headers) if errbacks or headers else task for task in tasks]
 
     def _starting(self) -> dict[str, Any]:
         return {name: self.options[name] for name in _STARTING if self.options.get(name) is not None}
@@ -241,15 +281,14 @@ class _Composed(Part):
         """With what was said of all of it."""
         if unknown := sorted(self.options.keys() - self.known_options):
             warnings.warn(f"A {type(self).__name__} has no use for {', '.join(unknown)} here.", stacklevel=4)
-        node = node.inherit(_inherited(self.options))
-        return node.on_error(*(errback.as_errback() for errback in self.errbacks)) if self.errbacks else node
+        return node.inherit(_inherited(self.options))
 
     def _copy(self, tasks: Iterable[Any], options: dict[str, Any]) -> Self:
         found = type(self).__new__(type(self))
         found.__dict__.update(self.__dict__)
         found.tasks = list(tasks)
         options = {name: value for name, value in options.items() if value is not None}
-        found.errbacks = (*self.errbacks, *_several(options.pop("link_error", None)))
+        found.errbacks = _with(self.errbacks, _several(options.pop("link_error", None)))
         for link in _several(options.pop("link", None)):
             found = chain(found, link)  # type: ignore[assignment]
         found.options = {**self.options, **options}
@@ -266,10 +305,10 @@ class chain(_Composed):
 
     def _steps(self) -> list[Any]:
         """Its tasks, the first of them with what was said of the beginning, the last with the task_id."""
-        steps = list(self.tasks)
-        for place, (header, body) in enumerate(itertools.pairwise(self.tasks)):
+        steps = self._parts(self.tasks)
+        for place, (header, body) in enumerate(itertools.pairwise(steps)):
             if isinstance(header, group):
-                steps[place] = _telling(header, body)
+                steps[place] = header.passed(body.errbacks, None)
         if steps and (starting := self._starting()):
             steps[0] = steps[0].clone(**starting)
         if steps and (task_id := self.options.get("task_id")):
@@ -288,12 +327,12 @@ class chain(_Composed):
     def enqueue(self) -> AsyncResult | GroupResult | None:
         if not self.tasks:
             return None
-        made: WorkflowResult = self.node().enqueue()  # type: ignore[attr-defined]
-        return _result_of(made, self.options.get("task_id"))
+        found: AsyncResult | GroupResult = _enqueued(self.node())
+        return found
 
     def run_eagerly(self, before: Any) -> Any:
         result: Any = None
-        for task in self.tasks:
+        for task in self._steps():
             result = task.run_eagerly(before)
             if not result.successful():
                 return result
@@ -310,8 +349,21 @@ class group(_Composed):
         from ...canvas import group as core_group
 
         starting = self._starting()
-        tasks = [task.clone(**starting) for task in self.tasks] if starting else self.tasks
-        return self._made(core_group([task.node() for task in tasks]))
+        nodes: list[Any] = []
+        for task in self._parts(self.tasks):
+            node = (task.clone(**starting) if starting else task).node()
+            nodes += node.nodes if isinstance(task, group) else [node]
+        return self._made(core_group(nodes))
+
+    def link(self, callback: Any) -> Any:
+        """After its first, whatever the others do, and given nothing: so it is in Celery."""
+        first = self.tasks[0].clone()
+        first.link(callback.clone().set(immutable=True))
+        self.tasks = [first, *self.tasks[1:]]
+        return callback
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        return self.apply_async(args, **options)
 
     def as_links(self) -> "list[core.Signature[Any]]":
         return [link for task in self.tasks for link in task.as_links()]
@@ -321,14 +373,15 @@ class group(_Composed):
         return self._copy(tasks, options)
 
     def enqueue(self) -> GroupResult:
-        made: WorkflowResult = self.node().enqueue()  # type: ignore[attr-defined]
-        found = GroupResult.restore(made.id) or GroupResult(made.id)
-        for result in found:
-            _unseen(result, made)
+        found: GroupResult = _enqueued(self.node())
         return found
 
     def run_eagerly(self, before: Any) -> Any:
-        return GroupResult(None, [task.run_eagerly(before) for task in self.tasks])
+        results: list[Any] = []
+        for task in self._parts(self.tasks):
+            result = task.run_eagerly(before)
+            results += result.results if isinstance(task, group) else [result]
+        return GroupResult(uuid(), results)
 
 
 class chord(_Composed):
@@ -346,6 +399,17 @@ class chord(_Composed):
     @tasks.setter
     def tasks(self, value: list[Any]) -> None: ...
 
+    def link(self, callback: Part) -> Part:
+        """What comes after its body."""
+        self.body = self._ended().clone()
+        self.body.link(callback)
+        return callback
+
+    def _ended(self) -> Any:
+        if self.body is None:
+            raise InvalidTask(f"{self!r} has no body; give it one, as chord(header)(body).")
+        return self.body
+
     def __call__(self, body: Any = None, **options: Any) -> Any:
         found = self._copy((), {})
         found.body = body or self.body
@@ -354,12 +418,14 @@ class chord(_Composed):
     def node(self) -> "core.Node":
         from ...canvas import chain as core_chain
 
-        if self.body is None:
-            raise InvalidTask(f"{self!r} has no body; give it one, as chord(header)(body).")
-        starting, task_id = self._starting(), self.options.get("task_id")
-        header = _telling(self.header.clone(**starting) if starting else self.header, self.body)
-        body = self.body.clone(task_id=task_id) if task_id else self.body
+        header, body = self._steps()
+        header, body = header.clone(**self._starting()), body.clone(task_id=self.options.get("task_id"))
         return self._made(core_chain(header.node(), body.node()))
+
+    def _steps(self) -> list[Any]:
+        """Of failures of its header the errbacks of its body are told as well, as with Celery."""
+        header, body = self._parts([self.header, self._ended()])
+        return [header.passed(body.errbacks, None), body]
 
     def clone(self, args: Any = (), kwargs: Any = None, **options: Any) -> "chord":
         found = self._copy((), options)
@@ -367,15 +433,16 @@ class chord(_Composed):
         return found
 
     def enqueue(self) -> AsyncResult | GroupResult:
-        made: WorkflowResult = self.node().enqueue()  # type: ignore[attr-defined]
-        return _result_of(made, self.options.get("task_id"))
+        found: AsyncResult | GroupResult = _enqueued(self.node())
+        return found
 
     def run_eagerly(self, before: Any) -> Any:
-        results = self.header.run_eagerly(before)
+        header, body = self._steps()
+        results = header.run_eagerly(before)
         for result in results:
             if not result.successful():
                 return result
-        return self.body.run_eagerly((results.get(),))
+        return body.run_eagerly((results.get(),))
 
 
 class chunks(_Composed):
@@ -387,7 +454,9 @@ class chunks(_Composed):
         super().__init__([_many("celery.starmap", task.task, part) for part in calls])
 
     def group(self) -> group:
-        return group(self.tasks)
+        found = group(self.tasks, **self.options)
+        found.errbacks = self.errbacks
+        return found
 
     def node(self) -> "core.Node":
         return self.group().node()
@@ -407,13 +476,22 @@ def xmap(task: Task, it: Iterable[Any]) -> Signature:
 
 
 def _many(name: str, task: str, it: Iterable[Any]) -> Signature:
-    return Signature(Task.known[name], (task, list(it)), immutable=True)
+    from .app import route_of
+
+    # It goes where the task's own jobs would go.
+    queue = (Task.known[task].queue if task in Task.known else None) or route_of(task).get("queue")
+    return Signature(Task.known[name], (task, list(it)), immutable=True, options={"queue": queue} if queue else None)
 
 
 def signature(varies: Any, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
-    """Of a task, of the name of one, or of what is one already."""
+    """Of a task, of the name of one, of what is one already, or of a dict as Celery has it."""
     if isinstance(varies, Part):
         return varies.clone(args, kwargs, **options)
+    if isinstance(varies, dict) and isinstance(varies.get("task"), str) and not varies.get("subtask_type"):
+        said = {name: varies[name] for name in ("args", "kwargs", "options", "immutable") if name in varies}
+        return Signature(varies["task"], **said).clone(args, kwargs, **options)
+    if not isinstance(varies, Task | str):
+        raise InvalidTask(f"A signature is made of {varies!r}; it must be of a task, or of the name of one.")
     return Signature(varies, args, kwargs, **options)
 
 
@@ -424,15 +502,43 @@ def maybe_signature(value: Any, app: Any = None, clone: bool = False) -> Any:
     return value if value is None or isinstance(value, Part) else signature(value)
 
 
-def _telling(header: group, body: Any) -> group:
-    """A header, of whose failures the errbacks of its body are told as well, as with Celery."""
-    found = header._copy(header.tasks, {})
-    found.errbacks += tuple(errback for errback in body.errbacks if errback not in found.errbacks)
-    return found
-
-
 def _several(value: Any) -> list[Any]:
     return [] if value is None else list(value) if isinstance(value, list | tuple) else [value]
+
+
+def _with(these: tuple[Part, ...], others: Iterable[Part]) -> tuple[Part, ...]:
+    """Each once, as in Celery."""
+    for other in others:
+        these = these if other in these else (*these, other)
+    return these
+
+
+def _merged(headers: dict[str, Any] | None, own: dict[str, Any] | None) -> dict[str, Any] | None:
+    return {**(headers or {}), **(own or {})} or None
+
+
+def _tell(signal: signals.Signal, task: Any, headers: dict[str, Any], call: tuple[Any, Any], **more: Any) -> None:
+    """A signal of publishing, in the shape that a message of Celery's would have."""
+    body = (*call, {"callbacks": None, "errbacks": None, "chain": None, "chord": None})
+    signal.send(
+        sender=task.name, exchange="", routing_key=task.queue_name, headers=headers, body=body, properties={}, **more
+    )
+
+
+def _published(node: "core.Node") -> None:
+    """Tell after_task_publish of each call, now that they are rows."""
+    if not signals.after_task_publish.receivers:
+        return
+    parts = [node]
+    while parts:
+        part: Any = parts.pop()
+        if hasattr(part, "nodes"):
+            parts += reversed(part.nodes)
+            continue
+        options = part.task.options
+        headers = {"task": part.task.name, "id": options.external_id, **(options.headers or {})}
+        _tell(signals.after_task_publish, part.task, headers, (part.args, part.kwargs))
+        parts += reversed(part.links)
 
 
 def _inherited(options: dict[str, Any]) -> dict[str, Any]:
@@ -442,9 +548,11 @@ def _inherited(options: dict[str, Any]) -> dict[str, Any]:
     return inherited_options(options)
 
 
-def _result_of(made: "WorkflowResult", task_id: str | None) -> AsyncResult | GroupResult:
-    """Of what ends with a group its results, as with Celery."""
-    found = GroupResult.restore(made.id) or AsyncResult(task_id or made.id)
+def _enqueued(node: "core.Node") -> Any:
+    """Enqueue it. Returns the result of its last; of what ends with a group the group's, as with Celery."""
+    made: WorkflowResult = node.enqueue()  # type: ignore[attr-defined]
+    _published(node)
+    found: Any = result_of(job_rows().get(pk=made.last_id))
     for result in found if isinstance(found, GroupResult) else [found]:
         _unseen(result, made)
     return found

@@ -7,7 +7,7 @@ from django.core import checks
 
 from ...exceptions import DBQueueError
 from . import signals
-from .app import Celery, all_apps
+from .app import Celery, all_apps, each_of, pairs_of
 
 
 @checks.register
@@ -53,6 +53,25 @@ def _problems(app: Celery, entry: Any) -> Iterator[str]:
             Task.known[entry["task"]].core.draft(tuple(entry.get("args") or ()), dict(entry.get("kwargs") or {}))
         except (ValueError, TypeError, DBQueueError) as exc:
             yield str(exc)
+
+
+ROUTED = frozenset({"queue", "priority"})
+"""What a route may say."""
+
+
+@checks.register
+def check_routes(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
+    """What of task_routes is not read is named."""
+    found = [problem for app in all_apps() for entry in each_of(app.read().task_routes) for problem in _unread(entry)]
+    return [checks.Warning(f"task_routes: {problem}", id="dbqueue.W041") for problem in found]
+
+
+def _unread(entry: Any) -> Iterator[str]:
+    if entry is not None and not isinstance(entry, dict | list | tuple):
+        yield f"{entry!r} is a router that is code, which dbqueue does not ask; use queue= on the tasks."
+    for pattern, route in pairs_of(entry):
+        if isinstance(route, dict) and (unknown := sorted(route.keys() - ROUTED)):
+            yield f"the route of {pattern!r} has {', '.join(unknown)}; only {' and '.join(sorted(ROUTED))} are read."
 
 
 @checks.register

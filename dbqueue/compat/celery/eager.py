@@ -10,6 +10,7 @@ from .result import EagerResult
 from .utils import uuid
 
 if TYPE_CHECKING:
+    from .canvas import Signature
     from .task import Task
 
 
@@ -26,13 +27,12 @@ def applied(
     kwargs: dict[str, Any],
     *,
     task_id: str | None = None,
-    throw: bool | None = None,
     headers: dict[str, Any] | None = None,
     links: Any = (),
     errbacks: Any = (),
     **options: Any,
 ) -> EagerResult:
-    """Run it through its retries, with no pause between them. ``throw``, or task_eager_propagates, raises its error."""
+    """Run it through its retries, with no pause between them. With task_eager_propagates its error is raised."""
     from .app import settings
 
     found = _until_it_ends(lambda retries: _once(task, args, kwargs, task_id or uuid(), headers, retries))
@@ -41,7 +41,7 @@ def applied(
     else:
         for errback in errbacks:
             _tell(errback, found, task, args, kwargs)
-        if throw or (throw is None and settings().task_eager_propagates):
+        if settings().task_eager_propagates:
             raise found.result
     return found
 
@@ -76,22 +76,22 @@ def _once(
     try:
         value = traced(task, request, list(args), kwargs)
     except Retry as exc:
-        return EagerResult(task_id, exc, states.RETRY)
+        return EagerResult(request, exc, states.RETRY)
     except (Discard, Snooze):
         state, meta = request.state or (states.IGNORED, None)
-        return EagerResult(task_id, meta, state)
+        return EagerResult(request, meta, state)
     except Exception as exc:  # noqa: BLE001  it is the result
-        return EagerResult(task_id, exc, states.FAILURE, str(EinfoLike(exc)))
-    return EagerResult(task_id, value, states.SUCCESS)
+        return EagerResult(request, exc, states.FAILURE, str(EinfoLike(exc)))
+    return EagerResult(request, value, states.SUCCESS)
 
 
-def _tell(errback: Any, failed: EagerResult, task: "Task", args: Any, kwargs: Any) -> None:
-    from ...canvas import _takes
+def _tell(errback: "Signature", failed: EagerResult, task: "Task", args: Any, kwargs: Any) -> None:
+    from ...canvas import takes
 
-    if errback.immutable:
-        errback.run_eagerly(())
-        return
     request = Request(task, id=failed.id, args=list(args), kwargs=kwargs)
     told = (request, failed.result, failed.traceback)
-    takes = _takes(errback.type.core.s(*errback.args, **errback.kwargs))
-    errback.run_eagerly(told if takes == len(told) else (failed.id,)[:takes])
+    number = 0 if errback.immutable else takes(errback.type.core.s(*errback.args, **errback.kwargs))
+    error = type(failed.result)
+    errback.run_eagerly(
+        told if number == len(told) else (failed.id, f"{error.__module__}.{error.__qualname__}")[:number]
+    )

@@ -98,5 +98,8 @@ Terminated = CancelRequested
 
 def _seconds(when: Any) -> float | None:
     if isinstance(when, datetime.datetime):
-        return max(0.0, (when - datetime.datetime.now(when.tzinfo)).total_seconds())
+        # A naive time is one of UTC, as in Celery.
+        when = when.replace(tzinfo=when.tzinfo or datetime.UTC)
+        delay: datetime.timedelta = when - datetime.datetime.now(datetime.UTC)
+        return max(0.0, delay.total_seconds())
     return None if when is None else max(0.0, float(when))

@@ -4,8 +4,12 @@ import datetime
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from .values import decoded
+
 if TYPE_CHECKING:
     from ...claim import Claim
+    from ...models import Job
+    from .exceptions import Retry
     from .task import Task
 
 
@@ -35,6 +39,8 @@ class Request:
     """Whether the task's own code has begun: a call after that is a direct one."""
     state: tuple[str, Any] | None = None
     """What update_state() has said."""
+    promised: "Retry | None" = None
+    """By retry(throw=False): raised when the task's code has ended."""
 
     @property
     def task(self) -> str:
@@ -59,12 +65,12 @@ class Request:
     @classmethod
     def of_claim(cls, task: "Task", claim: "Claim", hostname: str) -> "Request":
         options = claim.options
-        external_id = options.get("external_id")
+        id = options.get("external_id") or str(claim.job_id)
         return cls(
             task,
-            id=external_id or str(claim.job_id),
-            args=claim.args,
-            kwargs=claim.kwargs,
+            id=id,
+            args=decoded(claim.args),
+            kwargs=decoded(claim.kwargs),
             retries=max(0, claim.failures - 1 - claim.crashes),
             headers=options.get("headers"),
             eta=claim.run_after,
@@ -73,7 +79,25 @@ class Request:
             hostname=hostname,
             is_eager=False,
             called_directly=False,
-            root_id=external_id or str(claim.job_id),
-            correlation_id=external_id or str(claim.job_id),
+            root_id=id,
+            correlation_id=id,
             job_id=claim.job_id,
+        )
+
+    @classmethod
+    def of_row(cls, task: "Task", job: "Job") -> "Request":
+        """Of a call that doesn't run here, as far as its row tells."""
+        id = job.external_id or str(job.pk)
+        return cls(
+            task,
+            id=id,
+            args=decoded(job.args),
+            kwargs=decoded(job.kwargs),
+            headers=(job.options or {}).get("headers"),
+            expires=job.expires_at,
+            delivery_info={"routing_key": job.queue_name, "priority": job.priority, "exchange": ""},
+            called_directly=False,
+            root_id=id,
+            correlation_id=id,
+            job_id=job.pk,
         )

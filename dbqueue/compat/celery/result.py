@@ -4,10 +4,19 @@ import ast
 import builtins
 import time
 from collections.abc import Iterator
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from django.utils import timezone
 
 from . import states
 from .exceptions import TaskRevokedError, TimeoutError
+from .values import decoded
+
+if TYPE_CHECKING:
+    from .request import Request
+
+UNDECIDED = frozenset({"RUNNING", "CANCELLED"})
+"""Of a job in one of these update_state() may say what it is called."""
 
 
 class AsyncResult:
@@ -20,6 +29,8 @@ class AsyncResult:
     """Whether a wait in the transaction that is open now would never end."""
 
     def __init__(self, id: str, backend: Any = None, task_name: str | None = None, app: Any = None, parent: Any = None):
+        if id is None:
+            raise ValueError("AsyncResult requires valid id, not None")
         self.id = str(id)
 
     @property
@@ -33,7 +44,7 @@ class AsyncResult:
         return f"<AsyncResult: {self.id}>"
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, AsyncResult) and self.id == other.id
+        return self.id == (other.id if isinstance(other, AsyncResult) else other)
 
     def __hash__(self) -> int:
         return hash(self.id)
@@ -52,14 +63,17 @@ class AsyncResult:
         job = self._job()
         if job is None:
             return None
-        state = _state(job)
+        told, state = _told(job), _state(job)
+        if told.get("state") == state and job.status in UNDECIDED:
+            meta = decoded(told.get("meta"))
+            return _rebuilt(meta) if state in states.EXCEPTION_STATES else meta
         if state == states.SUCCESS:
-            return job.return_value
-        if state == states.FAILURE:
+            return decoded(job.return_value)
+        if state in (states.FAILURE, states.RETRY):
             return _error(_blamed(job))
         if state == states.REVOKED:
             return TaskRevokedError(job.reason or "revoked")
-        return _told(job).get("meta")
+        return None
 
     @property
     def info(self) -> Any:
@@ -79,12 +93,12 @@ class AsyncResult:
     @property
     def args(self) -> Any:
         job = self._job()
-        return None if job is None else job.args
+        return None if job is None else decoded(job.args)
 
     @property
     def kwargs(self) -> Any:
         job = self._job()
-        return None if job is None else job.kwargs
+        return None if job is None else decoded(job.kwargs)
 
     @property
     def retries(self) -> int | None:
@@ -115,12 +129,12 @@ class AsyncResult:
         job = self._job()
         if job is None or job.workflow_id is None:
             return []
-        after = list(_jobs().filter(after_id=job.pk, workflow_id=job.workflow_id).order_by("id"))
+        after = list(job_rows().filter(after_id=job.pk, workflow_id=job.workflow_id).order_by("id"))
         inside: set[int] = set()
         if groups := [one.pk for one in after if one.task == GROUP]:
             tree = Tree.of(job.workflow_id, job._state.db)
             inside = {place.row.id for pk in groups for place in tree.walk(pk, job.pk) if place.row.id != pk}
-        return [result for one in after if one.pk not in inside and (result := _result_of(one)) is not None]
+        return [result for one in after if one.pk not in inside and (result := result_of(one)) is not None]
 
     def ready(self) -> bool:
         return self.state in states.READY_STATES
@@ -182,7 +196,7 @@ class AsyncResult:
 
     def _job(self) -> Any:
         """The row; of several with this task_id the newest."""
-        jobs = _jobs()
+        jobs = job_rows()
         if named := jobs.filter(external_id=self.id).order_by("-id").first():
             return named
         is_id = self.id.isascii() and self.id.isdigit() and len(self.id) < 19
@@ -199,7 +213,7 @@ class GroupResult:
     @classmethod
     def restore(cls, id: str, backend: Any = None, app: Any = None) -> "GroupResult | None":
         """The group of this id; None where there is no such group (any more)."""
-        found = _result_of(AsyncResult(id)._job())
+        found = result_of(AsyncResult(id)._job())
         return found if isinstance(found, cls) else None
 
     def save(self, backend: Any = None) -> None: ...
@@ -264,8 +278,11 @@ ResultSet = GroupResult
 class EagerResult:
     """What ``apply()`` has come to."""
 
-    def __init__(self, id: str, value: Any, state: str, traceback: str | None = None) -> None:
-        self.id = self.task_id = id
+    def __init__(self, request: "Request", value: Any, state: str, traceback: str | None = None) -> None:
+        self.id = self.task_id = str(request.id)
+        self.name, self.args, self.kwargs = request.task, request.args, request.kwargs
+        self.retries = request.retries
+        self.date_done = timezone.now()
         self.result = self.info = value
         self.state = self.status = state
         self.traceback = traceback
@@ -286,14 +303,14 @@ class EagerResult:
             raise self.result
         return self.result
 
-    wait = get
+    wait = maybe_throw = maybe_reraise = get
 
     def revoke(self, *args: Any, **kwargs: Any) -> None: ...
 
     def forget(self) -> None: ...
 
 
-def _jobs() -> Any:
+def job_rows() -> Any:
     from ...conf import Settings
     from ...models import Job
 
@@ -302,10 +319,10 @@ def _jobs() -> Any:
 
 def _before(job: Any) -> AsyncResult | GroupResult | None:
     """What stands before this job in its workflow."""
-    return None if job is None or job.after_id is None else _result_of(_jobs().filter(pk=job.after_id).first())
+    return None if job is None or job.after_id is None else result_of(job_rows().filter(pk=job.after_id).first())
 
 
-def _result_of(job: Any) -> AsyncResult | GroupResult | None:
+def result_of(job: Any) -> AsyncResult | GroupResult | None:
     """By the ``task_id`` that it was given, if it was given one."""
     from ...models import GROUP
 
@@ -313,7 +330,7 @@ def _result_of(job: Any) -> AsyncResult | GroupResult | None:
         return None
     if job.task != GROUP:
         return AsyncResult(job.external_id or str(job.pk))
-    members = _jobs().filter(group_id=job.pk).order_by("position", "id").values_list("pk", "external_id")
+    members = job_rows().filter(group_id=job.pk).order_by("position", "id").values_list("pk", "external_id")
     return GroupResult(str(job.pk), [AsyncResult(external_id or str(pk)) for pk, external_id in members])
 
 
@@ -321,7 +338,7 @@ def _state(job: Any) -> str:
     from ...models import JobStatus
 
     state = _told(job).get("state")
-    if state and job.status in (JobStatus.RUNNING, JobStatus.CANCELLED):
+    if state and job.status in UNDECIDED:
         return str(state)
     match job.status:
         case JobStatus.SUCCESSFUL:
@@ -342,7 +359,22 @@ def _blamed(job: Any) -> Any:
     from ...tree import failed_step
 
     pk = failed_step(job.reason) if job.workflow_id is not None else None
-    return job if pk is None else _jobs().filter(pk=pk, workflow_id=job.workflow_id).first() or job
+    return job if pk is None else job_rows().filter(pk=pk, workflow_id=job.workflow_id).first() or job
+
+
+def _rebuilt(meta: Any) -> Any:
+    """An exception that update_state() told as a dict; with ``exc_type`` and ``exc_message``, as Celery keeps one."""
+    from ...exceptions import JobFailed
+    from ...results import JobError
+
+    if not isinstance(meta, dict) or "exc_type" not in meta:
+        return meta
+    said = meta.get("exc_message", "")
+    args = said if isinstance(said, list) else [said]
+    try:
+        return JobError(f"{meta.get('exc_module') or 'builtins'}.{meta['exc_type']}", "").exception_class(*args)
+    except Exception:  # noqa: BLE001  its class is not imported, or can't be made of these
+        return JobFailed(f"{meta['exc_type']}: {', '.join(map(str, args))}")
 
 
 def _told(job: Any) -> dict[str, Any]:

@@ -22,23 +22,35 @@ class Signal(_Signal):
         super().__init__()
         self.name = name
 
-    def connect(self, *args: Any, **kwargs: Any) -> Any:
+    def connect(  # type: ignore[override]  # it is a decorator, too
+        self, receiver: Any = None, sender: Any = None, weak: bool = False, **kwargs: Any
+    ) -> Any:
         """``connect(receiver, sender=…)``, ``@connect`` or ``@connect(sender=…)``."""
         kwargs.pop("retry", None)
-        kwargs.setdefault("weak", False)
-        if args and callable(args[0]):
-            super().connect(*args, **kwargs)
-            return args[0]
+        if callable(receiver):
+            super().connect(receiver, _one(sender), weak=weak, **kwargs)
+            return receiver
 
         def decorate(receiver: Callable[..., Any]) -> Callable[..., Any]:
-            super(Signal, self).connect(receiver, *args, **kwargs)
+            self.connect(receiver, sender, weak, **kwargs)
             return receiver
 
         return decorate
 
+    def disconnect(self, receiver: Any = None, sender: Any = None, dispatch_uid: Any = None) -> bool:
+        return super().disconnect(receiver, _one(sender), dispatch_uid)
+
     def send(self, sender: Any, **named: Any) -> list[tuple[Any, Any]]:
-        """To those of this sender, which may also be named: after_task_publish has a task's name."""
-        return self.send_robust(sender=sender, signal_name=self.name, **named)
+        """To those of this sender, which may be a text: before_task_publish has a task's name."""
+        return self.send_robust(sender=_one(sender), signal_name=self.name, **named)
+
+
+_texts: dict[str, str] = {}
+
+
+def _one(sender: Any) -> Any:
+    """Of equal texts always the same: Django knows senders by their identity."""
+    return _texts.setdefault(sender, sender) if isinstance(sender, str) else sender
 
 
 before_task_publish = Signal("before_task_publish")

@@ -4,7 +4,7 @@ import random
 import traceback as _traceback
 import types
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
 from ... import registry
@@ -95,7 +95,7 @@ class Task:
     autoretry_for: tuple[type[BaseException], ...] = ()
     dont_autoretry_for: tuple[type[BaseException], ...] = ()
     retry_kwargs: dict[str, Any] = {}
-    retry_backoff: bool | int = False
+    retry_backoff: bool | float = False
     retry_backoff_max: int = 600
     retry_jitter: bool = True
     ignore_result: bool | None = None
@@ -140,6 +140,9 @@ class Task:
         if not hasattr(self, "func"):
             self.func, self.bind = type(self).run, True
         self.app = app
+        for name in _KINDS_OF_ERRORS:
+            if not isinstance(kinds := getattr(self, name), tuple):
+                setattr(self, name, _exceptions(name, kinds))
         Task.known[self.name] = self
         registry.when_ready(self._core_of)
         return self
@@ -168,7 +171,7 @@ class Task:
         self,
         args: Any = None,
         kwargs: Any = None,
-        task_id: str | None = None,
+        task_id: Any = None,
         producer: Any = None,
         link: Any = None,
         link_error: Any = None,
@@ -176,7 +179,7 @@ class Task:
         **options: Any,
     ) -> "AsyncResult":
         """Enqueue it, in the caller's transaction. Raises what dbqueue's ``enqueue()`` does."""
-        call = self.signature(args, kwargs)
+        call = self.signature(*checked_arguments(args, kwargs))
         found: AsyncResult = call.apply_async(task_id=task_id, link=link, link_error=link_error, **options)
         return found
 
@@ -190,9 +193,8 @@ class Task:
 
     def apply(self, args: Any = None, kwargs: Any = None, **options: Any) -> "EagerResult":
         """Run it here and now, through its retries, without the database. What it raises stands in the result."""
-        from .eager import applied
-
-        return applied(self, tuple(args or ()), dict(kwargs or {}), **options)
+        found: EagerResult = self.signature(*checked_arguments(args, kwargs)).apply(**options)
+        return found
 
     def AsyncResult(self, task_id: str, **kwargs: Any) -> "AsyncResult":
         from .result import AsyncResult
@@ -251,6 +253,7 @@ class Task:
     ) -> Retry:
         """Raise Retry, after which the job runs again with its id, headers and priority.
 
+        With ``throw=False`` it is raised when the task's code has ended, and what that returns is not kept.
         Where no retry is left: ``exc``, or MaxRetriesExceededError. Called directly: ``exc``, or Retry.
         """
         request = self.request
@@ -266,6 +269,7 @@ class Task:
         ret = Retry(exc=exc, when=self.default_retry_delay if when is None else when)
         if throw:
             raise ret from exc
+        request.promised = ret
         return ret
 
     def _give_up(self, exc: BaseException | None, request: Request) -> NoReturn:
@@ -290,12 +294,18 @@ class Task:
     def update_state(
         self, task_id: str | None = None, state: str | None = None, meta: Any = None, **kwargs: Any
     ) -> None:
-        """Tell a state of one's own, and what else is to be known: ``AsyncResult.state`` and ``.info``."""
+        """Tell a state of one's own, and what else is to be known: ``AsyncResult.state`` and ``.info``.
+
+        Of the job that runs here: another's ``task_id`` is named in a warning.
+        """
         from .bridge import tell_state
 
         request = self.request
+        if task_id is not None and str(task_id) != request.id:
+            warnings.warn(f"update_state() of {self.name} has no use for the task_id of another job.", stacklevel=2)
+            return
         request.state = (state or "PROGRESS", meta)
-        if task_id is None or task_id == request.id:
+        if request.job_id is not None:
             tell_state(state or "PROGRESS", meta)
 
     # Hooks
@@ -332,13 +342,12 @@ class Task:
     def countdown(self, retries: int) -> float:
         """Seconds before an automatic retry: ``min(retry_backoff_max, retry_backoff * 2 ** retries)``.
 
-        With retry_jitter a random part of that; without retry_backoff the default_retry_delay.
+        With retry_jitter a random part of that; without retry_backoff the countdown of retry_kwargs, or the
+        default_retry_delay. A retry_backoff is at least 1, and rounded down, as in Celery.
         """
-        if "countdown" in self.retry_kwargs:
-            return float(self.retry_kwargs["countdown"])
         if not self.retry_backoff:
-            return float(self.default_retry_delay)
-        most = min(float(self.retry_backoff_max), int(self.retry_backoff) * 2.0**retries)
+            return float(self.retry_kwargs.get("countdown", self.default_retry_delay))
+        most = min(float(self.retry_backoff_max), int(max(1.0, self.retry_backoff)) * 2.0**retries)
         return random.uniform(0, most) if self.retry_jitter else most
 
     @property
@@ -353,13 +362,25 @@ def options_of(options: dict[str, Any], kind: type[Task] = Task) -> dict[str, An
     if unknown:
         warnings.warn(f"A task has no use for {', '.join(unknown)} here.", stacklevel=4)
     found = dict(options)
-    for name in ("autoretry_for", "dont_autoretry_for", "throws"):
+    for name in _KINDS_OF_ERRORS:
         if name in found:
             found[name] = _exceptions(name, found[name])
     most = found.get("max_retries")
     if most is not None and (not isinstance(most, int) or most < 0):
         raise InvalidTask(f"max_retries is {most!r}; it must be a whole number from 0, or None for no end.")
     return found
+
+
+_KINDS_OF_ERRORS = ("autoretry_for", "dont_autoretry_for", "throws")
+
+
+def checked_arguments(args: Any, kwargs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Of apply_async(). Raises TypeError, as Celery does."""
+    if args is not None and not isinstance(args, list | tuple):
+        raise TypeError(f"task args must be a list or tuple, not {args!r}")
+    if kwargs is not None and not isinstance(kwargs, Mapping):
+        raise TypeError(f"task keyword arguments must be a mapping, not {kwargs!r}")
+    return tuple(args or ()), dict(kwargs or {})
 
 
 def _exceptions(name: str, value: Any) -> tuple[type[BaseException], ...]:
@@ -374,4 +395,4 @@ def _by_name(name: str) -> Task:
     return Task.known[name]
 
 
-__all__ = ["EinfoLike", "Task", "options_of", "signals"]
+__all__ = ["EinfoLike", "Task", "checked_arguments", "options_of", "signals"]

@@ -21,12 +21,15 @@ def stopping(sender: Any = None, name: str = "", reason: str = "", **kwargs: Any
 def cancelled(sender: Any = None, job_id: int = 0, reason: str = "", **kwargs: Any) -> None:
     """Of a task of Celery's kind."""
     from .bridge import CoreTask
-    from .result import AsyncResult
+    from .request import Request
+    from .result import job_rows
 
-    if isinstance(sender, CoreTask):
-        result = AsyncResult(str(job_id))
+    if not isinstance(sender, CoreTask) or not signals.task_revoked.receivers:
+        return
+    if (job := job_rows().filter(pk=job_id).first()) is not None:
+        request = Request.of_row(sender.celery, job)
         signals.task_revoked.send(
-            sender=sender.celery, request=result, terminated=False, signum=None, expired=reason == "expired"
+            sender=sender.celery, request=request, terminated=False, signum=None, expired=reason == "expired"
         )
 
 

@@ -2,6 +2,7 @@
 
 import fnmatch
 import importlib
+import re
 import warnings
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, overload
@@ -10,6 +11,7 @@ from django.conf import settings as settings_of_django
 from django.core.signals import setting_changed
 
 from .... import registry
+from ....exceptions import InvalidTask
 from ..settings import Configuration, named
 from ..signals import Signal
 from ..stack import top
@@ -148,14 +150,27 @@ class Celery:
     def add_periodic_task(
         self, schedule: Any, sig: Any, args: Any = (), kwargs: Any = None, name: str | None = None, **options: Any
     ) -> str:
-        """As an entry of ``beat_schedule``; ``options`` are those of ``apply_async()``."""
-        key = name or f"{sig.task}({schedule!r})"
+        """As an entry of ``beat_schedule``; ``options`` are those of ``apply_async()``.
+
+        Without a name it is the call's, as in Celery: who adds that again gives it another schedule. Raises InvalidTask
+        for a chain, a group or a chord.
+        """
+        from ..canvas import Signature
+
+        call = sig.signature() if isinstance(sig, Task) else sig
+        if not isinstance(call, Signature):
+            raise InvalidTask(
+                f"A periodic task is {sig!r}; it must be a task, or a signature of one: have a task enqueue the rest."
+            )
+        call = call.clone(args, kwargs)
+        said = [*map(repr, call.args), *(f"{name}={value!r}" for name, value in call.kwargs.items())]
+        key = name or f"{call.task}({', '.join(said)})"
         entry = {
-            "task": sig.task,
+            "task": call.task,
             "schedule": schedule,
-            "args": [*sig.args, *args],
-            "kwargs": {**sig.kwargs, **(kwargs or {})},
-            "options": options,
+            "args": list(call.args),
+            "kwargs": call.kwargs,
+            "options": {**call.options, **options},
         }
         self.conf.beat_schedule = {**self.read().beat_schedule, key: entry}
         return key
@@ -246,15 +261,39 @@ def shared_task(*args: Any, **options: Any) -> Any:
     return _declare(None, args, options)
 
 
-def queue_of(name: str) -> str | None:
-    """Where ``task_routes`` sends a task of this name, if anywhere."""
-    routes = settings().task_routes
-    for entry in routes if isinstance(routes, list | tuple) else [routes]:
-        pairs = entry.items() if isinstance(entry, dict) else [entry] if isinstance(entry, list | tuple) else ()
-        for pattern, route in pairs:
-            if fnmatch.fnmatchcase(name, pattern):
-                return route if isinstance(route, str) else route.get("queue")
-    return None
+def route_of(name: str) -> dict[str, Any]:
+    """What ``task_routes`` says of a task of this name: its queue, its priority.
+
+    Of the first dict, or list of pairs, that has the name, or else a pattern that it matches.
+    """
+    for routes in map(pairs_of, each_of(settings().task_routes)):
+        exact = [route for pattern, route in routes if pattern == name]
+        for route in exact or [route for pattern, route in routes if _matches(pattern, name)]:
+            return {"queue": route} if isinstance(route, str) else dict(route or {})
+    return {}
+
+
+def each_of(routes: Any) -> list[Any]:
+    """What ``task_routes`` holds; a list of pairs is one of it."""
+    if isinstance(routes, list | tuple) and not all(map(_is_pair, routes)):
+        return list(routes)
+    return [routes]
+
+
+def pairs_of(entry: Any) -> list[tuple[Any, Any]]:
+    """Of a dict, or of a list of pairs; of a router that is code none."""
+    pairs = entry.items() if isinstance(entry, dict) else entry if isinstance(entry, list | tuple) else ()
+    return [tuple(pair) for pair in pairs if _is_pair(pair)]
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, list | tuple) and len(value) == 2 and isinstance(value[0], str | re.Pattern)
+
+
+def _matches(pattern: Any, name: str) -> bool:
+    if isinstance(pattern, re.Pattern):
+        return pattern.match(name) is not None
+    return "*" in pattern and fnmatch.fnmatchcase(name, pattern)
 
 
 def _declare(app: Celery | None, args: tuple[Any, ...], options: dict[str, Any]) -> Any:

@@ -1,0 +1,259 @@
+"""Links, callbacks of errors, signals of publishing and eager calls, where Celery's ways are easily missed."""
+
+import datetime
+import decimal
+import uuid
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dbqueue.compat.celery import AsyncResult, GroupResult, chain, chord, group, signals, signature
+from dbqueue.exceptions import InvalidTask, NotStorable
+from dbqueue.models import Job
+from dbqueue.testing import run_jobs
+
+from .shop import celery_tasks as t
+from .shop.models import Mark
+
+pytestmark = pytest.mark.django_db
+
+
+def labels() -> list[str]:
+    return list(Mark.objects.order_by("id").values_list("label", flat=True))
+
+
+def jobs_of(task: Any) -> list[Job]:
+    return list(Job.objects.filter(task=task.name).order_by("id"))
+
+
+# Links
+
+
+def test_a_link_of_a_chord_comes_after_its_body() -> None:
+    members = [t.add.s(1, 1), t.add.s(2, 2)]
+    call = chord(members, t.total.s())
+    call.link(t.echo.s("linked"))
+    call.delay()
+    run_jobs()
+    assert labels() == ["echo (6, 'linked')"]
+    assert [member.links for member in members] == [(), ()]
+
+
+def test_a_link_of_a_group_comes_after_its_first_and_is_given_nothing() -> None:
+    call = group(t.add.s(1, 1), t.add.s(2, 2))
+    call.link(t.echo.s("linked"))
+    call.delay()
+    run_jobs()
+    assert labels() == ["echo ('linked',)"]
+
+
+def test_links_that_were_set_or_said_as_options_hold_inside_of_a_group() -> None:
+    said = signature(t.add.name, (2, 2), options={"link": t.echo.s("said")})
+    group(t.add.s(1, 1).set(link=t.echo.s("set")), said, t.boom.s().set(link_error=t.old_errback.s())).delay()
+    run_jobs()
+    [failed] = jobs_of(t.boom)
+    assert sorted(labels()) == ["echo (2, 'set')", "echo (4, 'said')", f"old {failed.external_id}"]
+
+
+def test_groups_in_groups_are_one_group() -> None:
+    nested = group(group(t.add.s(1, 1), t.add.s(2, 2)), t.add.s(3, 3))
+    results = nested.delay()
+    total = chord(nested, t.total.s()).delay()
+    run_jobs()
+    assert isinstance(results, GroupResult) and results.get() == [2, 4, 6] and total.get() == 12
+    assert nested.apply().get() == [2, 4, 6]
+
+
+def test_a_group_of_one_gives_a_list() -> None:
+    result = chain(t.add.s(1, 1), group(t.add.s(5)), t.total.s()).delay()
+    run_jobs()
+    assert result is not None and result.get() == 7
+
+
+def test_calls_are_equal_if_all_that_they_say_is() -> None:
+    assert t.add.s(1, 2) == signature(t.add.name, (1, 2))
+    assert t.add.s(1) != t.add.s(2) and t.add.s(1) != t.add.si(1) and t.add.s(1) != 1
+    called = t.add.s(1, 2).on_error(t.old_errback.s())
+    called.link_error(t.old_errback.s())
+    assert len(called.errbacks) == 1
+
+
+def test_what_is_no_part_of_a_workflow_is_refused() -> None:
+    with pytest.raises(TypeError, match="unsupported operand"):
+        t.add.s(1, 2) | None
+    with pytest.raises(InvalidTask, match="can't be told of a failure"):
+        t.boom.apply_async(link_error=chain(t.echo.si(1), t.echo.si(2)))
+    with pytest.raises(InvalidTask, match="A signature is made of 5"):
+        signature(5)
+    assert signature({"task": t.add.name, "args": [1], "options": {"queue": "q"}}) == t.add.s(1).set(queue="q")
+    assert not Job.objects.exists()
+
+
+@pytest.mark.parametrize("args", [{"x": 1, "y": 2}, "ab", 5])
+def test_arguments_are_a_list_or_a_tuple(args: Any) -> None:
+    for call in (t.echo, t.echo.s(), group(t.echo.s())):
+        with pytest.raises(TypeError, match="must be a list or tuple"):
+            call.apply_async(args)
+    with pytest.raises(TypeError, match="must be a mapping"):
+        t.echo.apply_async((), [1])
+    assert not Job.objects.exists()
+
+
+# Callbacks of errors
+
+
+def test_an_errback_has_arguments_of_its_own() -> None:
+    result = t.boom.apply_async(
+        task_id="the-id",
+        link_error=[t.late_errback.s(1, 2), t.given_errback.s("word"), t.late_errback.si("a", 1, 2)],
+    )
+    run_jobs()
+    assert sorted(labels()) == ["late a 1 2", "late the-id 1 2", "word the-id ValueError('boom')"]
+    assert result.failed()
+
+
+def test_an_errback_that_fails_often_is_a_job_each_time() -> None:
+    group([t.boom.s(), t.boom.s()]).on_error(t.old_errback.s().set(task_id="mine")).delay()
+    run_jobs()
+    assert sorted(labels()) == sorted(f"old {job.external_id}" for job in jobs_of(t.boom))
+
+
+# Ids
+
+
+def test_ids_are_uuids_or_what_was_said() -> None:
+    result = t.add.delay(1, 2)
+    assert str(uuid.UUID(result.id)) == result.id
+    named = uuid.uuid4()
+    assert t.add.apply_async((1, 2), task_id=named).id == str(named)
+    last = (t.add.s(1, 2) | t.add.s(3)).delay()
+    several = group(t.add.s(1, 2), t.add.s(1, 3)).delay()
+    assert isinstance(last, AsyncResult) and uuid.UUID(last.id) and all(uuid.UUID(one.id) for one in several)
+    assert result == result.id and result != last
+    with pytest.raises(ValueError, match="valid id, not None"):
+        AsyncResult(None)  # type: ignore[arg-type]
+
+
+# Signals of publishing
+
+
+@pytest.fixture
+def published() -> Iterator[list[tuple[Any, ...]]]:
+    """What receivers were told, one of which adds a header."""
+    found: list[tuple[Any, ...]] = []
+
+    def before(sender: Any = None, headers: Any = None, body: Any = None, **told: Any) -> None:
+        headers["correlation"] = f"of {sender}"
+        found.append(("before", sender, headers["id"], list(body[0])))
+
+    def after(sender: Any = None, headers: Any = None, body: Any = None, **told: Any) -> None:
+        found.append(("after", sender, headers["id"], headers["correlation"]))
+
+    signals.before_task_publish.connect(before)
+    signals.after_task_publish.connect(after)
+    yield found
+    signals.before_task_publish.disconnect(before)
+    signals.after_task_publish.disconnect(after)
+
+
+def test_headers_that_a_receiver_adds_travel_with_the_job(published: list[tuple[Any, ...]]) -> None:
+    result = t.correlation.apply_async((1,), headers={"tenant": 7})
+    name = t.correlation.name
+    assert published == [("before", name, result.id, [1]), ("after", name, result.id, f"of {name}")]
+    [job] = jobs_of(t.correlation)
+    assert (job.options or {})["headers"] == {"tenant": 7, "correlation": f"of {name}"}
+    run_jobs()
+    assert result.get() == f"of {name}"
+
+
+def test_each_call_of_a_workflow_is_published(published: list[tuple[Any, ...]]) -> None:
+    step = t.correlation.s()
+    last = chain(t.add.s(1, 2), group(step, step), t.correlation.s().set(link=step)).apply_async(
+        headers={"tenant": 7}, link_error=t.old_errback.s()
+    )
+    assert last is not None
+    names = [t.add.name, *[t.correlation.name] * 4]
+    assert [(kind, name) for kind, name, _, _ in published] == [
+        *(("before", name) for name in names),
+        *(("after", name) for name in names),
+    ]
+    assert [one[2] for one in published[:5]] == [one[2] for one in published[5:]]
+    run_jobs()
+    assert last.get() == f"of {t.correlation.name}"
+    tenants = [(job.options or {})["headers"].get("tenant") for job in [*jobs_of(t.add), *jobs_of(t.correlation)]]
+    assert tenants == [7, 7, 7, 7, None]
+
+
+def test_an_errback_has_the_headers_of_what_failed(published: list[tuple[Any, ...]]) -> None:
+    t.boom.apply_async(link_error=t.correlation.s())
+    run_jobs()
+    [told] = jobs_of(t.correlation)
+    assert told.return_value == f"of {t.boom.name}"
+
+
+def test_a_sender_may_be_a_name() -> None:
+    found = []
+
+    def note(sender: Any = None, **told: Any) -> None:
+        found.append(sender)
+
+    made_anew = "".join(["tests.shop.celery_tasks", ".add"])
+    signals.after_task_publish.connect(note, sender=made_anew)
+    t.add.delay(1, 2)
+    t.boom.delay()
+    signals.after_task_publish.disconnect(note, sender="".join(["tests.shop", ".celery_tasks.add"]))
+    t.add.delay(1, 2)
+    assert found == [t.add.name]
+
+
+# Values
+
+
+def test_values_that_json_does_not_hold_come_back_as_they_were() -> None:
+    moment = datetime.datetime(2026, 5, 1, 12, tzinfo=datetime.UTC)
+    values = [moment, moment.date(), moment.time(), decimal.Decimal("1.50"), uuid.UUID(int=5), b"\x00\xff", {"a": [1]}]
+    result = chain(t.kinds_of_values.s(*values, named=decimal.Decimal(1)), t.echo.s()).delay()
+    run_jobs()
+    assert labels()[0] == str(["datetime", "date", "time", "Decimal", "UUID", "bytes", "dict", "Decimal"])
+    assert result is not None
+    assert result.get() == [{"values": values, "named": decimal.Decimal(1)}]
+    before = result.parent
+    assert isinstance(before, AsyncResult)
+    assert before.args == values and before.kwargs == {"named": decimal.Decimal(1)}
+    with pytest.raises(NotStorable):
+        t.echo.delay({1, 2})
+
+
+# Eager
+
+
+def test_an_eager_result_knows_its_call() -> None:
+    result = t.add.apply((1, 2), link=t.echo.s())
+    assert (result.name, result.args, result.kwargs, result.retries) == (t.add.name, [1, 2], {}, 0)
+    assert result.date_done is not None and result.maybe_throw() == 3 and labels() == ["echo (3,)"]
+
+
+def test_eagerly_errors_are_told_and_may_be_raised() -> None:
+    failed = t.boom.apply(link_error=[t.old_errback.s(), t.given_errback.s("word")])
+    assert labels() == [f"old {failed.id}", f"word {failed.id} ValueError('boom')"]
+    for call in (t.boom.s(), chain(t.boom.s(), t.echo.s()), group(t.boom.s())):
+        with pytest.raises(ValueError, match="boom"):
+            call.apply(throw=True)
+    with pytest.raises(ValueError, match="boom"):
+        t.boom.apply(throw=True)
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        chain(t.add.s(1, 2), t.boom.s(), t.echo.s()).on_error(t.late_errback.s(1, 2)),
+        group(t.add.s(1, 2), t.boom.s()).on_error(t.late_errback.s(1, 2)),
+        chord([t.add.s(1, 2), t.boom.s()], t.echo.s()).on_error(t.late_errback.s(1, 2)),
+        chord([t.boom.s()], t.echo.s().on_error(t.late_errback.s(1, 2))),
+        chain(t.boom.s(), group(t.echo.s())).on_error(t.late_errback.s(1, 2)),
+    ],
+)
+def test_eagerly_the_errbacks_of_a_workflow_are_told_once(call: Any) -> None:
+    call.apply()
+    assert len(labels()) == 1 and labels()[0].startswith("late ") and not Job.objects.exists()

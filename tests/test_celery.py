@@ -115,6 +115,10 @@ def test_delay_and_apply_async() -> None:
     )
     job = job_of(later)
     assert (job.status, job.run_after, job.queue_name, job.priority) == (JobStatus.SCHEDULED, eta, "mail", 9)
+    as_text = t.add.apply_async((1, 2), countdown=0, eta="2036-01-02T03:04:05", expires="2036-01-03T00:00:00+00:00")
+    found = job_of(as_text)
+    assert found.run_after == datetime.datetime(2036, 1, 2, 3, 4, 5, tzinfo=datetime.UTC)
+    assert found.expires_at == datetime.datetime(2036, 1, 3, tzinfo=datetime.UTC)
     soon = t.add.apply_async(args=[1, 2], countdown=60)
     assert job_of(soon).status == JobStatus.SCHEDULED
     assert done(later) == 3
@@ -451,7 +455,13 @@ def test_an_errback_of_a_body_is_told_of_its_header() -> None:
 
 
 def test_bad_options_are_named() -> None:
-    for options, words in (({"countdown": "soon"}, "countdown is 'soon'"), ({"eta": "soon"}, "eta is 'soon'")):
+    refused: list[tuple[dict[str, Any], str]] = [
+        ({"countdown": "soon"}, "countdown is 'soon'"),
+        ({"eta": "soon"}, "eta is 'soon'"),
+        ({"expires": "soon"}, "expires is 'soon'"),
+        ({"expires": 0}, "expires is"),
+    ]
+    for options, words in refused:
         with pytest.raises(InvalidTask, match=words):
             t.add.apply_async((1, 2), **options)
     with pytest.raises(InvalidTask, match="has no body"):

@@ -189,8 +189,45 @@ def test_tasks_apps_and_names_are_followed_through_files(tmp_path: Path) -> None
         (9, "task.delay", C),
         (10, "apply_async(queue=)", C),
         (10, "apply_async(routing_key=)", D),
-        (10, "app.send_task", C),
+        (10, "app.send_task", D),
     ]
+
+
+def test_keywords_of_other_calls(tmp_path: Path) -> None:
+    source = """\
+        from celery import Celery, shared_task
+        from celery.schedules import schedule
+        app = Celery("x")
+
+        @shared_task(bind=True)
+        def f(self):
+            self.update_state(task_id="x", state="S")
+            self.retry(throw=False)
+
+        f.apply(link=f.s(), retries=2)
+        f.s().apply(throw=True)
+        app.add_periodic_task(5, f.s(), name="x", expires=3)
+        app.send_task("x")
+        schedule(0.5)
+        CELERY_TASK_ROUTES = ([("a.*", {"queue": "x", "exchange": "y"})], {"b": {"priority": 3}, "c": "d"})
+        """
+    found = said(tmp_path, source)
+    assert [one for one in found if one[1].endswith(("=)", "schedule()")) or "routes" in one[1].lower()] == [
+        (5, "@task(bind=)", C),
+        (7, "update_state(task_id=)", D),
+        (7, "update_state(state=)", C),
+        (8, "self.retry(throw=)", D),
+        (10, "apply(link=)", C),
+        (10, "apply(retries=)", D),
+        (11, "apply(throw=)", C),
+        (12, "add_periodic_task(name=)", C),
+        (12, "add_periodic_task(expires=)", D),
+        (14, "schedule()", M),
+        (15, "CELERY_TASK_ROUTES", C),
+        (15, "task_routes: exchange", D),
+        (15, "task_routes: priority", D),
+    ]
+    assert (13, "app.send_task", D) in found
 
 
 def test_what_self_is_in_a_bound_task(tmp_path: Path) -> None:
@@ -217,6 +254,8 @@ def test_what_self_is_in_a_bound_task(tmp_path: Path) -> None:
                 self.retry(args=1)
         """
     assert [one for one in said(tmp_path, source) if one[0] > 4] == [
+        (5, "update_state(state=)", C),
+        (5, "update_state(meta=)", C),
         (5, "task.update_state", C),
         (6, "request.retries", C),
         (6, "task.request", C),
@@ -494,6 +533,7 @@ def test_settings_of_an_app(tmp_path: Path) -> None:
         (12, "conf.beat_schedule", C),
         (13, "conf.timezone", C),
         (15, "app.on_after_finalize", C),
+        (17, "add_periodic_task(name=)", C),
         (17, "app.add_periodic_task", C),
         (18, "app.amqp", M),
         (20, "CELERY_TASK_EAGER_PROPAGATES", C),

@@ -347,10 +347,26 @@ APPLY_OPTIONS = Section(
 )
 """Keywords of ``apply_async()``, ``send_task()``, ``signature()`` and ``.set()``."""
 
+EAGER_OPTIONS = Section(
+    "apply({}=)",
+    covered=_names("args kwargs headers link link_error task_id throw"),
+    differs=_each("retries", "an eager call begins without retries: it is accepted and changes nothing"),
+    other=COVERED,
+)
+"""Keywords of ``apply()``; those that it does not know change nothing in Celery either."""
+
+UPDATE_STATE = Section(
+    "update_state({}=)",
+    covered=_names("state meta"),
+    differs={"task_id": "only the job that runs here can tell: another's id is named in a warning, no more"},
+    other=Judgement(Verdict.DIFFERS, UNKNOWN_KEYWORD),
+)
+
 RETRY_OPTIONS = Section(
     "self.retry({}=)",
-    covered=_names("countdown eta exc max_retries throw"),
-    differs=_each(
+    covered=_names("countdown eta exc max_retries"),
+    differs={"throw": "with False the retry comes when the task's code has ended; what that returns is not kept"}
+    | _each(
         "args kwargs", "a retry has the arguments of its job: it is named in a warning; enqueue another job instead"
     )
     | _each(
@@ -480,9 +496,10 @@ APP = Section(
     covered=_names(
         "AsyncResult Task add_periodic_task autodiscover_tasks close conf config_from_object control current_task "
         "finalize main "
-        "on_after_configure on_after_finalize register_task send_task set_current set_default signature task tasks"
+        "on_after_configure on_after_finalize register_task set_current set_default signature task tasks"
     ),
     differs={
+        "send_task": "the task must be one of this code base: another name is refused, as nobody here would run it",
         **_each("start worker_main", "it ends with a word on manage.py dbqueue_worker, which is what runs workers"),
     },
     missing={
@@ -591,6 +608,20 @@ BEAT_OPTIONS = Section(
     },
     other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
 )
+
+PERIODIC = Section(
+    "add_periodic_task({}=)",
+    covered=_names("schedule sig args kwargs name queue"),
+    differs={name: reason for name, reason in BEAT_OPTIONS.differs.items() if name != "countdown"},
+    other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
+)
+
+ROUTE = Section(
+    "task_routes: {}",
+    differs={"priority": HIGHER_FIRST},
+    other=Judgement(Verdict.DIFFERS, "a route tells a queue and a priority: the rest changes nothing (W041 names it)"),
+)
+"""What a route may say beside its queue."""
 
 SETTINGS = Section(
     "{}",
@@ -729,6 +760,7 @@ MEMBERS = {
 """Members by the kind of object that has them."""
 
 KEYWORDS = {
+    ("App", "add_periodic_task"): PERIODIC,
     ("App", "send_task"): APPLY_OPTIONS,
     ("App", "signature"): APPLY_OPTIONS,
     ("Control", "revoke"): REVOKE_OPTIONS,
@@ -736,12 +768,15 @@ KEYWORDS = {
     ("Result", "wait"): RESULT_CALL,
     ("GroupResult", "get"): RESULT_CALL,
     ("GroupResult", "join"): RESULT_CALL,
+    ("Signature", "apply"): EAGER_OPTIONS,
     ("Signature", "apply_async"): APPLY_OPTIONS,
     ("Signature", "set"): APPLY_OPTIONS,
+    ("Task", "apply"): EAGER_OPTIONS,
     ("Task", "apply_async"): APPLY_OPTIONS,
     ("Task", "retry"): RETRY_OPTIONS,
     ("Task", "signature"): APPLY_OPTIONS,
     ("Task", "subtask"): APPLY_OPTIONS,
+    ("Task", "update_state"): UPDATE_STATE,
 }
 """Keywords by kind and member."""
 

@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from typing import TypeGuard
 
 from . import coverage
 from .coverage import COVERED, Judgement, Verdict
@@ -19,7 +20,10 @@ def of_setting(shown: str, name: str, value: ast.expr | None, line: int, scope: 
         yield line, shown, COVERED
         yield from of_schedule(value, scope)
         return
-    yield line, shown, _judged(name, _followed(value, scope), scope)
+    value = _followed(value, scope)
+    yield line, shown, _judged(name, value, scope)
+    if name == "task_routes" and value is not None:
+        yield from _of_routes(value, scope)
 
 
 def of_schedule(value: ast.expr, scope: Scope) -> Iterator[Said]:
@@ -44,7 +48,7 @@ def of_entry(value: ast.expr, scope: Scope) -> Iterator[Said]:
     for line, name, said in _items(entry):
         yield from _judged_by(coverage.BEAT_ENTRY, line, name)
         if name == "schedule":
-            yield from _interval(said)
+            yield from interval("beat_schedule: schedule", said)
         if name == "options" and isinstance(said, ast.Dict):
             for option_line, option, _ in _items(said):
                 yield from _judged_by(coverage.BEAT_OPTIONS, option_line, option)
@@ -96,18 +100,43 @@ def _routes(value: ast.expr | None, scope: Scope) -> Judgement:
     return coverage.NOT_LITERAL
 
 
+def _of_routes(value: ast.expr, scope: Scope) -> Iterator[Said]:
+    """What the routes say beside a queue, as far as they are written out."""
+    value = _followed(value, scope) or value
+    if _is_pair(value) or isinstance(value, ast.Dict):
+        for route in value.values if isinstance(value, ast.Dict) else value.elts[1:]:
+            said = _followed(route, scope)
+            for line, name, _ in _items(said) if isinstance(said, ast.Dict) else ():
+                if name != "queue":
+                    yield from _judged_by(coverage.ROUTE, line, name)
+    elif isinstance(value, ast.List | ast.Tuple):
+        for one in value.elts:
+            yield from _of_routes(one, scope)
+
+
 def _is_route(value: ast.expr | None) -> bool:
-    """A dict of routes, or a pair of a pattern and where it goes."""
-    if isinstance(value, ast.List | ast.Tuple):
-        return len(value.elts) == 2 and isinstance(value.elts[0], ast.Constant)
-    return isinstance(value, ast.Dict)
+    """A dict of routes, a pair of a pattern and where it goes, or a list of such pairs."""
+    return isinstance(value, ast.Dict) or _is_pair(value) or _elements_are_pairs(value)
 
 
-def _interval(value: ast.expr) -> Iterator[Said]:
+def _elements_are_pairs(value: ast.expr | None) -> bool:
+    return isinstance(value, ast.List | ast.Tuple) and all(map(_is_pair, value.elts))
+
+
+def _is_pair(value: ast.expr | None) -> TypeGuard[ast.List | ast.Tuple]:
+    """The pattern is a text, or what ``re.compile()`` makes."""
+    return (
+        isinstance(value, ast.List | ast.Tuple)
+        and len(value.elts) == 2
+        and isinstance(value.elts[0], ast.Constant | ast.Call)
+    )
+
+
+def interval(shown: str, value: ast.expr) -> Iterator[Said]:
     """A number is seconds: here whole ones."""
     if isinstance(value, ast.Constant) and isinstance(value.value, float) and not value.value.is_integer():
         reason = f"an interval of {value.value} s: it must be whole seconds, from 1"
-        yield value.lineno, "beat_schedule: schedule", Judgement(Verdict.MISSING, reason)
+        yield value.lineno, shown, Judgement(Verdict.MISSING, reason)
 
 
 def _judged_by(section: coverage.Section, line: int, name: str) -> Iterator[Said]:

@@ -187,6 +187,9 @@ class Reader(ast.NodeVisitor):
         section = self._keywords_of(node, of)
         if section is not None:
             self._keywords(section, node)
+        if section is coverage.SCHEDULE:
+            for value in (*node.args[:1], *(one.value for one in node.keywords if one.arg == "run_every")):
+                self.say_all(settings_read.interval("schedule()", value))
         if isinstance(node.func, ast.Attribute):
             self._method(node, node.func)
         self._settings_as_keywords(node)

@@ -1,6 +1,9 @@
 """What receivers of signals hear."""
 
+import pytest
 from celery import signals
+from django.conf import settings
+from mail.tasks import confirm
 from orders.tasks import add, heat
 from reports.tasks import fail
 
@@ -51,6 +54,18 @@ def test_a_receiver_of_one_task(work):
     add.delay(4, 5)
     work()
     assert told == [5]
+
+
+@pytest.mark.skipif(settings.CELERY_TASK_ALWAYS_EAGER, reason="in eager mode nothing is published")
+def test_of_publishing(heard, order):
+    confirm.delay(order.pk)
+    add.delay(2, 3)
+    found = [one for one in heard if one[0] in ("publishing", "published")]
+    assert found == [
+        ("publishing", "mail.confirm", None),
+        ("published", "mail.confirm", None),
+        ("publishing", "orders.tasks.add", None),
+    ]
 
 
 def test_signals_of_workers_can_be_heard():

@@ -211,8 +211,8 @@ def test_retry_without_an_error_ends_with_max_retries_exceeded() -> None:
         done(t.never_again.delay())
 
 
-@pytest.mark.parametrize("fails", [False, True])
-def test_a_retry_that_is_not_thrown_comes_when_the_code_has_ended(fails: bool) -> None:
+@pytest.mark.parametrize("fails", ["", "ValueError", "Ignore", "Retry"])
+def test_a_retry_that_is_not_thrown_comes_when_the_code_has_ended(fails: str) -> None:
     assert done(t.goes_on.delay(fails)) == "done"
     assert labels() == ["try 0", "went on", "try 1"]
     assert t.goes_on.apply((fails,)).get() == "done" and labels()[3:] == labels()[:3]

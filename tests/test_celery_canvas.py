@@ -242,6 +242,13 @@ def test_eagerly_errors_are_told_and_may_be_raised() -> None:
             call.apply(throw=True)
     with pytest.raises(ValueError, match="boom"):
         t.boom.apply(throw=True)
+    t.app.conf.task_eager_propagates = True
+    try:
+        assert t.boom.apply(throw=False).failed()
+        with pytest.raises(ValueError, match="boom"):
+            t.boom.apply()
+    finally:
+        del t.app.conf["task_eager_propagates"]
 
 
 @pytest.mark.parametrize(

@@ -203,13 +203,13 @@ def given_errback(request: Any, exc: BaseException, traceback: str, word: str) -
 
 
 @shared_task(bind=True, max_retries=2)
-def goes_on(self: Task, fails: bool = False) -> str:
+def goes_on(self: Task, fails: str = "") -> str:
     mark(f"try {self.request.retries}")
     if self.request.retries == 0:
-        self.retry(countdown=0, throw=False)
+        promised = self.retry(countdown=0, throw=False)
         mark("went on")
         if fails:
-            raise ValueError("after that")
+            raise {"ValueError": ValueError("after that"), "Ignore": Ignore("after that"), "Retry": promised}[fails]
     return "done"
 
 

@@ -19,7 +19,7 @@ from . import app as apps
 from . import signals, states
 from .exceptions import Ignore, Reject, Retry
 from .request import Request
-from .result import AsyncResult
+from .result import error_of
 from .stack import pushed
 from .task import OF_A_MESSAGE, EinfoLike, Task
 from .values import encoded
@@ -173,24 +173,30 @@ def traced(task: Task, request: Request, args: Any, kwargs: dict[str, Any]) -> A
 
 
 def _with_retries(task: Task, request: Request, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Its automatic retries. ``dont_autoretry_for`` beats ``autoretry_for``."""
-    decided: tuple[type[BaseException], ...] = (Retry, Ignore, Reject, Snooze, Discard, *task.dont_autoretry_for)
+    """A retry that was promised by ``retry(throw=False)`` comes, however the task's code ends."""
     try:
-        value = task(*args, **kwargs)
-    except decided:
-        raise
-    except task.autoretry_for as exc:
-        most = task.most_retries
-        if request.promised is None and most is not None and request.retries >= most:
-            raise
-        raise request.promised or Retry(exc=exc, when=task.countdown(request.retries)) from exc
+        value = _with_automatic_retries(task, request, args, kwargs)
     except Exception as exc:
-        if request.promised is None:
+        if request.promised is None or exc is request.promised:
             raise
         raise request.promised from exc
     if request.promised is not None:
         raise request.promised
     return value
+
+
+def _with_automatic_retries(task: Task, request: Request, args: Any, kwargs: dict[str, Any]) -> Any:
+    """``dont_autoretry_for`` beats ``autoretry_for``."""
+    decided: tuple[type[BaseException], ...] = (Retry, Ignore, Reject, Snooze, Discard, *task.dont_autoretry_for)
+    try:
+        return task(*args, **kwargs)
+    except decided:
+        raise
+    except task.autoretry_for as exc:
+        most = task.most_retries
+        if most is not None and request.retries >= most:
+            raise
+        raise Retry(exc=exc, when=task.countdown(request.retries)) from exc
 
 
 def told(args: list[Any], number: int, database: str) -> list[Any]:
@@ -199,7 +205,7 @@ def told(args: list[Any], number: int, database: str) -> list[Any]:
     request = Request.of_row(Task.known.get(failed.task) or Task(), failed)
     if number < MOST_TOLD:
         return [request.id, *args[1:]]
-    return [request, AsyncResult(str(request.id)).result, *args[2:]]
+    return [request, error_of(failed), *args[2:]]
 
 
 def by_name(name: str) -> Task:

@@ -10,7 +10,7 @@ from . import eager, signals
 from .result import AsyncResult, GroupResult, job_rows, result_of
 from .task import OF_A_MESSAGE, Task, checked_arguments
 from .utils import uuid
-from .values import encoded
+from .values import decoded, encoded
 
 if TYPE_CHECKING:
     from ... import canvas as core
@@ -32,8 +32,11 @@ class Part:
         """The same with what was said of all of which it is a part."""
         raise NotImplementedError
 
-    def run_eagerly(self, before: Any) -> Any:
-        """Here and now. ``before`` is empty, or holds the result of what stands before."""
+    def run_eagerly(self, before: Any, throw: bool | None = None) -> Any:
+        """Here and now. ``before`` is empty, or holds the result of what stands before.
+
+        ``throw``: whether an error is raised (None: as task_eager_propagates says).
+        """
         raise NotImplementedError
 
     def enqueue(self) -> Any:
@@ -59,11 +62,8 @@ class Part:
         return found.run_eagerly(()) if eager.is_eager() else found.enqueue()
 
     def apply(self, args: Any = None, kwargs: Any = None, throw: bool | None = None, **options: Any) -> Any:
-        """Run all of it here and now, without the database. With ``throw`` its error is raised."""
-        result = self.clone(*checked_arguments(args, kwargs), **options).run_eagerly(())
-        if throw:
-            result.get()
-        return result
+        """Run all of it here and now, without the database. ``throw``: whether its error is raised."""
+        return self.clone(*checked_arguments(args, kwargs), **options).run_eagerly((), throw)
 
 
 class Signature(Part):
@@ -209,9 +209,10 @@ class Signature(Part):
         _published(node)
         return _unseen(AsyncResult(node.task.options.external_id or job.id), job)
 
-    def run_eagerly(self, before: Any) -> Any:
+    def run_eagerly(self, before: Any, throw: bool | None = None) -> Any:
         args = self.args if self.immutable else (*before, *self.args)
-        return eager.applied(self.type, args, self.kwargs, links=self.links, errbacks=self.errbacks, **self.options)
+        said = {"links": self.links, "errbacks": self.errbacks, "throw": throw, **self.options}
+        return eager.applied(self.type, args, self.kwargs, **said)
 
     def freeze(self, _id: str | None = None, **kwargs: Any) -> AsyncResult:
         """Give it its id now."""
@@ -330,10 +331,10 @@ class chain(_Composed):
         found: AsyncResult | GroupResult = _enqueued(self.node())
         return found
 
-    def run_eagerly(self, before: Any) -> Any:
+    def run_eagerly(self, before: Any, throw: bool | None = None) -> Any:
         result: Any = None
         for task in self._steps():
-            result = task.run_eagerly(before)
+            result = task.run_eagerly(before, throw)
             if not result.successful():
                 return result
             before = (result.get(),)
@@ -376,10 +377,10 @@ class group(_Composed):
         found: GroupResult = _enqueued(self.node())
         return found
 
-    def run_eagerly(self, before: Any) -> Any:
+    def run_eagerly(self, before: Any, throw: bool | None = None) -> Any:
         results: list[Any] = []
         for task in self._parts(self.tasks):
-            result = task.run_eagerly(before)
+            result = task.run_eagerly(before, throw)
             results += result.results if isinstance(task, group) else [result]
         return GroupResult(uuid(), results)
 
@@ -436,13 +437,13 @@ class chord(_Composed):
         found: AsyncResult | GroupResult = _enqueued(self.node())
         return found
 
-    def run_eagerly(self, before: Any) -> Any:
+    def run_eagerly(self, before: Any, throw: bool | None = None) -> Any:
         header, body = self._steps()
-        results = header.run_eagerly(before)
+        results = header.run_eagerly(before, throw)
         for result in results:
             if not result.successful():
                 return result
-        return body.run_eagerly((results.get(),))
+        return body.run_eagerly((results.get(),), throw)
 
 
 class chunks(_Composed):
@@ -537,7 +538,7 @@ def _published(node: "core.Node") -> None:
             continue
         options = part.task.options
         headers = {"task": part.task.name, "id": options.external_id, **(options.headers or {})}
-        _tell(signals.after_task_publish, part.task, headers, (part.args, part.kwargs))
+        _tell(signals.after_task_publish, part.task, headers, (decoded(list(part.args)), decoded(part.kwargs)))
         parts += reversed(part.links)
 
 

@@ -27,12 +27,13 @@ def applied(
     kwargs: dict[str, Any],
     *,
     task_id: str | None = None,
+    throw: bool | None = None,
     headers: dict[str, Any] | None = None,
     links: Any = (),
     errbacks: Any = (),
     **options: Any,
 ) -> EagerResult:
-    """Run it through its retries, with no pause between them. With task_eager_propagates its error is raised."""
+    """Run it through its retries, with no pause between them. ``throw``, or task_eager_propagates, raises its error."""
     from .app import settings
 
     found = _until_it_ends(lambda retries: _once(task, args, kwargs, task_id or uuid(), headers, retries))
@@ -41,7 +42,7 @@ def applied(
     else:
         for errback in errbacks:
             _tell(errback, found, task, args, kwargs)
-        if settings().task_eager_propagates:
+        if settings().task_eager_propagates if throw is None else throw:
             raise found.result
     return found
 

@@ -70,7 +70,7 @@ class AsyncResult:
         if state == states.SUCCESS:
             return decoded(job.return_value)
         if state in (states.FAILURE, states.RETRY):
-            return _error(_blamed(job))
+            return error_of(_blamed(job))
         if state == states.REVOKED:
             return TaskRevokedError(job.reason or "revoked")
         return None
@@ -382,7 +382,7 @@ def _told(job: Any) -> dict[str, Any]:
     return told if isinstance(told, dict) else {}
 
 
-def _error(job: Any) -> BaseException:
+def error_of(job: Any) -> BaseException:
     """The last attempt's exception, as far as it can be made again: of its class, where that is imported here."""
     from ...exceptions import JobFailed
     from ...results import JobError

@@ -12,6 +12,9 @@ from .results import JobResult, from_row, get_result
 from .store import store_for
 from .tree import Tree
 
+AT_ONCE = 500
+"""Jobs that are read at once with their attempts."""
+
 Part = Union["WorkflowResult", JobResult[Any]]
 
 
@@ -98,7 +101,7 @@ class WorkflowResult:
         rows = Job.objects.using(self.database).filter(workflow_id=self.workflow_id).exclude(task=GROUP)
         ids = set(self._ids())
         found = rows.order_by("id").prefetch_related("attempt_set")
-        return [from_row(row) for row in found if row.pk in ids]
+        return [from_row(row) for row in found.iterator(chunk_size=AT_ONCE) if row.pk in ids]
 
     @property
     def progress(self) -> Progress:

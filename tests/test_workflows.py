@@ -1,9 +1,12 @@
 """Workflows: what runs, with what, in which order, and what becomes of the rest when something fails."""
 
 import datetime
+import sqlite3
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.db import connection
 
 import dbqueue
 from dbqueue import chain, chord, group
@@ -342,6 +345,36 @@ def test_a_workflow_is_cancelled() -> None:
     assert states(result) == [*[JobStatus.SUCCESSFUL] * 2, *[JobStatus.CANCELLED] * 2]
     assert_over(result)
     assert not result.cancel()
+
+
+@pytest.fixture
+def few_parameters(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """As few to a statement as SQLite has for a workflow that is thirty times as large."""
+    if connection.vendor != "sqlite":
+        yield
+        return
+    connection.ensure_connection()
+    before = connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, 1100)
+    monkeypatch.setattr("dbqueue.store.sqlite.MOST_PARAMETERS", 1000)
+    yield
+    connection.connection.setlimit(sqlite3.SQLITE_LIMIT_VARIABLE_NUMBER, before)
+
+
+@pytest.mark.usefixtures("few_parameters")
+def test_more_steps_than_a_statement_has_parameters() -> None:
+    number = 1200
+    result = (broken.s() | group(give.si(1) for _ in range(number)) | note.s()).enqueue()
+    run_jobs()
+    assert_over(result)
+    cancelled = Job.objects.filter(status=JobStatus.CANCELLED)
+    assert cancelled.count() == number + 2
+    assert result.retry_failed() == 1 and not cancelled.exists()
+    assert result.cancel() and cancelled.count() == number + 3
+    assert len(result.steps()) == number + 2 and len(result.children[1].children) == number  # type: ignore[union-attr]
+    assert store_for("default").delete_workflow(result.workflow_id) == number + 3
+    assert run(give.s(1) | group(give.si(1) for _ in range(number)) | total.s()) == number
+    members = (broken.s().set(allow_failure=True) for _ in range(number))
+    assert len(run(give.s(1) | group(members) | note.s())[0]) == number
 
 
 def test_a_branch_is_cancelled_and_what_comes_after_it() -> None:

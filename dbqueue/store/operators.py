@@ -27,7 +27,7 @@ class Operators(Workflows):
         with self.atomic():
             if has_steps := self.lock_workflows_of(ids):
                 ids = self._with_inside(ids)
-            cancelled = self.jobs.leaving(CANCELLABLE, ids).update(
+            cancelled = self.jobs.leaving(CANCELLABLE, self.among(ids)).update(
                 status=JobStatus.CANCELLED, finished_at=now, reason=reason, unique_key=None
             )
             self.call_waiters(ids)
@@ -57,22 +57,23 @@ class Operators(Workflows):
         with self.atomic():
             has_steps = self.lock_workflows_of(ids)
             # Locked first: of what is cancelled meanwhile, one of two statements might take what the other left.
-            locked = self.jobs.leaving(RETRYABLE, ids).order_by("id").select_for_update()
+            locked = self.jobs.leaving(RETRYABLE, self.among(ids)).order_by("id").select_for_update()
             found = list(locked.values_list("id", "queue_name", "run_after", "held", "workflow_id"))
             forgotten = {row[4] for row in found} - {None} - self._alive({row[4] for row in found}) if has_steps else ()
             found = [row for row in found if row[4] not in forgotten]
             held = [pk for pk, _, _, is_held, _ in found if is_held]
             later = [pk for pk, _, due, is_held, _ in found if not is_held and due is not None and due > now]
             ready = [pk for pk, _, due, is_held, _ in found if not is_held and (due is None or due <= now)]
-            self.jobs.leaving(RETRYABLE, later).update(status=JobStatus.SCHEDULED, **anew)
-            self.jobs.leaving(RETRYABLE, ready).update(status=JobStatus.READY, run_after=None, **anew)
+            self.jobs.leaving(RETRYABLE, self.among(later)).update(status=JobStatus.SCHEDULED, **anew)
+            self.jobs.leaving(RETRYABLE, self.among(ready)).update(status=JobStatus.READY, run_after=None, **anew)
             if has_steps:
-                self.jobs.leaving({JobStatus.CANCELLED}, held).update(status=JobStatus.WAITING, **anew)
+                self.jobs.leaving({JobStatus.CANCELLED}, self.among(held)).update(status=JobStatus.WAITING, **anew)
                 self._wait_again([pk for pk, *_ in found], now)
                 self._decide_again(held, now)
             queues = {queue for _, queue, *_ in found}
             self.call_workers(queues | {ANY_QUEUE} if later else queues)
-            return len(found) - self.jobs.leaving({JobStatus.CANCELLED}, held).count() if held else len(found)
+            stayed = self.jobs.leaving({JobStatus.CANCELLED}, self.among(held)).count() if held else 0
+            return len(found) - stayed
 
     def retry_steps(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:
         """Retry those of these steps by which a workflow failed: not what was only cancelled because of them.
@@ -81,15 +82,15 @@ class Operators(Workflows):
         """
         with self.atomic():
             self.lock_workflows_of(ids)
-            ended_badly = self.jobs.leaving(RETRYABLE, ids).exclude(task=GROUP)
+            ended_badly = self.jobs.leaving(RETRYABLE, self.among(ids)).exclude(task=GROUP)
             found = dict(ended_badly.values_list("pk", "held"))
             self.retry([pk for pk, is_held in found.items() if not is_held], now)
             # What was cancelled while it waited for a step that has succeeded since.
             self.retry([pk for pk, is_held in found.items() if is_held], now)
             # Groups that were cancelled while their members ran, and these have succeeded since.
-            groups = self.jobs.leaving({JobStatus.CANCELLED}, ids).filter(task=GROUP)
+            groups = self.jobs.leaving({JobStatus.CANCELLED}, self.among(ids)).filter(task=GROUP)
             self.retry(list(groups.values_list("pk", flat=True)), now)
-            return self.jobs.leaving(QUEUED, found).count()
+            return self.jobs.leaving(QUEUED, self.among(found)).count()
 
     def run_now(self, ids: Collection[int]) -> int:
         """Make SCHEDULED jobs READY before their time. Returns how many; all others are let be."""

@@ -322,7 +322,8 @@ class PostgreSQLStore(Store):
 
     def _write_steps(self, ids: list[int], rows: list[NewStep], now: datetime.datetime) -> None:
         for start in range(0, len(rows), BULK):
-            made = [_step_columns(pk, row) for pk, row in zip(ids, rows, strict=True)][start : start + BULK]
+            some = slice(start, start + BULK)
+            made = [_step_columns(pk, row) for pk, row in zip(ids[some], rows[some], strict=True)]
             with self.connection.cursor() as cursor:
                 cursor.execute(_STEPS.many, [list(column) for column in zip(*made, strict=True)])
 

@@ -32,15 +32,15 @@ class Reports(Workflows):
             if has_steps := self.lock_workflows_of(ids):
                 ids = self._with_inside(ids)
             # Locked first, or one might be claimed or given back between two statements and escape both.
-            rows = self.jobs.leaving(CANCELLABLE | {JobStatus.RUNNING}, ids).order_by("id").select_for_update()
-            states = dict(rows.values_list("id", "status"))
+            rows = self.jobs.leaving(CANCELLABLE | {JobStatus.RUNNING}, self.among(ids)).order_by("id")
+            states = dict(rows.select_for_update().values_list("id", "status"))
             running = [pk for pk, status in states.items() if status == JobStatus.RUNNING]
             waiting = [pk for pk, status in states.items() if status != JobStatus.RUNNING]
-            self.jobs.leaving(CANCELLABLE, waiting).update(
+            self.jobs.leaving(CANCELLABLE, self.among(waiting)).update(
                 status=JobStatus.CANCELLED, finished_at=now, unique_key=None, cancel_requested_at=now
             )
             asked = {"cancel_requested_at": now} | ({"cancel_interrupts": True} if interrupt else {})
-            self.jobs.leaving({JobStatus.RUNNING}, running).update(**asked)
+            self.jobs.leaving({JobStatus.RUNNING}, self.among(running)).update(**asked)
             self.call_waiters(waiting)
             if has_steps:
                 self._settle(waiting, now)

@@ -210,14 +210,17 @@ class Workflows(Database):
 
     def lock_workflows_of(self, ids: Collection[int]) -> bool:
         """Before these jobs are locked or changed. Returns whether any is a step of a workflow."""
-        found = self.jobs.filter(pk__in=ids, workflow_id__isnull=False).order_by().values_list("workflow_id").distinct()
-        workflows = [pk for (pk,) in found]
+        workflows = self._workflows_of(ids)
         self._lock_workflows(workflows)
         return bool(workflows)
 
+    def _workflows_of(self, ids: Collection[int]) -> list[int | None]:
+        steps = self.jobs.filter(pk__in=self.among(ids), workflow_id__isnull=False).order_by()
+        return [pk for (pk,) in steps.values_list("workflow_id").distinct()]
+
     def _cancel_requested(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Cancel those of these jobs that came back from RUNNING after somebody asked for their end."""
-        came_back = self.jobs.leaving(CANCELLABLE, ids).filter(cancel_requested_at__isnull=False)
+        came_back = self.jobs.leaving(CANCELLABLE, self.among(ids)).filter(cancel_requested_at__isnull=False)
         if came_back.update(status=JobStatus.CANCELLED, finished_at=now, reason=REQUESTED, unique_key=None):
             self.call_waiters(ids)
             self._settle(ids, now)
@@ -232,8 +235,7 @@ class Workflows(Database):
         return known - locked - (known - set(self._workflows().filter(pk__in=known).values_list("id", flat=True)))
 
     def _lock_free_workflows_of(self, ids: Collection[int]) -> set[int]:
-        found = self.jobs.filter(pk__in=ids, workflow_id__isnull=False).order_by().values_list("workflow_id").distinct()
-        return self._lock_free_workflows([pk for (pk,) in found])
+        return self._lock_free_workflows(self._workflows_of(ids))
 
     def _settle(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Release, end or cancel what waits for these steps, as far as they have ended; and so on, to the last.
@@ -244,9 +246,9 @@ class Workflows(Database):
         ended = self._ended(ids)
         while ended:
             touched |= {one.workflow_id for one in ended}
-            bad = [one.id for one in ended if one.status != JobStatus.SUCCESSFUL and not one.allow_failure]
+            bad = {one.id for one in ended if one.status != JobStatus.SUCCESSFUL and not one.allow_failure}
             self._hand_on([one.id for one in ended if one.status != JobStatus.SUCCESSFUL and one.allow_failure])
-            good = [one for one in ended if one.id not in set(bad)]
+            good = [one for one in ended if one.id not in bad]
             further = self._cancel_after(bad, now)
             further += self._release_after([one.id for one in good], now)
             further += self._end_groups({one.group_id for one in good if one.group_id is not None}, now)
@@ -258,13 +260,13 @@ class Workflows(Database):
     def _settle_empty(self, groups: Collection[int], now: datetime.datetime) -> None:
         """A group without members that waits for nothing has ended as it comes."""
         if groups:
-            first = self.jobs.filter(pk__in=groups, status=JobStatus.WAITING, after_id=None)
+            first = self.jobs.filter(pk__in=self.among(groups), status=JobStatus.WAITING, after_id=None)
             self._settle(self._end_groups(set(first.values_list("pk", flat=True)), now), now)
 
     def _ended(self, ids: Collection[int]) -> list[Ended]:
         if not ids:
             return []
-        rows = self.jobs.leaving(FINAL, ids).filter(workflow_id__isnull=False).order_by("id")
+        rows = self.jobs.leaving(FINAL, self.among(ids)).filter(workflow_id__isnull=False).order_by("id")
         columns = ("id", "status", "workflow_id", "group_id", "allow_failure")
         return [Ended._make(row) for row in rows.values_list(*columns)]
 
@@ -273,7 +275,7 @@ class Workflows(Database):
         if not ids:
             return
         failures = self._failures(ids)
-        for pk, status, reason in self.jobs.filter(pk__in=ids).values_list("pk", "status", "reason"):
+        for pk, status, reason in self.jobs.filter(pk__in=self.among(ids)).values_list("pk", "status", "reason"):
             path, text = failures.get(pk, ("", ""))
             if status == JobStatus.CANCELLED or not path:
                 path, text = "dbqueue.exceptions.JobCancelled", reason
@@ -281,7 +283,7 @@ class Workflows(Database):
 
     def _failures(self, ids: Collection[int]) -> dict[int, tuple[str, str]]:
         """The last error of each, as (class, traceback)."""
-        rows = self._attempts().filter(job_id__in=ids).order_by("id")
+        rows = self._attempts().filter(job_id__in=self.among(ids)).order_by("id")
         return {pk: (path, text) for pk, path, text in rows.values_list("job_id", "exception_class_path", "traceback")}
 
     def _cancel_after(self, bad: Collection[int], now: datetime.datetime) -> list[int]:
@@ -293,22 +295,23 @@ class Workflows(Database):
         for cause, ids in by_cause.items():
             task, status, why = causes[cause]
             reason = told_cause(cause, task, status, why)
-            self.jobs.leaving({JobStatus.WAITING}, ids).update(
+            self.jobs.leaving({JobStatus.WAITING}, self.among(ids)).update(
                 status=JobStatus.CANCELLED, finished_at=now, reason=reason, unique_key=None
             )
         cancelled = [pk for ids in by_cause.values() for pk in ids]
         self.call_waiters(cancelled)
-        return list(self.jobs.filter(pk__in=cancelled, allow_failure=True).values_list("pk", flat=True))
+        return list(self.jobs.filter(pk__in=self.among(cancelled), allow_failure=True).values_list("pk", flat=True))
 
     def _told(self, ids: Collection[int]) -> "Iterable[tuple[int, str, str, str]]":
-        return self.jobs.filter(pk__in=ids).values_list("pk", "task", "status", "reason") if ids else ()
+        return self.jobs.filter(pk__in=self.among(ids)).values_list("pk", "task", "status", "reason") if ids else ()
 
     def _down(self, ids: Collection[int], status: JobStatus) -> dict[int, int]:
         """The held steps in this state that stand after these, through any depth, each with its cause among them.
 
         What stands after one that allows failure is left out.
         """
-        starts = list(self.jobs.filter(pk__in=ids).order_by("id").values_list("pk", "group_id", "workflow_id"))
+        begin = self.jobs.filter(pk__in=self.among(ids)).order_by("id")
+        starts = list(begin.values_list("pk", "group_id", "workflow_id"))
         found: dict[int, int] = {}
         edges = {pk: (pk, group) for pk, group, _ in starts}
         for _ in range(LEVELS if status is JobStatus.WAITING else 0):
@@ -333,9 +336,9 @@ class Workflows(Database):
         """What follows these, by one step."""
         held = self.jobs.filter(status=status, held=True).order_by("id")
         groups = {group for _, group in edges.values() if group is not None}
-        found = list(held.filter(after_id__in=list(edges)).values_list(*Edge._fields))
+        found = list(held.filter(after_id__in=self.among(list(edges))).values_list(*Edge._fields))
         if groups:
-            found += held.filter(pk__in=groups).values_list(*Edge._fields)
+            found += held.filter(pk__in=self.among(groups)).values_list(*Edge._fields)
         return list(map(Edge._make, found))
 
     def _release_after(self, ids: Collection[int], now: datetime.datetime) -> list[int]:
@@ -345,7 +348,7 @@ class Workflows(Database):
         """
         if not ids:
             return []
-        waiting = self.jobs.filter(after_id__in=ids, status=JobStatus.WAITING).order_by("id")
+        waiting = self.jobs.filter(after_id__in=self.among(ids), status=JobStatus.WAITING).order_by("id")
         columns = ("id", "after_id", "task", Cast("args", models.TextField()), "step", "queue_name", "run_after")
         found = list(waiting.select_for_update(**self._no_key()).values_list(*columns))
         given = {row[1] for row in found if row[2] != GROUP and not (row[4] or {}).get("immutable")}
@@ -364,7 +367,7 @@ class Workflows(Database):
 
     def _values(self, ids: Collection[int]) -> dict[int, str]:
         """What these jobs have returned, as JSON text."""
-        rows = self.jobs.filter(pk__in=ids).values_list("pk", Cast("return_value", models.TextField()))
+        rows = self.jobs.filter(pk__in=self.among(ids)).values_list("pk", Cast("return_value", models.TextField()))
         return {pk: "null" if value is None else value for pk, value in rows} if ids else {}
 
     def _write_released(self, released: Sequence[Released]) -> None:
@@ -381,9 +384,9 @@ class Workflows(Database):
         if not ids:
             return []
         of_group = self.jobs.filter(workflow_id=OuterRef("workflow_id"), group_id=OuterRef("pk"), status__in=OPEN)
-        full = self.jobs.filter(~Exists(of_group), pk__in=ids, status=JobStatus.WAITING).order_by("id")
+        full = self.jobs.filter(~Exists(of_group), pk__in=self.among(ids), status=JobStatus.WAITING).order_by("id")
         found = dict(full.values_list("pk", "step"))
-        members = self.jobs.filter(group_id__in=found).order_by("group_id", "position", "id")
+        members = self.jobs.filter(group_id__in=self.among(found)).order_by("group_id", "position", "id")
         values: dict[int, list[str]] = {pk: [] for pk in found}
         bad: dict[int, int] = {}
         columns = ("pk", "group_id", "status", "allow_failure", Cast("return_value", models.TextField()))
@@ -422,7 +425,8 @@ class Workflows(Database):
 
     def _with_inside(self, ids: Collection[int]) -> set[int]:
         """These, and what is inside of those that are groups, or were replaced."""
-        holders = self.jobs.filter(pk__in=ids, status=JobStatus.WAITING).filter(Q(task=GROUP) | Q(step__single=True))
+        holds = Q(task=GROUP) | Q(step__single=True)
+        holders = self.jobs.filter(holds, pk__in=self.among(ids), status=JobStatus.WAITING)
         found = set(ids)
         by_workflow: dict[int, list[tuple[int, int | None]]] = defaultdict(list)
         for pk, workflow_id, after in holders.values_list("pk", "workflow_id", "after_id"):
@@ -443,16 +447,16 @@ class Workflows(Database):
     def _wait_again(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Let what was cancelled because of these, or before its turn, wait for them again."""
         held = list(self._down(ids, JobStatus.CANCELLED))
-        self.jobs.leaving({JobStatus.CANCELLED}, held).update(
+        self.jobs.leaving({JobStatus.CANCELLED}, self.among(held)).update(
             status=JobStatus.WAITING, finished_at=None, reason="", cancel_requested_at=None
         )
-        steps = self.jobs.filter(pk__in=ids, workflow_id__isnull=False).values("workflow_id")
+        steps = self.jobs.filter(pk__in=self.among(ids), workflow_id__isnull=False).values("workflow_id")
         self._workflows().filter(pk__in=steps).update(finished_at=None)
 
     def _decide_again(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Look at what these held steps wait for: it may have ended long ago."""
-        after = self.jobs.filter(pk__in=ids, after_id__isnull=False).values("after_id")
-        decides = self.jobs.filter(Q(pk__in=after) | Q(group_id__in=ids)).values_list("pk", flat=True)
+        after = self.jobs.filter(pk__in=self.among(ids), after_id__isnull=False).values("after_id")
+        decides = self.jobs.filter(Q(pk__in=after) | Q(group_id__in=self.among(ids))).values_list("pk", flat=True)
         self._settle(list(decides), now)
 
     # Leaving
@@ -464,7 +468,7 @@ class Workflows(Database):
             if not self._workflows().filter(pk=workflow_id, finished_at__isnull=False).delete()[0]:
                 return None
             ids = list(self.jobs.filter(workflow_id=workflow_id).values_list("pk", flat=True))
-            self.jobs.leaving(FINAL, ids).only("id").delete()
+            self.jobs.leaving(FINAL, self.among(ids)).only("id").delete()
         return len(ids)
 
     def prune_workflows(self, before: datetime.datetime, limit: int = BATCH) -> int:

@@ -62,9 +62,11 @@ def main() -> int:
     with ThreadPoolExecutor(options.jobs) as threads:
         verdicts = list(threads.map(lambda each: run(*each, is_alone=options.jobs == 1), runs))
     print()
-    for (pair, _, database), (code, said) in zip(runs, verdicts, strict=True):
+    for (pair, _, database), (code, said, failed) in zip(runs, verdicts, strict=True):
         print(f"{pair!s:<50} {database:<11} {'passed' if code == 0 else f'FAILED with {code}'} {said}")
-    return 0 if verdicts and not any(code for code, _ in verdicts) else 1
+        for line in failed:
+            print(f"    {line}")
+    return 0 if verdicts and not any(code for code, *_ in verdicts) else 1
 
 
 def find_python(version: str) -> str | None:
@@ -83,13 +85,13 @@ def _version(python: str) -> str:
     return asked.stdout.strip()
 
 
-def run(pair: Pair, python: str, database: str, *, is_alone: bool) -> tuple[int, str]:
-    """Run the suite. Returns the exit code, and how long it took and the last line of what was printed."""
+def run(pair: Pair, python: str, database: str, *, is_alone: bool) -> tuple[int, str, list[str]]:
+    """Run the suite. Returns the exit code, how long it took with the last line printed, and a line a failed test."""
     try:
         with ONE_INSTALLS:
             own_python = install(pair, python)
     except subprocess.CalledProcessError as exc:
-        return exc.returncode, "it could not be installed"
+        return exc.returncode, "it could not be installed", []
     began = time.monotonic()
     environment = dict(os.environ)
     # The long faults strike `make test`, and here the pair with the pool: they are the database's, and its driver's.
@@ -102,12 +104,14 @@ def run(pair: Pair, python: str, database: str, *, is_alone: bool) -> tuple[int,
             environment["TEST_POOL"] = "1"
     print(f"\n== {pair}, {database}", flush=True)
     prefix = "" if is_alone else f"{pair.python} {database}: "
-    last_line = ""
+    last_line, failed = "", []
     with subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.PIPE, text=True) as suite:
         for line in suite.stdout or ():
             print(prefix + line, end="", flush=True)
             last_line = line.strip() or last_line
-    return suite.returncode, f"({time.monotonic() - began:.0f} s): {last_line}"
+            if line.startswith(("FAILED ", "ERROR ")):
+                failed.append(last_line)
+    return suite.returncode, f"({time.monotonic() - began:.0f} s): {last_line}", failed
 
 
 def install(pair: Pair, python: str) -> str:

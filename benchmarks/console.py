@@ -20,7 +20,7 @@ ROUNDS = 5
 _JOBS = """
     INSERT INTO dbqueue_job (task, args, kwargs, queue_name, priority, status, run_after, backend, enqueued_at,
                              started_at, last_attempted_at, finished_at, worker_id, lease, attempt)
-    SELECT CASE WHEN number %% 1000000 = 0 THEN 'benchmarks.jobs.tasks.rare' ELSE 'benchmarks.jobs.tasks.noop' END,
+    SELECT CASE WHEN number %% %(rare)s = 0 THEN 'benchmarks.jobs.tasks.rare' ELSE 'benchmarks.jobs.tasks.remind' END,
            '[]', jsonb_build_object('user_id', number %% 1000),
            CASE WHEN number %% 5 = 0 THEN 'mail' ELSE 'default' END,
            0, %(status)s, CASE WHEN %(status)s = 'SCHEDULED' THEN now() + interval '1 day' END, '',
@@ -49,6 +49,25 @@ _HISTORY = """
 """
 
 
+_WORKFLOWS = """
+    INSERT INTO dbqueue_workflow (name, created_at, finished_at)
+    SELECT 'benchmarks.jobs.tasks.give', now(), now() FROM generate_series(1, %s)
+"""
+
+FINDS_NOTHING = frozenset(
+    {
+        "blocked",
+        "running",
+        "a queue without jobs",
+        "a task without jobs",
+        "failed, an error that never was",
+        "search: no such task",
+        "search: an argument that never was",
+    }
+)
+"""Lists that are to be empty: of any other that is, the time would tell nothing."""
+
+
 def fill(share: float) -> None:
     """Ten million that went well, a hundred thousand that failed among the last of them, and some of all others."""
     numbers = {
@@ -60,14 +79,29 @@ def fill(share: float) -> None:
     }
     for status, number in [*numbers.items(), ("SUCCESSFUL", 1_000_000)]:
         ended = status in ("SUCCESSFUL", "FAILED", "CANCELLED")
-        values: dict[str, str | int | bool] = {"status": status, "number": int(number * share), "ended": ended}
+        values: dict[str, str | int | bool] = {
+            "status": status,
+            "number": int(number * share),
+            "rare": int(1_000_000 * share),
+            "ended": ended,
+        }
         with connection.cursor() as cursor:
             cursor.execute(_JOBS.format(past="now() - interval '1 hour'" if ended else "NULL"), values)
         print(f"{number * share:,.0f} {status}", file=sys.stderr, flush=True)
     with connection.cursor() as cursor:
         cursor.execute(_ATTEMPTS)
         cursor.execute(_HISTORY)
+        cursor.execute(_WORKFLOWS, [int(1_000_000 * share)])
         cursor.execute("VACUUM ANALYZE")
+
+
+def plant(steps: int) -> int:
+    """A group and what comes after it. Returns the workflow's id."""
+    from dbqueue import chord
+
+    from .jobs.tasks import give
+
+    return chord([give.s(1)] * (steps - 2), give.s()).enqueue().workflow_id
 
 
 def a_living_worker() -> None:
@@ -80,8 +114,8 @@ def a_living_worker() -> None:
     Worker.objects.update(heartbeat_at=store.clock() + datetime.timedelta(hours=1))
 
 
-def pages() -> Iterator[tuple[str, str]]:
-    """What an operator opens, and where it is."""
+def pages(workflows: dict[int, int]) -> Iterator[tuple[str, str]]:
+    """What an operator opens, and where it is; ``workflows`` by how many steps they have."""
     from dbqueue.models import Job, JobStatus
 
     jobs = "/admin/dbqueue/job/"
@@ -97,13 +131,13 @@ def pages() -> Iterator[tuple[str, str]]:
     for title, query in {
         "queue": "queue=mail",
         "a queue without jobs": "queue=nobody",
-        "task": "task=benchmarks.jobs.tasks.noop",
+        "task": "task=benchmarks.jobs.tasks.remind",
         "a rare task": "task=benchmarks.jobs.tasks.rare",
         "a task without jobs": "task=nobody.knows",
         "failed, a common error": "state=FAILED&error=builtins.ValueError",
         "failed, a rare error": "state=FAILED&error=shop.errors.Rare",
         "failed, an error that never was": "state=FAILED&error=no.Error",
-        "failed, a task": "state=FAILED&task=benchmarks.jobs.tasks.noop",
+        "failed, a task": "state=FAILED&task=benchmarks.jobs.tasks.remind",
         "search: id": "q=4711",
         "search: part of a task's name": "q=benchmarks.jobs",
         "search: no such task": "q=nothing",
@@ -120,12 +154,20 @@ def pages() -> Iterator[tuple[str, str]]:
     yield "a job", f"{jobs}{failed}/change/"
     yield "the last of 20,000 jobs that wait", f"{jobs}{last}/change/"
     yield "its arguments", f"{jobs}{failed}/edit/"
-    yield "the form of its clone", f"{jobs}add/?task=benchmarks.jobs.tasks.noop&from={failed}"
+    yield "the form of its clone", f"{jobs}add/?task=benchmarks.jobs.tasks.remind&from={failed}"
     yield "bulk operations", "/admin/dbqueue/bulkoperation/"
+    yield "workflows", "/admin/dbqueue/workflow/"
+    for steps, workflow in workflows.items():
+        yield f"a workflow of {steps:,} steps", f"/admin/dbqueue/workflow/{workflow}/change/"
+        step = Job.objects.filter(workflow_id=workflow).values_list("pk", flat=True).last()
+        yield f"a job of {steps:,} in a workflow", f"{jobs}{step}/change/"
 
 
-def measure(url: str) -> tuple[float, list[str]]:
-    """The median of the page's milliseconds, and its statements that walk over all jobs."""
+def measure(title: str, url: str) -> tuple[float, list[str]]:
+    """The median of the page's milliseconds, and its statements that walk over all jobs.
+
+    Raises RuntimeError where the page doesn't come, or is a list without a job that ought to have some.
+    """
     from django.contrib.auth.models import User
     from django.test import Client
     from django.test.utils import CaptureQueriesContext
@@ -138,7 +180,11 @@ def measure(url: str) -> tuple[float, list[str]]:
         response = client.get(url)
         if number:
             times.append(1000 * (time.perf_counter() - began))
-        assert response.status_code == 200, (url, response.status_code)
+        if response.status_code != 200:
+            raise RuntimeError(f"{url} answers {response.status_code}")
+    is_list = url.partition("?")[0] == "/admin/dbqueue/job/"
+    if is_list and (b"action-select" in response.content) is (title.removeprefix("jobs, ") in FINDS_NOTHING):
+        raise RuntimeError(f"{title}: this list must show a job, unless it is one of FINDS_NOTHING")
     with CaptureQueriesContext(connection) as captured:
         client.get(url)
     scans = []
@@ -161,10 +207,11 @@ def main() -> None:
         User.objects.create_superuser("operator")
         a_living_worker()
         fill(options.share)
+        workflows = {steps: plant(steps) for steps in (200, 10_000)}
         print(heading("The operator's pages"), flush=True)
         rows = [["page", "ms", "sequential scans of jobs"]]
-        for title, url in pages():
-            milliseconds, scans = measure(url)
+        for title, url in pages(workflows):
+            milliseconds, scans = measure(title, url)
             rows.append([title, f"{milliseconds:.0f}", str(len(scans))])
             print(f"{title}: {milliseconds:.0f} ms {scans or ''}", file=sys.stderr, flush=True)
         print(table(rows))

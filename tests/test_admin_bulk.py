@@ -226,6 +226,32 @@ def test_a_list_without_an_index_looks_back_so_far_and_leads_further(
     assert "Only the newest were counted" in page(operator, BULK, queue="mail")
 
 
+def test_a_list_of_a_time_begins_there_and_ends_there(
+    operator: Client, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A hundred days, a job every day, of which the list looks through ten at once."""
+    monkeypatch.setattr("dbqueue.console.filters.WINDOW", 10)
+    for room in ("dbqueue.store.census.NEAR", "dbqueue.console.filters.NEAR"):
+        monkeypatch.setattr(room, 2)
+    now = store.clock()
+    ids = []
+    for age in range(100, 0, -1):
+        ids.append(int(tasks.add.enqueue(1, 2).id))
+        Job.objects.filter(pk=ids[-1]).update(enqueued_at=now - datetime.timedelta(days=age, hours=-1))
+
+    def shown(search: str) -> tuple[list[int], bool]:
+        html = page(operator, JOBS, queue="default", q=search)
+        return [pk for pk in ids if f"/job/{pk}/change/" in html], "Look further back" in html
+
+    assert shown("before:50d since:53d") == (ids[47:50], False)
+    old, goes_on = shown("before:50d")
+    assert old == ids[50 - len(old) : 50] and len(old) >= 10 - 3 and goes_on
+    assert shown("since:4d") == (ids[96:], False)
+    assert shown("before:200d") == ([], False)
+    assert shown("before:99d since:200d") == (ids[:1], False)
+    assert "There are 3." in text_of(page(operator, BULK, queue="default", q="before:50d since:53d"))
+
+
 @pytest.mark.django_db(transaction=True)
 def test_a_list_that_takes_too_long_is_given_up(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """Here because somebody has locked the table, which looks the same to a statement that waits for it."""

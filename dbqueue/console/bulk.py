@@ -82,11 +82,12 @@ def confirm(page: "_JobAdmin", request: HttpRequest) -> HttpResponse:
         return HttpResponseRedirect(page._url("changelist"))
     chosen = {"action": request.GET.get("action", "")}
     form = BulkForm(request.user, request.POST if request.method == "POST" else None, initial=chosen)
-    behind = window_of(search, store().jobs)
-    found = search.apply(store().jobs if behind is None else store().jobs.filter(pk__gt=behind))
+    window = window_of(search, store())
+    found = search.apply(store().jobs, None if window is None else window.ids)
+    has_more = window is not None and window.goes_on
     number = found.order_by().values("pk")[: MOST_COUNTED + 1].count()
     if form.is_valid():
-        is_exact = behind is None and number <= MOST_COUNTED
+        is_exact = not has_more and number <= MOST_COUNTED
         operation = _start(page, request, form, search, number if is_exact else None)
         return HttpResponseRedirect(_url_of(page, operation))
     context = {
@@ -97,7 +98,7 @@ def confirm(page: "_JobAdmin", request: HttpRequest) -> HttpResponse:
         "form": form,
         "search": search.in_words(),
         "number": counted(number),
-        "only_newest": behind is not None,
+        "only_newest": has_more,
         "samples": _samples(page, found),
         "states": [(action.label, _names(LEAVES[action])) for action in allowed(request.user)],
     }

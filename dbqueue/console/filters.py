@@ -2,10 +2,10 @@
 
 import datetime
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.contrib import admin
-from django.db.models import Max, QuerySet
+from django.db.models import QuerySet
 from django.http import HttpRequest
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -13,6 +13,7 @@ from django.utils.translation import gettext_lazy
 from .. import conf, registry
 from ..models import DEFAULT_QUEUE, JobStatus
 from ..search import Search
+from ..store import NEAR, Store
 
 
 class ExactFilter(admin.SimpleListFilter):
@@ -89,16 +90,30 @@ WINDOW = 200_000
 """Ids that a list looks through for what has no index: it opens at once, and tells where it stopped."""
 
 
-def window_of(search: Search, jobs: "QuerySet[Any]") -> int | None:
-    """The id behind which a list looks for these jobs; None: it looks through all.
+class Window(NamedTuple):
+    """The ids among which a list looks; ``goes_on`` where there may be more that match, with smaller ones."""
+
+    ids: range
+    goes_on: bool
+
+
+def window_of(search: Search, store: Store) -> Window | None:
+    """Where a list looks for these jobs; None: among all of them.
 
     An index for each filter would make every job dearer that runs, for pages that are opened now and then.
     """
     if search.has_index:
         return None
-    newest = jobs.aggregate(newest=Max("pk"))["newest"] or 0
-    newest = newest if search.below is None else min(newest, search.below)
-    return newest - WINDOW if newest > WINDOW else None
+    stops = [store.newest_id() + 1]
+    if search.below is not None:
+        stops.append(search.below)
+    if search.until is not None:
+        stops.append(store.id_at(search.until) + NEAR)
+    first = store.oldest_id()
+    if search.after is not None:
+        first = max(first, store.id_at(search.after) - NEAR)
+    start = max(first, min(stops) - WINDOW)
+    return Window(range(start, min(stops)), goes_on=start > first)
 
 
 def search_of(request: HttpRequest, now: datetime.datetime) -> Search:

@@ -28,7 +28,7 @@ from ..redaction import Call, key_of, known, redacted, result_of
 from . import bulk, display, export, life
 from .base import PromptChangeList, counted, store
 from .calls import CallPages
-from .filters import FILTERS, search_of, window_of
+from .filters import FILTERS, Window, search_of, window_of
 from .operations import CANCEL, DELETE, INTERRUPT, RETRY, RUN_NOW, Operation, moving_to, operate
 
 MOST_AT_ONCE = 500
@@ -98,6 +98,9 @@ class JobChangeList(PromptChangeList):
     older: str | None = None
     """Where the list goes on."""
 
+    looked_through = 0
+    """Ids."""
+
     def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
         found = super().get_queryset(request, *args, **kwargs).defer(*UNREAD)
         try:
@@ -107,16 +110,12 @@ class JobChangeList(PromptChangeList):
                 self.model_admin.message_user(request, str(exc), messages.ERROR)
             return found.none()
         queryset: QuerySet[Any] = _with_what_a_column_shows(found, search.state)
-        behind = window_of(search, store().jobs)
-        if behind is None:
+        window = window_of(search, store())
+        if window is None:
             return queryset
-        query = request.GET.copy()
-        query.pop("p", None)
-        # Only an id gives way to the next one: a time is what somebody asked for.
-        typed = re.sub(r"(^|\s)before:\d+(?=\s|$)", " ", query.pop("q", [""])[-1])
-        query["q"] = f"{typed} before:{behind + 1}".strip()
-        self.older = f"?{query.urlencode()}"
-        return queryset.filter(pk__gt=behind)
+        if window.goes_on:
+            self.older, self.looked_through = _further_back(request, window), len(window.ids)
+        return queryset.filter(pk__gte=window.ids.start, pk__lt=window.ids.stop)
 
 
 class JobActionForm(ActionForm):
@@ -507,6 +506,15 @@ class JobAdmin(CallPages):
 
 def _call_of(job: Job) -> Call:
     return redacted(job.task, job.args, job.kwargs)
+
+
+def _further_back(request: HttpRequest, window: Window) -> str:
+    query = request.GET.copy()
+    query.pop("p", None)
+    # Only an id gives way to the next one: a time is what somebody asked for.
+    typed = re.sub(r"(^|\s)before:\d+(?=\s|$)", " ", query.pop("q", [""])[-1])
+    query["q"] = f"{typed} before:{window.ids.start}".strip()
+    return f"?{query.urlencode()}"
 
 
 def _with_what_a_column_shows(jobs: Any, state: str | None) -> Any:

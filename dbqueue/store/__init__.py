@@ -7,7 +7,7 @@ from django.db import connections
 
 from .base import Store, fence
 from .bulk import LEAVES, Chunk
-from .census import MOST_COUNTED, MOST_QUEUES, Line, is_served
+from .census import MOST_COUNTED, MOST_QUEUES, NEAR, Line, is_served
 from .coming_back import Rescue
 from .deletion import Pruned
 from .listener import ANY_QUEUE, Listener
@@ -23,6 +23,7 @@ __all__ = [
     "LEAVES",
     "MOST_COUNTED",
     "MOST_QUEUES",
+    "NEAR",
     "Asked",
     "Chunk",
     "Entered",

@@ -5,7 +5,7 @@ from collections.abc import Collection
 from typing import NamedTuple
 
 from django.db import DataError, Error, IntegrityError
-from django.db.models import Max, QuerySet
+from django.db.models import QuerySet
 
 from ..models import CANCELLABLE, FINAL, QUEUED, REASON_LENGTH, RETRYABLE, BulkAction, BulkOperation, JobStatus
 from ..search import Search
@@ -62,7 +62,6 @@ class Bulk(Operators, Deletion, Reports):
 
         By id: one that was enqueued before, in a transaction that is still open, is among them.
         """
-        last_id = self.jobs.aggregate(last=Max("pk"))["last"] or 0
         operation = BulkOperation(
             action=action,
             filter=search.as_json(),
@@ -73,7 +72,7 @@ class Bulk(Operators, Deletion, Reports):
             created_at=now or self.clock(),
             expected=expected,
             first_id=0,
-            last_id=last_id,
+            last_id=self.newest_id(),
         )
         operation.save(using=self.alias, force_insert=True)
         self.call_workers({ANY_QUEUE})

@@ -22,6 +22,11 @@ MOST_COUNTED = 10_000
 """Rows of one kind that are counted."""
 
 
+NEAR = 1000
+"""How far the order of ids may be from that of the times at which jobs were enqueued: a job gets the two one after the
+other."""
+
+
 class Line(NamedTuple):
     """The jobs of one queue that may be claimed now: how many, as far as they are counted, and since when they wait."""
 
@@ -35,6 +40,18 @@ class Census(Database):
     def count(self, status: JobStatus, limit: int = MOST_COUNTED) -> int:
         """How many jobs are in this state, up to one more than ``limit``."""
         return self.jobs.filter(status=status).order_by().values("pk")[: limit + 1].count()
+
+    def id_at(self, moment: datetime.datetime) -> int:
+        """From about which id on jobs were enqueued at this moment or later: to NEAR, and found by halves."""
+        before, since = self.oldest_id() - 1, self.newest_id() + 1
+        while since - before > NEAR // 2:
+            middle = (before + since) // 2
+            found = self.jobs.filter(pk__gte=middle).order_by("pk").values_list("pk", "enqueued_at").first()
+            if found is None or found[1] >= moment:
+                since = middle
+            else:
+                before = min(found[0], since - 1)
+        return since
 
     def busy_queues(self, most: int = MOST_QUEUES) -> Iterator[str]:
         """The names of queues with READY jobs, each found by one step in an index; the first of very many."""

@@ -40,6 +40,14 @@ class Database(ABC):
     def jobs(self) -> JobQuerySet:
         return Job.objects.using(self.alias)
 
+    def newest_id(self) -> int:
+        """0 where there is no job."""
+        return self.jobs.aggregate(newest=models.Max("pk"))["newest"] or 0
+
+    def oldest_id(self) -> int:
+        """0 where there is no job."""
+        return self.jobs.aggregate(oldest=models.Min("pk"))["oldest"] or 0
+
     def atomic(self) -> AbstractContextManager[None]:
         return transaction.atomic(using=self.alias)
 

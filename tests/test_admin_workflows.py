@@ -48,6 +48,16 @@ def failed() -> WorkflowResult:
     return result
 
 
+def test_what_ended_by_a_failure_has_failed_and_what_somebody_cancelled_has_not(operator: Client) -> None:
+    html = page(operator, change(failed()))
+    assert 'class="dbqueue-state dbqueue-failed">Failed<' in html.partition('id="steps"')[0]
+    assert "dbqueue-cross" in html
+    result = (give.s(1) | inc.s()).enqueue()
+    result.cancel()
+    html = page(operator, change(result))
+    assert 'class="dbqueue-state dbqueue-cancelled">Cancelled<' in html and ">Failed<" not in html
+
+
 def test_the_list_and_the_tree(operator: Client) -> None:
     result = failed()
     assert "give | group(inc, broken | inc) | total" in page(operator, WORKFLOWS)

@@ -17,7 +17,7 @@ from django.views.decorators.http import require_POST
 
 from ..exceptions import JobDoesNotExist
 from ..models import CANCELLABLE, RETRYABLE, Job, JobStatus, Workflow
-from ..tree import Place, Tree
+from ..tree import Place, Tree, failed_step
 from ..workflow import WorkflowResult
 from . import display
 from .base import QueueAdmin, store
@@ -78,9 +78,9 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
     fieldsets = ((None, {"fields": ("state", "how_far", "created", "finished")}),)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Workflow]:
-        last = Job.objects.using(store().alias).filter(pk=OuterRef("last_id")).values("status")
+        last = Job.objects.using(store().alias).filter(pk=OuterRef("last_id"))
         rows = Workflow.objects.using(store().alias).order_by(*self.ordering)
-        return rows.annotate(last_status=Subquery(last))
+        return rows.annotate(last_status=Subquery(last.values("status")), last_reason=Subquery(last.values("reason")))
 
     def has_view_permission(self, request: HttpRequest, obj: Workflow | None = None) -> bool:
         """Also for who may see jobs: it tells nothing else of them."""
@@ -216,6 +216,8 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
             return display.NOTHING
         if workflow.finished_at is None and status in (JobStatus.WAITING, *CANCELLABLE):
             return display.badge("running", _("Under way"))
+        if status == JobStatus.CANCELLED and failed_step(getattr(workflow, "last_reason", "")) is not None:
+            status = JobStatus.FAILED  # of the last job: it never ran, because another has failed
         return display.badge(status, JobStatus(status).label)
 
     @admin.display(description=gettext_lazy("How far"))

@@ -100,7 +100,7 @@ $(VENV)/.run: pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("dbqueue needs Python 3.11 or newer; $(PYTHON) is " + sys.version.split()[0] + ". Say which: make PYTHON=python3.12 …")'
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
-	$(BIN)/python -m pip install --quiet --editable .
+	PYTHONWARNINGS=ignore $(BIN)/python -m pip install --quiet --editable .
 	@touch $@
 
 $(VENV)/.postgres: $(VENV)/.run
@@ -119,5 +119,5 @@ $(BENCH)/.installed: pyproject.toml
 	@$(BENCH_PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("dbqueue needs Python 3.11 or newer; $(BENCH_PYTHON) is " + sys.version.split()[0] + ". Say which: make BENCH_PYTHON=python3.12 bench")'
 	$(BENCH_PYTHON) -m venv --clear $(BENCH)
 	$(BENCH)/bin/python -m pip install --quiet --disable-pip-version-check "pip>=25.1"
-	$(BENCH)/bin/python -m pip install --quiet --editable . --group bench
+	PYTHONWARNINGS=ignore $(BENCH)/bin/python -m pip install --quiet --editable . --group bench
 	@touch $@

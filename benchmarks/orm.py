@@ -38,7 +38,7 @@ def main() -> None:
         from django.db.backends.postgresql.psycopg_any import is_psycopg3
 
         if not is_psycopg3:
-            raise SystemExit("This needs psycopg 3 with its pool: pip install 'dbqueue[psycopg]'")
+            raise SystemExit("This needs psycopg 3 with its pool: pip install 'django-dbqueue[psycopg]'")
         print(heading(f"{options.jobs:,} jobs a run, one process, 8 threads; {options.rounds} rounds"), flush=True)
         rows = [["", *(f"{way}, jobs/s" for way in WAYS), "ratio", *(f"{way}, CPU µs a job" for way in WAYS)]]
         for task, title in (("look_up", "one query"), ("visit", "one query and one write")):

@@ -1,4 +1,4 @@
-"""For ``include("dbqueue.urls")``: what a monitoring system asks for. Needs the extra ``dbqueue[metrics]``."""
+"""For ``include("dbqueue.urls")``: what a monitoring system asks for. Needs the extra ``metrics``."""
 
 from django.urls import path
 

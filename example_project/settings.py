@@ -19,6 +19,7 @@ INSTALLED_APPS = [
     "django.contrib.staticfiles",
     "dbqueue",
     "example_project.library",
+    "example_project.showcase",
 ]
 
 DATABASES = {"default": env.db("DATABASE_URL", default=f"sqlite:///{BASE / 'example.sqlite3'}")}

@@ -15,7 +15,7 @@ import pytest
 from django.contrib.auth.models import User
 from django.db import connection
 
-from dbqueue.models import Job, JobStatus, Worker
+from dbqueue.models import Job, JobStatus, LogLine, Schedule, Worker, Workflow
 from example_project.library import report, sources
 from example_project.library.models import Function, Import, SourceFile
 from example_project.library.tasks import analyse
@@ -111,7 +111,7 @@ def test_a_worker_runs_beside_the_server_and_both_end_together(number: signal.Si
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    process = manage("serve", f"127.0.0.1:{port}")
+    process = manage("serve", "--bare", f"127.0.0.1:{port}")
     try:
         assert eventually(lambda: status_of(f"http://127.0.0.1:{port}/admin/login/")) == 200
         assert analyse.enqueue("keyword.py").get(timeout=15) >= 0
@@ -127,6 +127,27 @@ def test_a_worker_runs_beside_the_server_and_both_end_together(number: signal.Si
     assert status_of(f"http://127.0.0.1:{port}/admin/login/") is None
     assert Worker.objects.exists()
     assert not Worker.objects.alive().exists()
+
+
+def test_the_pages_have_something_to_show_and_no_more_of_it_at_a_second_start() -> None:
+    showcase = Job.objects.filter(task__startswith="example_project.showcase.tasks.")
+    failed = showcase.filter(task__endswith=".count_lines", status=JobStatus.FAILED)
+    for _ in range(2):
+        process = manage("serve", "127.0.0.1:0")
+        try:
+            eventually(lambda: Worker.objects.alive().exists(), timeout=60)
+            eventually(lambda: Workflow.objects.filter(finished_at__isnull=False).exists(), timeout=60)
+            eventually(failed.exists, timeout=60)
+        finally:
+            process.send_signal(signal.SIGTERM)
+            output, _ = process.communicate(timeout=60)
+        assert process.returncode == 0, output
+
+    surveyed = [job.args[0] for job in showcase.filter(task__endswith=".survey")]
+    body = showcase.get(task__endswith=".rank")
+    assert (body.status, sorted(body.return_value or ())) == (JobStatus.SUCCESSFUL, sorted(surveyed))
+    assert LogLine.objects.filter(job__in=showcase, text__contains="functions in").count() == len(surveyed)
+    assert Schedule.objects.filter(task="example_project.showcase.tasks.count_findings").count() == 1
 
 
 def status_of(url: str) -> int | None:

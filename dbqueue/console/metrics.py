@@ -20,7 +20,7 @@ try:
     from prometheus_client.exposition import CONTENT_TYPE_LATEST, generate_latest
     from prometheus_client.registry import Collector
 except ImportError as exc:
-    raise ImportError("dbqueue's /metrics needs prometheus-client: pip install 'dbqueue[metrics]'.") from exc
+    raise ImportError("dbqueue's /metrics needs prometheus-client: pip install 'django-dbqueue[metrics]'.") from exc
 
 MOST_COUNTED = 100_000
 """Jobs of one state that are counted; a larger number is told as this."""

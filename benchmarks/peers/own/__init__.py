@@ -13,5 +13,5 @@ PEER = Peer(
     worker=("-m", "django", "dbqueue_worker", "--threads", "8", "-v", "0"),
     unfinished="SELECT count(*) FROM dbqueue_job WHERE status NOT IN ('SUCCESSFUL', 'FAILED', 'CANCELLED')",
     modules=("dbqueue",),
-    distributions=("dbqueue",),
+    distributions=("django-dbqueue",),
 )

@@ -1,4 +1,4 @@
-"""``manage.py serve``: the web server, and a worker beside it."""
+"""``manage.py serve``: the web server, a worker beside it, and jobs to look at."""
 
 import signal
 import subprocess
@@ -9,6 +9,8 @@ from typing import Any, NoReturn
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError, CommandParser
 
+from example_project.showcase.examples import enqueue_examples
+
 from ... import login
 
 
@@ -17,9 +19,12 @@ class Command(BaseCommand):
 
     def add_arguments(self, parser: CommandParser) -> None:
         parser.add_argument("address", nargs="?", default="127.0.0.1:8000", help="As in runserver.")
+        parser.add_argument("--bare", action="store_true", help="Enqueue no jobs to look at.")
 
     def handle(self, *args: Any, **options: Any) -> None:
         call_command("migrate", verbosity=0)
+        if not options["bare"]:
+            enqueue_examples()
         for number in (signal.SIGTERM, signal.SIGINT):  # a shell that starts this behind its back ignores SIGINT
             signal.signal(number, _interrupt)
         place = f"127.0.0.1:{options['address']}" if options["address"].isdigit() else options["address"]

@@ -314,6 +314,49 @@ def test_classes_of_tasks(tmp_path: Path) -> None:
     ]
 
 
+def test_a_base_from_elsewhere_may_be_celerys_still(tmp_path: Path) -> None:
+    source = """\
+        from celery import Celery, Task, shared_task
+        from elsewhere.tasks import OpenTask, work
+        from theirs import OfCelery
+        from .bases import Ours
+        from . import bases
+        app = Celery("x", task_cls=OpenTask)
+
+        class Own(OpenTask): ...
+
+        @shared_task(base=OpenTask)
+        def a(): ...
+        @app.task(base=Own)
+        def b(): ...
+        @app.task(base=Ours)
+        def c(): ...
+        @app.task(base=bases.Ours)
+        def d(): ...
+        @app.task(base=Task)
+        def e(): ...
+        @app.task(base=None)
+        def f(): ...
+        app.register_task(Own())
+        app.register_task(Ours())
+        work.delay()
+        """
+    bases = "from celery import Task\nclass Ours(Task): ...\n"
+    found = report(tmp_path, source, {"bases.py": bases}).uses
+    looked = [(use.line, use.name) for use in found if use.judgement.verdict is L]
+    assert looked == [
+        (3, "theirs.OfCelery"),
+        (6, "Celery(task_cls=)"),
+        (10, "@task(base=)"),
+        (12, "@task(base=)"),
+        (22, "app.register_task()"),
+        (24, ".delay()"),
+    ]
+    assert "its package has to be moved too" in {use.line: use for use in found}[10].judgement.reason
+    assert [use.judgement for use in found if use.line == 24] == [coverage.FOREIGN_TASK]
+    assert len([use for use in found if use.name == "@task(base=)" and use.judgement.verdict is C]) == 4
+
+
 def test_results_control_and_inspect(tmp_path: Path) -> None:
     source = """\
         from celery import Celery, current_app

@@ -743,6 +743,14 @@ AS_TEXT = Judgement(Verdict.LOOK, "Celery's name as text is not changed with the
 INTEGRATION = Judgement(
     Verdict.LOOK, "made for Celery by somebody else: it hears nothing from dbqueue unless it says so"
 )
+BASE = Judgement(
+    Verdict.LOOK,
+    "no class that was read, or none that is known to be a task's: if it is made of Celery's Task, its package has to "
+    "be moved too, or the import fails",
+)
+FOREIGN_TASK = Judgement(
+    Verdict.LOOK, "of a package that was not read: if this is a task of Celery's, that package has to be moved too"
+)
 STAR = Judgement(Verdict.LOOK, "what this brings can't be read here: import by name")
 FIXTURE = Judgement(Verdict.MISSING, "a fixture of Celery's pytest plugin: use dbqueue_jobs (docs/features.md)")
 NOT_LITERAL = Judgement(Verdict.LOOK, "entries that are made by code can't be read here")

@@ -325,6 +325,11 @@ def class_kind(node: ast.ClassDef, scope: Scope) -> Meaning:
     return None
 
 
+def is_task_class(of: Meaning) -> bool:
+    """Whether tasks can have it as their base: Celery's own class, an app's, or one made of these."""
+    return of == Thing("TaskClass") or (isinstance(of, Name) and of.is_celery and of.path[-1] == "Task")
+
+
 def _member(of: Meaning, attr: str, scope: Scope) -> Meaning:
     if isinstance(of, Name):
         return scope.project.resolve(Name((*of.path, attr)))

@@ -7,7 +7,19 @@ from dataclasses import dataclass
 
 from . import coverage, settings_read
 from .coverage import COVERED, Judgement, Section
-from .meanings import FunctionNode, Meaning, Name, Project, Scope, Thing, class_kind, kind_of, makes_tasks, meaning
+from .meanings import (
+    FunctionNode,
+    Meaning,
+    Name,
+    Project,
+    Scope,
+    Thing,
+    class_kind,
+    is_task_class,
+    kind_of,
+    makes_tasks,
+    meaning,
+)
 
 BEGINS_A_JOB = ("delay", "apply_async")
 
@@ -101,7 +113,7 @@ class Reader(ast.NodeVisitor):
             self.say(line, ".".join(path), coverage.STAR if last == "*" else coverage.imported(path)[1])
         elif not self.project.owns(top):
             judgement = coverage.PACKAGES.judge(top)
-            if judgement is None and any("celery" in part for part in path):
+            if judgement is None and any("celery" in part.lower() for part in path):
                 judgement = coverage.INTEGRATION
             self.say(line, ".".join(path), judgement)
 
@@ -192,6 +204,8 @@ class Reader(ast.NodeVisitor):
                 self.say_all(settings_read.interval("schedule()", value))
         if isinstance(node.func, ast.Attribute):
             self._method(node, node.func)
+        if kind_of(of) == "App.register_task":
+            self._registered(node)
         self._settings_as_keywords(node)
         self._names_as_text(node)
         if kind_of(of) == "App.config_from_object":
@@ -217,17 +231,35 @@ class Reader(ast.NodeVisitor):
             if keyword.arg is None:
                 if section is not coverage.CALLS["crontab"]:
                     self.say(keyword.value.lineno, section.title.format("**").replace("**=", "**"), coverage.EXPANDED)
-            elif (said := settings_read.serializer(keyword.value)) is not None and keyword.arg == "serializer":
-                self.say(keyword.lineno, section.title.format("serializer"), said)
+            elif (judgement := self._by_value(keyword.arg, keyword.value)) is not None:
+                self.say(keyword.lineno, section.title.format(keyword.arg), judgement)
             else:
                 self.say_of(section, keyword.lineno, keyword.arg)
+
+    def _by_value(self, name: str, value: ast.expr) -> Judgement | None:
+        """What is to be said of a keyword's value, where that says more than its name."""
+        if name == "serializer":
+            return settings_read.serializer(value)
+        if name in ("base", "task_cls"):
+            is_none = isinstance(value, ast.Constant) and value.value is None
+            return None if is_none or is_task_class(meaning(value, self.scope)) else coverage.BASE
+        return None
+
+    def _registered(self, node: ast.Call) -> None:
+        """``app.register_task(OfThem())``: its class may come from elsewhere."""
+        for arg in node.args[:1]:
+            of = meaning(arg, self.scope)
+            if kind_of(of) != "Task" and not is_task_class(of):
+                self.say(arg.lineno, "app.register_task()", coverage.BASE)
 
     def _method(self, node: ast.Call, func: ast.Attribute) -> None:
         of = meaning(func.value, self.scope)
         if kind_of(of) == "Conf" and func.attr == "update":
             self._conf_updated(node)
         elif func.attr in BEGINS_A_JOB and _is_unknown(of) and "pool" not in ast.unparse(func.value).lower():
-            self.say(func.end_lineno or node.lineno, f".{func.attr}()", coverage.PERHAPS_A_TASK)
+            is_foreign = isinstance(of, Name) and not self.project.owns(of.path[0] or of.path[1])
+            said = coverage.FOREIGN_TASK if is_foreign else coverage.PERHAPS_A_TASK
+            self.say(func.end_lineno or node.lineno, f".{func.attr}()", said)
 
     def _conf_updated(self, node: ast.Call) -> None:
         for keyword in node.keywords:

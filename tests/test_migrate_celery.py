@@ -357,6 +357,68 @@ def test_a_base_from_elsewhere_may_be_celerys_still(tmp_path: Path) -> None:
     assert len([use for use in found if use.name == "@task(base=)" and use.judgement.verdict is C]) == 4
 
 
+def test_what_jobs_keep_on_their_task_is_shared_by_threads(tmp_path: Path) -> None:
+    source = """\
+        import os, signal
+        from celery import Task, shared_task
+
+        class Base(Task):
+            _db = None
+            def __init__(self):
+                self.made = 1
+            def __call__(self, *args):
+                self.current = args[0]
+                self.a, b = args
+                self.count += 1
+                del self.current
+                return self.run(*args)
+            @property
+            def db(self):
+                if self._db is None:
+                    self._db = connect()
+                args = self._db
+                args.x = 1
+                def inner():
+                    self.inner: int = 1
+                return args
+
+        @shared_task(bind=True)
+        def f(this):
+            global cache
+            this.cache = 1
+            os.chdir("/")
+            signal.signal(1, None)
+            this.helper.x = 1
+
+        @shared_task
+        def g(self):
+            self.x = 1
+
+        def h(self):
+            global cache
+            self.x = 1
+            os.chdir("/")
+            f.max_retries = 1
+
+        class Other:
+            def i(self):
+                self.x = 1
+        """
+    found = report(tmp_path, source).uses
+    assert [(use.line, use.name) for use in found if use.judgement is coverage.STATE] == [
+        (9, "self.… ="),
+        (10, "self.… ="),
+        (11, "self.… ="),
+        (17, "self.… ="),
+        (21, "self.… ="),
+        (26, "global cache"),
+        (27, "self.… ="),
+        (28, "os.chdir()"),
+        (29, "signal.signal()"),
+    ]
+    assert "--threads 1 --processes N" in coverage.STATE.reason
+
+
 def test_results_control_and_inspect(tmp_path: Path) -> None:
     source = """\
         from celery import Celery, current_app

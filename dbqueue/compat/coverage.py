@@ -748,6 +748,11 @@ BASE = Judgement(
     "no class that was read, or none that is known to be a task's: if it is made of Celery's Task, its package has to "
     "be moved too, or the import fails",
 )
+STATE = Judgement(
+    Verdict.LOOK,
+    "jobs on all threads of a worker share it, where Celery's have a process each: keep it in local variables, or "
+    "run the worker with --threads 1 --processes N",
+)
 FOREIGN_TASK = Judgement(
     Verdict.LOOK, "of a package that was not read: if this is a task of Celery's, that package has to be moved too"
 )

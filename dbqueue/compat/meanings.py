@@ -178,6 +178,13 @@ class Scope:
         found = self.bound[name]
         return found[0] if len(found) == 1 and isinstance(found[0], ast.expr) else None
 
+    def is_parameter(self, name: str) -> bool:
+        """Whether it is one of a function around it, of which it is known what it is."""
+        outer: Scope | None = self
+        while outer is not None and (outer.is_class or name not in outer.bound):
+            outer = outer.parent
+        return outer is not None and all(isinstance(bound, Thing) for bound in outer.bound[name])
+
     def _beyond(self, name: str) -> Meaning:
         for star in self.stars:
             if (found := self.project.resolve(Name((*star.path, name)))) is not None and found != Name(
@@ -328,6 +335,11 @@ def class_kind(node: ast.ClassDef, scope: Scope) -> Meaning:
 def is_task_class(of: Meaning) -> bool:
     """Whether tasks can have it as their base: Celery's own class, an app's, or one made of these."""
     return of == Thing("TaskClass") or (isinstance(of, Name) and of.is_celery and of.path[-1] == "Task")
+
+
+def is_own_task(node: ast.expr, scope: Scope) -> bool:
+    """Whether it is ``self`` of a bound task, or of a method of a class of tasks."""
+    return isinstance(node, ast.Name) and kind_of(meaning(node, scope)) == "Task" and scope.is_parameter(node.id)
 
 
 def _member(of: Meaning, attr: str, scope: Scope) -> Meaning:

@@ -15,6 +15,7 @@ from .meanings import (
     Scope,
     Thing,
     class_kind,
+    is_own_task,
     is_task_class,
     kind_of,
     makes_tasks,
@@ -25,6 +26,18 @@ BEGINS_A_JOB = ("delay", "apply_async")
 
 TAKES_NAMES = ("patch", "setattr", "import_module", "import_string", "__import__")
 """Functions that are given a dotted name as text."""
+
+OF_A_PROCESS = (
+    "locale.setlocale",
+    "os.chdir",
+    "os.putenv",
+    "os.umask",
+    "signal.alarm",
+    "signal.setitimer",
+    "signal.signal",
+    "socket.setdefaulttimeout",
+)
+"""What changes a whole process, and so all jobs on its threads."""
 
 FIXTURES = ("celery_app", "celery_worker", "celery_session_app", "celery_session_worker", "celery_config")
 
@@ -81,6 +94,8 @@ class Reader(ast.NodeVisitor):
         self.project = scope.project
         self.path = scope.source.path
         self.found: list[Use] = []
+        self.in_task = False
+        """Whether what is read runs in a job: the code of a task, or a method of a class of tasks."""
 
     def say(self, line: int, name: str, judgement: Judgement | None) -> None:
         """Note a use; None: there is nothing to say."""
@@ -129,11 +144,16 @@ class Reader(ast.NodeVisitor):
             self.visit(node.returns)
         if node.name.startswith("test"):
             self._fixtures(node)
-        with self._inside(self.project.inner(node, self.scope)):
+        with self._inside(self.project.inner(node, self.scope), self._runs_in_a_job(node)):
             for statement in node.body:
                 self.visit(statement)
 
     visit_AsyncFunctionDef = visit_FunctionDef
+
+    def _runs_in_a_job(self, node: FunctionNode) -> bool:
+        """A task is made once, before there are jobs."""
+        is_method = self.scope.is_class and self.scope.kind == Thing("Task") and node.name != "__init__"
+        return self.in_task or is_method or self.scope.is_task(node)
 
     def _fixtures(self, node: FunctionNode) -> None:
         for parameter in node.args.args:
@@ -174,10 +194,12 @@ class Reader(ast.NodeVisitor):
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = _comprehension
 
     @contextmanager
-    def _inside(self, scope: Scope) -> Iterator[None]:
-        outer, self.scope = self.scope, scope
+    def _inside(self, scope: Scope, in_task: bool | None = None) -> Iterator[None]:
+        """``in_task``: None leaves that as it is."""
+        outer, self.scope = (self.scope, self.in_task), scope
+        self.in_task = self.in_task if in_task is None else in_task
         yield
-        self.scope = outer
+        self.scope, self.in_task = outer
 
     # Members and calls
 
@@ -206,6 +228,8 @@ class Reader(ast.NodeVisitor):
             self._method(node, node.func)
         if kind_of(of) == "App.register_task":
             self._registered(node)
+        if self.in_task and isinstance(of, Name) and (name := ".".join(of.path)) in OF_A_PROCESS:
+            self.say(node.lineno, f"{name}()", coverage.STATE)
         self._settings_as_keywords(node)
         self._names_as_text(node)
         if kind_of(of) == "App.config_from_object":
@@ -300,6 +324,17 @@ class Reader(ast.NodeVisitor):
         if isinstance(node.value, str) and coverage.is_object(node.value):
             self.say(node.lineno, repr(node.value), coverage.AS_TEXT)
 
+    # What jobs share
+
+    def visit_Global(self, node: ast.Global) -> None:
+        if self.in_task:
+            self.say(node.lineno, f"global {', '.join(node.names)}", coverage.STATE)
+
+    def _kept(self, target: ast.expr) -> None:
+        """``self.x = …`` in a job."""
+        if self.in_task and isinstance(target, ast.Attribute) and is_own_task(target.value, self.scope):
+            self.say(target.lineno, "self.… =", coverage.STATE)
+
     # Settings
 
     def visit_Assign(self, node: ast.Assign) -> None:
@@ -315,9 +350,12 @@ class Reader(ast.NodeVisitor):
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
         if isinstance(node.target, ast.Name):
             self._apps(node.target.id, node.value)
+        self._kept(node.target)
         self.generic_visit(node)
 
     def _assigned(self, target: ast.expr, value: ast.expr) -> None:
+        for one in target.elts if isinstance(target, ast.Tuple | ast.List) else (target,):
+            self._kept(one)
         if isinstance(target, ast.Name) and (self.scope.parent is None or self.scope.is_class):
             self._apps(target.id, value)
             self._django_setting(target.id, value, target.lineno)

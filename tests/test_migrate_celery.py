@@ -419,6 +419,23 @@ def test_what_jobs_keep_on_their_task_is_shared_by_threads(tmp_path: Path) -> No
     assert "--threads 1 --processes N" in coverage.STATE.reason
 
 
+def test_a_hard_limit_is_never_without_its_neighbours(tmp_path: Path) -> None:
+    source = """\
+        from celery import Task, shared_task
+        class Base(Task):
+            time_limit = 5
+        @shared_task(time_limit=5)
+        def f(): ...
+        f.apply_async(time_limit=5)
+        f.s().set(time_limit=5)
+        CELERY_TASK_TIME_LIMIT = CELERYD_TASK_TIME_LIMIT = 5
+        """
+    found = report(tmp_path, source).uses
+    assert [use.line for use in found if use.judgement.reason == coverage.HARD_LIMIT] == [3, 4, 6, 7, 8, 8]
+    assert all(use.judgement.verdict is D for use in found if use.judgement.reason == coverage.HARD_LIMIT)
+    assert "--threads 1" in coverage.HARD_LIMIT
+
+
 def test_results_control_and_inspect(tmp_path: Path) -> None:
     source = """\
         from celery import Celery, current_app

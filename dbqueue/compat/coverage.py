@@ -94,6 +94,11 @@ CUSTOM_SERIALIZER = (
     "arguments and results are JSON in a row: no serializer can be added; pass keys, or what JSON can hold"
 )
 UNKNOWN_KEYWORD = "an unknown keyword is named in a warning, and changes nothing"
+SOFT_LIMIT = "SoftTimeLimitExceeded is no Exception, so `except Exception` doesn't see it; SQL is cancelled too"
+HARD_LIMIT = (
+    "after it the worker process ends and is replaced, and all other jobs on its threads begin anew: such tasks belong "
+    "in a queue of their own, with a worker of --threads 1"
+)
 NOT_IN_TABLE = "it is not known whether this exists here"
 ONLY_JSON = "only JSON is spoken here"
 
@@ -303,10 +308,8 @@ TASK_OPTIONS = Section(
         "reject_on_worker_lost": "a job whose worker dies always runs again: it is accepted and changes nothing",
         "acks_on_failure_or_timeout": "there is nothing to acknowledge: it is accepted and changes nothing",
         "rate_limit": "it holds over all workers together, not for each",
-        "soft_time_limit": "SoftTimeLimitExceeded is no Exception, so `except Exception` doesn't see it; SQL "
-        "is cancelled too",
-        "time_limit": "the soft limit's error is raised first; after the hard one the worker process ends and "
-        "is replaced",
+        "soft_time_limit": SOFT_LIMIT,
+        "time_limit": HARD_LIMIT,
         "priority": HIGHER_FIRST,
         **_each("serializer compression exchange routing_key delivery_mode", NO_MESSAGE),
         **_each(
@@ -328,11 +331,12 @@ TASK_OPTIONS = Section(
 APPLY_OPTIONS = Section(
     "apply_async({}=)",
     covered=_names(
-        "args kwargs countdown eta expires headers immutable link link_error options queue soft_time_limit task_id "
-        "time_limit debug app task"
+        "args kwargs countdown eta expires headers immutable link link_error options queue task_id debug app task"
     ),
     differs={
         "priority": HIGHER_FIRST,
+        "soft_time_limit": SOFT_LIMIT,
+        "time_limit": HARD_LIMIT,
         "ignore_result": "a result is kept or not by the task, not by the call: it is accepted and changes nothing",
         **_each(
             "argsrepr chord compression connection correlation_id delivery_mode exchange expiration group_id "
@@ -627,9 +631,11 @@ SETTINGS = Section(
     "{}",
     covered=_names(
         "beat_schedule enable_utc imports include task_always_eager task_default_queue "
-        "task_eager_propagates task_ignore_result task_soft_time_limit task_time_limit timezone task_routes"
+        "task_eager_propagates task_ignore_result timezone task_routes"
     ),
     differs={
+        "task_soft_time_limit": SOFT_LIMIT,
+        "task_time_limit": HARD_LIMIT,
         "task_acks_late": TASK_OPTIONS.differs["acks_late"],
         "task_reject_on_worker_lost": TASK_OPTIONS.differs["reject_on_worker_lost"],
         "task_default_priority": HIGHER_FIRST,

@@ -436,6 +436,34 @@ def test_a_hard_limit_is_never_without_its_neighbours(tmp_path: Path) -> None:
     assert "--threads 1" in coverage.HARD_LIMIT
 
 
+def test_intervals_are_read_wherever_they_stand(tmp_path: Path) -> None:
+    source = """\
+        from datetime import timedelta
+        from celery import current_app as app
+        from celery.schedules import schedule
+        HALF = 0.5
+        app.add_periodic_task(0.5, f.s())
+        app.add_periodic_task(schedule=0, sig=f.s())
+        app.add_periodic_task(HALF, f.s())
+        app.add_periodic_task(timedelta(milliseconds=500), f.s())
+        app.add_periodic_task(367 * 24 * 60 * 60, f.s())
+        schedule(run_every=timedelta(0, 1, 5))
+        CELERY_BEAT_SCHEDULE = {"a": {"task": "x", "schedule": timedelta(weeks=60)}}
+
+        app.add_periodic_task(0.5 * 60, f.s())
+        app.add_periodic_task(timedelta(days=1), f.s())
+        app.add_periodic_task(timedelta(minutes=made()), f.s())
+        app.add_periodic_task(timedelta(**made()), f.s())
+        app.add_periodic_task(theirs.timedelta(milliseconds=1), f.s())
+        app.add_periodic_task(True, f.s())
+        schedule(60.0)
+        """
+    found = [use for use in report(tmp_path, source).uses if "an interval of" in use.judgement.reason]
+    assert [use.line for use in found] == [5, 6, 7, 8, 9, 10, 11]
+    assert all(use.judgement.verdict is M for use in found)
+    assert found[5].judgement.reason.startswith("an interval of 1")
+
+
 def test_results_control_and_inspect(tmp_path: Path) -> None:
     source = """\
         from celery import Celery, current_app

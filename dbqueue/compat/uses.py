@@ -39,6 +39,12 @@ OF_A_PROCESS = (
 )
 """What changes a whole process, and so all jobs on its threads."""
 
+INTERVALS = (
+    (coverage.SCHEDULE, "schedule()", "run_every"),
+    (coverage.PERIODIC, "add_periodic_task()", "schedule"),
+)
+"""Calls whose first argument may be an interval, and its name."""
+
 FIXTURES = ("celery_app", "celery_worker", "celery_session_app", "celery_session_worker", "celery_config")
 
 OF_CONF = (
@@ -221,9 +227,7 @@ class Reader(ast.NodeVisitor):
         section = self._keywords_of(node, of)
         if section is not None:
             self._keywords(section, node)
-        if section is coverage.SCHEDULE:
-            for value in (*node.args[:1], *(one.value for one in node.keywords if one.arg == "run_every")):
-                self.say_all(settings_read.interval("schedule()", value))
+        self._interval(node, section)
         if isinstance(node.func, ast.Attribute):
             self._method(node, node.func)
         if kind_of(of) == "App.register_task":
@@ -259,6 +263,14 @@ class Reader(ast.NodeVisitor):
                 self.say(keyword.lineno, section.title.format(keyword.arg), judgement)
             else:
                 self.say_of(section, keyword.lineno, keyword.arg)
+
+    def _interval(self, node: ast.Call, section: Section | None) -> None:
+        """The first argument of ``schedule()`` and ``add_periodic_task()``, which may have its name."""
+        for of, shown, name in INTERVALS:
+            if of is not section:
+                continue
+            for value in (*node.args[:1], *(one.value for one in node.keywords if one.arg == name)):
+                self.say_all(settings_read.interval(shown, value, self.scope))
 
     def _by_value(self, name: str, value: ast.expr) -> Judgement | None:
         """What is to be said of a keyword's value, where that says more than its name."""

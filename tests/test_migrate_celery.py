@@ -536,21 +536,67 @@ def test_signatures_and_what_is_made_of_them(tmp_path: Path) -> None:
         (6, "signature.set", C),
         (7, "AsyncResult.get", C),
         (7, "apply_async(queue=)", C),
-        (7, "signature.apply_async", C),
+        (7, "chain.apply_async", C),
         (8, "GroupResult.join", C),
-        (8, "signature.delay", C),
+        (8, "group.delay", C),
         (9, "AsyncResult.collect", M),
         (10, "signature.on_error", C),
         (10, "apply_async(immutable=)", C),
         (11, "task.chunks", C),
         (11, "task.map", C),
         (11, "task.starmap", C),
-        (12, "signature.unchain_tasks", M),
+        (12, "chain.unchain_tasks", M),
         (13, "GroupResult.save", C),
-        (13, "signature.apply_async", C),
+        (13, "group.apply_async", C),
         (14, "GroupResult.join", C),
         (15, "GroupResult.get", C),
         (15, "GroupResult.restore", C),
+    ]
+
+
+def test_members_of_what_is_composed_are_its_own(tmp_path: Path) -> None:
+    source = """\
+        from celery import chain, chord, group, shared_task
+        @shared_task
+        def f(): ...
+
+        f.s().freeze(), f.s().tasks, f.s()["args"]
+        chain(f.s()).freeze(), group(f.s()).args, chord(f.s()).name, (f.s() | f.s()).immutable
+        chain(f.s()).tasks, group(f.s()).tasks, chord(f.s()).body, (f.s() | f.s()).body, group()["tasks"]
+        f.chunks([], 1).group().skew()
+        group(f.s()).apply_async(task_id="x", immutable=True).get()
+        chain(f.s()).apply_async(task_id="x", link=f.s()).get()
+        chain(f.s()).set(link=f.s())
+        f.chunks([], 1).apply_async().join()
+        """
+    found = [one for one in said(tmp_path, source) if one[0] > 4 and one[1] not in ("task.s", "task.chunks")]
+    assert found == [
+        (5, "signature.freeze", C),
+        (5, "signature.tasks", M),
+        (5, "signature[…]", M),
+        (6, "chain.freeze", M),
+        (6, "group.args", M),
+        (6, "chord.name", M),
+        (6, "chain.immutable", M),
+        (7, "chain.tasks", C),
+        (7, "group.tasks", C),
+        (7, "chord.body", C),
+        (7, "chain.body", M),
+        (7, "signature[…]", M),
+        (8, "group.skew", M),
+        (8, "chunks.group", C),
+        (9, "GroupResult.get", C),
+        (9, "apply_async(task_id=)", D),
+        (9, "apply_async(immutable=)", D),
+        (9, "group.apply_async", C),
+        (10, "AsyncResult.get", C),
+        (10, "apply_async(task_id=)", C),
+        (10, "apply_async(link=)", C),
+        (10, "chain.apply_async", C),
+        (11, "apply_async(link=)", D),
+        (11, "chain.set", C),
+        (12, "GroupResult.join", C),
+        (12, "chunks.apply_async", C),
     ]
 
 

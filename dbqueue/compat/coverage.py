@@ -6,7 +6,7 @@ members of an object. To correct a verdict, move its name.
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 class Verdict(enum.Enum):
@@ -351,6 +351,12 @@ APPLY_OPTIONS = Section(
 )
 """Keywords of ``apply_async()``, ``send_task()``, ``signature()`` and ``.set()``."""
 
+CHAIN_OPTIONS = replace(APPLY_OPTIONS, covered=APPLY_OPTIONS.covered - _names("app debug immutable options task"))
+"""Keywords of a chain's or a chord's ``apply_async()``; ``.set()`` knows no links of these."""
+
+GROUP_OPTIONS = replace(CHAIN_OPTIONS, covered=CHAIN_OPTIONS.covered - {"task_id"})
+"""The same of a group, which is many jobs."""
+
 EAGER_OPTIONS = Section(
     "apply({}=)",
     covered=_names("args kwargs headers link link_error task_id throw"),
@@ -476,22 +482,59 @@ GROUP_RESULT = Section(
     other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
 )
 
+_OF_ALL_SIGNATURES = _names("__call__ apply apply_async clone delay link link_error on_error options set")
+
+_OF_NO_SIGNATURE = {
+    **_each(
+        "id update subtask_type reprcall app election flatten_links stamp stamp_links parent_id root_id AsyncResult",
+        "a signature is an object, no dict: read .args, .kwargs, .options",
+    ),
+    **_each("unchain_tasks prepare_steps from_dict register_type TYPES skew replace", "nothing of it exists here"),
+    **_each("partial", "use clone()"),
+    **_each("run apply_chunks", "use apply_async()"),
+    **_each("append_to_list_option append_to_link extend_list_option", "use link() and link_error()"),
+}
+
 SIGNATURE = Section(
     "signature.{}",
-    covered=_names(
-        "__call__ apply apply_async args clone delay freeze immutable kwargs link link_error name on_error options set "
-        "set_immutable task tasks type"
+    covered=_OF_ALL_SIGNATURES | _names("args freeze immutable kwargs name set_immutable task type"),
+    missing=_OF_NO_SIGNATURE | _each("body tasks", "only a chain, a group or a chord has it"),
+    other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
+)
+
+_OF_ONE_TASK = _OF_NO_SIGNATURE | {
+    **_each(
+        "args kwargs immutable name set_immutable task type",
+        "only a signature of a single task has it: read .tasks and .options",
     ),
-    differs=_each("body", "a chord's body; of a chord that is made by | it is the chain's last"),
-    missing={
-        **_each(
-            "id update subtask_type reprcall app election flatten_links stamp",
-            "a signature is an object, no dict: read .args, .kwargs, .options",
-        ),
-        **_each("unchain_tasks prepare_steps from_dict skew replace", "nothing of it exists here"),
-        **_each("run", "use apply_async()"),
-        **_each("append_to_list_option append_to_link extend_list_option", "use link() and link_error()"),
-    },
+    "freeze": "its id is known when it is enqueued: it is that of what apply_async() returns",
+}
+
+CHAIN = Section(
+    "chain.{}",
+    covered=_OF_ALL_SIGNATURES | {"tasks"},
+    missing=_OF_ONE_TASK | _each("body", "what is made by | is a chain, also with a group before it: read .tasks[-1]"),
+    other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
+)
+
+GROUP = Section(
+    "group.{}",
+    covered=_OF_ALL_SIGNATURES | {"tasks"},
+    missing=_OF_ONE_TASK,
+    other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
+)
+
+CHORD = Section(
+    "chord.{}",
+    covered=_OF_ALL_SIGNATURES | {"body", "tasks"},
+    missing=_OF_ONE_TASK,
+    other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
+)
+
+CHUNKS = Section(
+    "chunks.{}",
+    covered=_OF_ALL_SIGNATURES | {"group"},
+    missing=_OF_ONE_TASK,
     other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
 )
 
@@ -762,13 +805,18 @@ STATE = Judgement(
 FOREIGN_TASK = Judgement(
     Verdict.LOOK, "of a package that was not read: if this is a task of Celery's, that package has to be moved too"
 )
+NO_DICT = Judgement(Verdict.MISSING, "a signature is an object, no dict: read .task, .args, .kwargs, .options")
 STAR = Judgement(Verdict.LOOK, "what this brings can't be read here: import by name")
 FIXTURE = Judgement(Verdict.MISSING, "a fixture of Celery's pytest plugin: use dbqueue_jobs (docs/features.md)")
 NOT_LITERAL = Judgement(Verdict.LOOK, "entries that are made by code can't be read here")
 
 MEMBERS = {
     "App": APP,
+    "Chain": CHAIN,
+    "Chord": CHORD,
+    "Chunks": CHUNKS,
     "Control": CONTROL,
+    "Group": GROUP,
     "GroupResult": GROUP_RESULT,
     "Inspect": INSPECT,
     "Request": REQUEST,
@@ -777,6 +825,8 @@ MEMBERS = {
     "Task": TASK,
 }
 """Members by the kind of object that has them."""
+
+_LINKS = _names("link link_error")
 
 KEYWORDS = {
     ("App", "add_periodic_task"): PERIODIC,
@@ -790,6 +840,10 @@ KEYWORDS = {
     ("Signature", "apply"): EAGER_OPTIONS,
     ("Signature", "apply_async"): APPLY_OPTIONS,
     ("Signature", "set"): APPLY_OPTIONS,
+    **{(kind, "apply_async"): CHAIN_OPTIONS for kind in ("Chain", "Chord")},
+    **{(kind, "set"): replace(CHAIN_OPTIONS, covered=CHAIN_OPTIONS.covered - _LINKS) for kind in ("Chain", "Chord")},
+    **{(kind, "apply_async"): GROUP_OPTIONS for kind in ("Group", "Chunks")},
+    **{(kind, "set"): replace(GROUP_OPTIONS, covered=GROUP_OPTIONS.covered - _LINKS) for kind in ("Group", "Chunks")},
     ("Task", "apply"): EAGER_OPTIONS,
     ("Task", "apply_async"): APPLY_OPTIONS,
     ("Task", "retry"): RETRY_OPTIONS,

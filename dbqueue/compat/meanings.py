@@ -68,6 +68,9 @@ PROPERTIES = {
 }
 """What members are that are no methods."""
 
+SIGNATURES = ("Signature", "Chain", "Chord", "Chunks", "Group")
+"""Calls that have not been made."""
+
 RETURNS = {
     "App.AsyncResult": "Result",
     "App.GroupResult": "GroupResult",
@@ -76,12 +79,15 @@ RETURNS = {
     "App.send_task": "Result",
     "App.signature": "Signature",
     "Chain.__call__": "Result",
+    "Chord.__call__": "Result",
+    "Chunks.__call__": "GroupResult",
+    "Chunks.group": "Group",
     "Control.inspect": "Inspect",
     "Group.__call__": "GroupResult",
     "GroupResult.__call__": "GroupResult",
     "GroupResult.restore": "GroupResult",
     "Task.AsyncResult": "Result",
-    "Task.chunks": "Signature",
+    "Task.chunks": "Chunks",
     "Task.map": "Signature",
     "Task.s": "Signature",
     "Task.si": "Signature",
@@ -90,11 +96,11 @@ RETURNS = {
     "Task.subtask": "Signature",
     **{
         f"{kind}.{name}": "Result"
-        for kind in ("Task", "Signature", "Chain")
+        for kind in ("Task", "Signature", "Chain", "Chord")
         for name in ("delay", "apply_async", "apply")
     },
-    **{f"Group.{name}": "GroupResult" for name in ("delay", "apply_async", "apply")},
-    **{f"{kind}.{name}": kind for kind in ("Signature", "Chain", "Group") for name in ("set", "clone", "on_error")},
+    **{f"{kind}.{name}": "GroupResult" for kind in ("Group", "Chunks") for name in ("delay", "apply_async", "apply")},
+    **{f"{kind}.{name}": kind for kind in SIGNATURES for name in ("set", "clone", "on_error")},
 }
 """What a call of a method gives."""
 
@@ -110,8 +116,8 @@ MADE = {
     "ResultSet": "GroupResult",
     "Signature": "Signature",
     "chain": "Chain",
-    "chord": "Chain",
-    "chunks": "Signature",
+    "chord": "Chord",
+    "chunks": "Chunks",
     "group": "Group",
     "maybe_signature": "Signature",
     "signature": "Signature",
@@ -135,8 +141,6 @@ ANNOTATED = {
 
 OF_AN_APP = ("autodiscover_tasks", "config_from_object")
 """Methods that nothing but an app has, however it was made."""
-
-COMPOSED = ("Signature", "Chain", "Group")
 
 Bound: TypeAlias = Name | Thing | FunctionNode | ast.ClassDef | ast.expr | None
 
@@ -298,7 +302,7 @@ def meaning(node: ast.expr | None, scope: Scope) -> Meaning:
         case ast.Call():
             return _called(node, scope)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            is_chain = any(kind_of(meaning(side, scope)) in COMPOSED for side in (left, right))
+            is_chain = any(kind_of(meaning(side, scope)) in SIGNATURES for side in (left, right))
             return Thing("Chain") if is_chain else None
         case ast.Subscript(value=value):
             return _item(kind_of(meaning(value, scope)))

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from . import coverage, settings_read
 from .coverage import COVERED, Judgement, Section
 from .meanings import (
+    SIGNATURES,
     FunctionNode,
     Meaning,
     Name,
@@ -222,6 +223,11 @@ class Reader(ast.NodeVisitor):
             self.say_of(section, node.end_lineno or node.lineno, node.attr)
         self.visit(node.value)
 
+    def visit_Subscript(self, node: ast.Subscript) -> None:
+        if kind_of(meaning(node.value, self.scope)) in SIGNATURES:
+            self.say(node.lineno, "signature[…]", coverage.NO_DICT)
+        self.generic_visit(node)
+
     def visit_Call(self, node: ast.Call) -> None:
         of = meaning(node.func, self.scope)
         section = self._keywords_of(node, of)
@@ -421,7 +427,7 @@ def _is_unknown(of: Meaning) -> bool:
 
 
 def _alias(kind: str) -> str:
-    return {"TaskClass": "Task", "Chain": "Signature", "Group": "Signature"}.get(kind, kind)
+    return "Task" if kind == "TaskClass" else kind
 
 
 def _members(kind: str) -> Section | None:

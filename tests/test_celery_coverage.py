@@ -1,7 +1,9 @@
 """The table of ``dbqueue.compat.coverage`` beside the package that it speaks of."""
 
+import ast
 import importlib
 import types
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -74,6 +76,30 @@ def test_settings_that_are_read_are_said_to_matter() -> None:
     for name in read:
         judgement = coverage.setting(name)
         assert judgement.verdict in (Verdict.COVERED, Verdict.DIFFERS), name
+        assert "changes nothing" not in judgement.reason or name == "task_acks_late", name
+
+
+def test_settings_that_are_covered_are_read() -> None:
+    """Not only accepted: somewhere beside the table the configuration is asked for each of them."""
+    folder = Path(module("celery").__file__).parent
+    read = {
+        node.attr
+        for file in folder.rglob("*.py")
+        for node in ast.walk(ast.parse(file.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value).endswith(("conf", "settings()", "read()"))
+    }
+    assert sorted(coverage.SETTINGS.covered - module("celery.settings").DEFAULTS.keys()) == []
+    assert sorted(coverage.SETTINGS.covered - read) == []
+
+
+def test_old_names_of_settings_mean_the_same_in_both_tables() -> None:
+    settings = module("celery.settings")
+    for old, new in settings.OLD_NAMES.items():
+        key = old.upper() if old.startswith("celery") else f"CELERY_{old.upper()}"
+        assert coverage.known_setting(key) == new, old
+    for old, new in coverage.OLD_SETTINGS.items():
+        if coverage.setting(new).verdict is Verdict.COVERED:
+            assert settings.known_name(old) == new, old
 
 
 def sections() -> list[Section]:
@@ -98,5 +124,8 @@ def test_old_names_of_settings_lead_to_new_ones() -> None:
     assert coverage.known_setting("CELERY_TASK_ROUTES") == "task_routes"
     assert coverage.known_setting("CELERY_DISABLE_RATE_LIMITS") == "worker_disable_rate_limits"
     assert coverage.known_setting("BROKER_URL") == "broker_url"
+    assert coverage.known_setting("CELERY_MESSAGE_COMPRESSION") == "task_compression"
+    assert coverage.known_setting("CELERY_EAGER") == "eager" and coverage.setting("eager").verdict is Verdict.LOOK
+    assert coverage.setting("default_rate_limit").verdict is Verdict.MISSING
     assert coverage.known_setting("celery_app") is None
     assert coverage.known_setting("DATABASES") is None

@@ -737,6 +737,36 @@ def test_settings_of_an_app(tmp_path: Path) -> None:
     ]
 
 
+def test_settings_that_nobody_reads_are_not_covered(tmp_path: Path) -> None:
+    source = """\
+        from celery import Celery
+        CELERY_IMPORTS = CELERY_INCLUDE = ("shop.background",)
+        CELERY_ENABLE_UTC = False
+        CELERY_DEFAULT_RATE_LIMIT = "1/s"
+        CELERY_EAGER = True
+        app = Celery("x", include=["y"], timezone="Asia/Tokyo", namespace="CELERY")
+        app.config_from_object("django.conf:settings")
+        app.config_from_object("django.conf:settings", namespace="OURS")
+        """
+    found = report(tmp_path, source).uses
+    assert [(use.line, use.name, use.judgement.verdict) for use in found if use.judgement.verdict is not C] == [
+        (2, "CELERY_IMPORTS", M),
+        (2, "CELERY_INCLUDE", M),
+        (3, "CELERY_ENABLE_UTC", D),
+        (4, "CELERY_DEFAULT_RATE_LIMIT", M),
+        (5, "CELERY_EAGER", L),
+        (6, "Celery(include=)", M),
+        (6, "Celery(timezone=)", M),
+        (6, "Celery(namespace=)", D),
+        (7, "app.config_from_object(namespace=)", L),
+        (8, "app.config_from_object(namespace=)", L),
+    ]
+    assert [use.judgement for use in found if use.line in (7, 8) and use.judgement.verdict is L] == [
+        coverage.NAMESPACE,
+        coverage.OTHER_NAMESPACE,
+    ]
+
+
 def test_a_fixture_of_the_projects_own_is_not_celerys(tmp_path: Path) -> None:
     own = "import pytest\n@pytest.fixture\ndef celery_app(): ...\n"
     assert said(tmp_path, "def test_it(celery_app): ...", {"conftest.py": own}) == []

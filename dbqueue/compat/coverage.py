@@ -99,6 +99,7 @@ HARD_LIMIT = (
     "after it the worker process ends and is replaced, and all other jobs on its threads begin anew: such tasks belong "
     "in a queue of their own, with a worker of --threads 1"
 )
+NOT_IMPORTED = "nothing is imported because of it: name these modules to autodiscover_tasks(), or import them"
 NOT_IN_TABLE = "it is not known whether this exists here"
 ONLY_JSON = "only JSON is spoken here"
 
@@ -288,11 +289,15 @@ PACKAGES = Section(
 
 APP_OPTIONS = Section(
     "Celery({}=)",
-    covered=_names("main namespace task_cls set_as_current autofinalize timezone include"),
+    covered=_names("main set_as_current autofinalize"),
     differs=_each("broker broker_url", NO_BROKER)
+    | _each("task_cls", "it is the base of @app.task and not of @shared_task, and must be the class, not its name")
+    | _each("namespace", "it is not read: say it to config_from_object()")
     | _each("backend result_backend", NO_RESULT_STORE)
     | _each("changes config_source events fixups log loader", UNKNOWN_KEYWORD),
-    missing=_each("control amqp", "a control, or a transport, of one's own has no place"),
+    missing=_each("control amqp", "a control, or a transport, of one's own has no place")
+    | _each("include", NOT_IMPORTED)
+    | _each("timezone", "it is not read: say CELERY_TIMEZONE, or conf.timezone"),
     other=Judgement(Verdict.DIFFERS, UNKNOWN_KEYWORD),
 )
 
@@ -673,10 +678,11 @@ ROUTE = Section(
 SETTINGS = Section(
     "{}",
     covered=_names(
-        "beat_schedule enable_utc imports include task_always_eager task_default_queue "
+        "beat_schedule task_always_eager task_default_queue "
         "task_eager_propagates task_ignore_result timezone task_routes"
     ),
     differs={
+        "enable_utc": "a time without a zone is of UTC, whatever this says; crontabs go by CELERY_TIMEZONE",
         "task_soft_time_limit": SOFT_LIMIT,
         "task_time_limit": HARD_LIMIT,
         "task_acks_late": TASK_OPTIONS.differs["acks_late"],
@@ -704,6 +710,10 @@ SETTINGS = Section(
         "django-celery-beat's rows move by manage.py dbqueue_import_beat",
         "task_queues": "any name is a queue: it is accepted and changes nothing (kombu's Queue is missing, "
         "take it out)",
+    },
+    missing={
+        **_each("imports include", NOT_IMPORTED),
+        **_each("default_priority default_rate_limit", "the old name is not read: write TASK_ into it, after CELERY_"),
     },
     look={
         "task_serializer": "json is what there is; anything else needs arguments that JSON can hold",
@@ -738,33 +748,48 @@ SETTINGS = Section(
 """Settings by their new names in lower case, without ``CELERY_``."""
 
 OLD_SETTINGS = {
+    "acks_late": "task_acks_late",
+    "acks_on_failure": "task_acks_on_failure",
+    "acks_on_failure_or_timeout": "task_acks_on_failure_or_timeout",
+    "acks_on_timeout": "task_acks_on_timeout",
+    "allow_error_cb_on_chord_header": "task_allow_error_cb_on_chord_header",
     "always_eager": "task_always_eager",
-    "eager_propagates_exceptions": "task_eager_propagates",
-    "eager_propagates": "task_eager_propagates",
-    "default_queue": "task_default_queue",
+    "annotations": "task_annotations",
+    "create_missing_queue_exchange_type": "task_create_missing_queue_exchange_type",
+    "create_missing_queue_type": "task_create_missing_queue_type",
+    "create_missing_queues": "task_create_missing_queues",
+    "default_delivery_mode": "task_default_delivery_mode",
     "default_exchange": "task_default_exchange",
     "default_exchange_type": "task_default_exchange_type",
+    "default_queue": "task_default_queue",
+    "default_queue_type": "task_default_queue_type",
     "default_routing_key": "task_default_routing_key",
-    "default_rate_limit": "task_default_rate_limit",
-    "ignore_result": "task_ignore_result",
-    "store_errors_even_if_ignored": "task_store_errors_even_if_ignored",
-    "routes": "task_routes",
-    "queues": "task_queues",
-    "acks_late": "task_acks_late",
-    "track_started": "task_track_started",
-    "annotations": "task_annotations",
-    "create_missing_queues": "task_create_missing_queues",
-    "task_result_expires": "result_expires",
-    "send_task_sent_event": "task_send_sent_event",
-    "send_events": "worker_send_task_events",
-    "send_task_error_emails": "worker_send_task_error_emails",
     "disable_rate_limits": "worker_disable_rate_limits",
-    "eager": "task_always_eager",
-    "hijack_root_logger": "worker_hijack_root_logger",
-    "redirect_stdouts": "worker_redirect_stdouts",
-    "message_compression": "result_compression",
+    "eager_propagates_exceptions": "task_eager_propagates",
+    "enable_remote_control": "worker_enable_remote_control",
+    "ignore_result": "task_ignore_result",
+    "inherit_parent_priority": "task_inherit_parent_priority",
     "max_cached_results": "result_cache_max",
-    "force_execv": "worker_force_execv",
+    "message_compression": "task_compression",
+    "queue_max_priority": "task_queue_max_priority",
+    "queues": "task_queues",
+    "redirect_stdouts": "worker_redirect_stdouts",
+    "redirect_stdouts_level": "worker_redirect_stdouts_level",
+    "reject_on_worker_lost": "task_reject_on_worker_lost",
+    "remote_tracebacks": "task_remote_tracebacks",
+    "repr_maxlevels": "task_repr_maxlevels",
+    "result_db_short_lived_sessions": "database_short_lived_sessions",
+    "result_db_tablenames": "database_table_names",
+    "result_dburi": "database_url",
+    "result_engine_options": "database_engine_options",
+    "retry_on_worker_lost": "task_retry_on_worker_lost",
+    "routes": "task_routes",
+    "send_events": "worker_send_task_events",
+    "send_task_sent_event": "task_send_sent_event",
+    "store_eager_result": "task_store_eager_result",
+    "store_errors_even_if_ignored": "task_store_errors_even_if_ignored",
+    "task_result_expires": "result_expires",
+    "track_started": "task_track_started",
 }
 """Names of settings from before Celery 4, without ``CELERY_``, and what they are called since."""
 
@@ -772,8 +797,10 @@ CONFIG_SOURCE = Judgement(
     Verdict.LOOK, "settings that are read from here are not looked at: name the file to --check too"
 )
 NAMESPACE = Judgement(
-    Verdict.LOOK, "settings are read by their new names with CELERY_ before them: say namespace='CELERY'"
+    Verdict.LOOK,
+    "without namespace='CELERY' old names are read, as in Celery, and here also new ones with CELERY_ before them",
 )
+OTHER_NAMESPACE = Judgement(Verdict.LOOK, "settings are read with this prefix; --check knows those with CELERY_ only")
 
 PICKLE = Judgement(Verdict.MISSING, "pickle is not spoken here: arguments and results must be what JSON can hold")
 OTHER_SERIALIZER = Judgement(Verdict.MISSING, CUSTOM_SERIALIZER)

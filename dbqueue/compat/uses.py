@@ -319,11 +319,12 @@ class Reader(ast.NodeVisitor):
         first = given[0] if given else None
         is_django = isinstance(first, ast.Constant) and first.value == "django.conf:settings"
         spaces = [one.value for one in node.keywords if one.arg == "namespace"]
-        is_named = len(spaces) == 1 and isinstance(spaces[0], ast.Constant) and spaces[0].value == "CELERY"
+        is_named = any(isinstance(one, ast.Constant) and one.value == "CELERY" for one in spaces)
         if not is_django:
             self.say(node.lineno, "app.config_from_object()", coverage.CONFIG_SOURCE)
         elif not is_named:
-            self.say(node.lineno, "app.config_from_object(namespace=)", coverage.NAMESPACE)
+            said = coverage.OTHER_NAMESPACE if spaces else coverage.NAMESPACE
+            self.say(node.lineno, "app.config_from_object(namespace=)", said)
 
     def _names_as_text(self, node: ast.Call) -> None:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

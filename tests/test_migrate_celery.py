@@ -767,6 +767,64 @@ def test_settings_that_nobody_reads_are_not_covered(tmp_path: Path) -> None:
     ]
 
 
+def test_schedules_that_are_changed_while_the_program_runs_are_to_look_at(tmp_path: Path) -> None:
+    source = """\
+        from celery import Celery, current_app
+        app = Celery("x")
+        app.conf.beat_schedule["a"] = {"task": "x", "schedule": 5}
+        app.conf.beat_schedule.update({"b": {"task": "x", "schedule": 0.5}})
+        CELERY_BEAT_SCHEDULE = {}
+        CELERY_BEAT_SCHEDULE.update({"b": {"task": "x", "schedule": 0.5}})
+        app.conf.timezone = "UTC"
+
+        @app.on_after_finalize.connect
+        def at_first(sender, **kwargs):
+            sender.add_periodic_task(5, f.s())
+            app.conf.beat_schedule.pop("a")
+        def connected(sender, **kwargs):
+            sender.conf.beat_schedule = {}
+        app.on_after_configure.connect(connected)
+        def made():
+            app = Celery("y")
+            app.conf.update(timezone="UTC")
+        class Config:
+            def ready(self):
+                app.conf.task_routes = {}
+
+        def view(request):
+            app.conf.beat_schedule["a"] = {}
+            app.conf.beat_schedule.update(a={})
+            current_app.conf.beat_schedule.pop("a")
+            del app.conf.beat_schedule["a"]
+            schedule = app.conf.beat_schedule
+            schedule.clear()
+            app.conf.beat_schedule |= {}
+            app.conf.timezone = "UTC"
+            app.conf.update({"task_routes": {}})
+            app.add_periodic_task(5, f.s())
+            app.conf.task_always_eager = True
+            app.conf.beat_schedule.items(), app.conf.timezone
+            beat_schedule = {}
+            beat_schedule["a"] = {}
+            settings.CELERY_BEAT_SCHEDULE["a"] = {}
+        """
+    found = report(tmp_path, source).uses
+    changed = [(use.line, use.name) for use in found if use.judgement is coverage.AT_THE_START]
+    assert changed == [
+        (24, "beat_schedule, changed"),
+        (25, "beat_schedule, changed"),
+        (26, "beat_schedule, changed"),
+        (27, "beat_schedule, changed"),
+        (29, "beat_schedule, changed"),
+        (30, "beat_schedule, changed"),
+        (31, "timezone, changed"),
+        (32, "task_routes, changed"),
+        (33, "beat_schedule, changed"),
+        (38, "beat_schedule, changed"),
+    ]
+    assert [use.line for use in found if "an interval of" in use.judgement.reason] == [4, 6]
+
+
 def test_a_fixture_of_the_projects_own_is_not_celerys(tmp_path: Path) -> None:
     own = "import pytest\n@pytest.fixture\ndef celery_app(): ...\n"
     assert said(tmp_path, "def test_it(celery_app): ...", {"conftest.py": own}) == []

@@ -832,6 +832,9 @@ STATE = Judgement(
 FOREIGN_TASK = Judgement(
     Verdict.LOOK, "of a package that was not read: if this is a task of Celery's, that package has to be moved too"
 )
+AT_THE_START = Judgement(
+    Verdict.LOOK, "schedules, and settings that tasks take over, are read at a worker's start: later changes are lost"
+)
 NO_DICT = Judgement(Verdict.MISSING, "a signature is an object, no dict: read .task, .args, .kwargs, .options")
 STAR = Judgement(Verdict.LOOK, "what this brings can't be read here: import by name")
 FIXTURE = Judgement(Verdict.MISSING, "a fixture of Celery's pytest plugin: use dbqueue_jobs (docs/features.md)")
@@ -882,6 +885,10 @@ KEYWORDS = {
 
 CALLS = {"Celery": APP_OPTIONS, "crontab": CRONTAB, "schedule": SCHEDULE}
 """Keywords of what is imported from Celery and called."""
+
+
+READ_LIVE = _names("task_always_eager task_eager_propagates task_ignore_result")
+"""Settings that are read at each call, or at the end of each job."""
 
 
 def imported(path: tuple[str, ...]) -> tuple[str, Judgement]:

@@ -62,6 +62,9 @@ OF_CONF = (
     "first",
 )
 
+CHANGES = ("clear", "pop", "popitem", "setdefault", "update")
+"""Methods that change a dict."""
+
 OLD_BROKER = (
     "BROKER_URL",
     "BROKER_TRANSPORT",
@@ -101,6 +104,8 @@ class Reader(ast.NodeVisitor):
         self.project = scope.project
         self.path = scope.source.path
         self.found: list[Use] = []
+        self.functions: list[FunctionNode] = []
+        """Those that stand around what is read."""
         self.in_task = False
         """Whether what is read runs in a job: the code of a task, or a method of a class of tasks."""
 
@@ -151,9 +156,11 @@ class Reader(ast.NodeVisitor):
             self.visit(node.returns)
         if node.name.startswith("test"):
             self._fixtures(node)
+        self.functions.append(node)
         with self._inside(self.project.inner(node, self.scope), self._runs_in_a_job(node)):
             for statement in node.body:
                 self.visit(statement)
+        self.functions.pop()
 
     visit_AsyncFunctionDef = visit_FunctionDef
 
@@ -298,6 +305,12 @@ class Reader(ast.NodeVisitor):
         of = meaning(func.value, self.scope)
         if kind_of(of) == "Conf" and func.attr == "update":
             self._conf_updated(node)
+        elif func.attr in CHANGES and self._is_schedule(func.value):
+            self._schedule_changed(func.value)
+            for arg in node.args if func.attr == "update" else ():
+                self.say_all(settings_read.of_schedule(arg, self.scope))
+        elif kind_of(of) == "App" and func.attr == "add_periodic_task":
+            self._changed("beat_schedule", node.lineno)
         elif func.attr in BEGINS_A_JOB and _is_unknown(of) and "pool" not in ast.unparse(func.value).lower():
             is_foreign = isinstance(of, Name) and not self.project.owns(of.path[0] or of.path[1])
             said = coverage.FOREIGN_TASK if is_foreign else coverage.PERHAPS_A_TASK
@@ -366,7 +379,13 @@ class Reader(ast.NodeVisitor):
             self._assigned(node.target, node.value)
         self.generic_visit(node)
 
+    def visit_Delete(self, node: ast.Delete) -> None:
+        for target in node.targets:
+            self._schedule_changed(target.value if isinstance(target, ast.Subscript) else target)
+        self.generic_visit(node)
+
     def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        self._schedule_changed(node.target)
         if isinstance(node.target, ast.Name):
             self._apps(node.target.id, node.value)
         self._kept(node.target)
@@ -389,12 +408,48 @@ class Reader(ast.NodeVisitor):
     def _item_assigned(self, target: ast.Subscript, value: ast.expr) -> None:
         """``conf["x"] = …``, and an entry of the beat schedule."""
         whole = target.value
-        name = whole.attr if isinstance(whole, ast.Attribute) else getattr(whole, "id", "")
         if kind_of(meaning(whole, self.scope)) == "Conf":
             if isinstance(target.slice, ast.Constant) and isinstance(target.slice.value, str):
                 self._setting(f"conf.{target.slice.value}", target.slice.value, value, target.lineno)
-        elif name == "beat_schedule" or coverage.known_setting(name) == "beat_schedule":
+        elif self._is_schedule(whole):
+            self._schedule_changed(whole)
             self.say_all(settings_read.of_entry(value, self.scope))
+
+    def _is_schedule(self, node: ast.expr) -> bool:
+        """By what it is, or by its name."""
+        name = node.attr if isinstance(node, ast.Attribute) else getattr(node, "id", "")
+        is_named = name == "beat_schedule" or coverage.known_setting(name) == "beat_schedule"
+        return is_named or kind_of(meaning(node, self.scope)) == "Conf.beat_schedule"
+
+    def _schedule_changed(self, node: ast.expr) -> None:
+        """A plain name in a function is a dict that it makes, unless it is known to be the app's."""
+        is_the_apps = kind_of(meaning(node, self.scope)) == "Conf.beat_schedule"
+        if is_the_apps or (isinstance(node, ast.Attribute) and self._is_schedule(node)):
+            self._changed("beat_schedule", node.lineno)
+
+    def _changed(self, name: str, line: int) -> None:
+        """A setting that counts is changed by code that may run at any time."""
+        counts = coverage.setting(name) == COVERED and name not in coverage.READ_LIVE
+        if counts and self.functions and not any(map(self._is_setup, self.functions)):
+            self.say(line, f"{name}, changed", coverage.AT_THE_START)
+
+    def _is_setup(self, node: FunctionNode) -> bool:
+        """Whether it runs once, when a process starts: it makes an app, or is told that one is made."""
+        told = [one.func if isinstance(one, ast.Call) else one for one in node.decorator_list]
+        if node.name == "ready" or any(kind_of(meaning(one, self.scope)) == "AppSignal.connect" for one in told):
+            return True
+        makes = any(kind_of(meaning(one, self.scope)) == "App" for one in ast.walk(node) if isinstance(one, ast.Call))
+        return makes or node.name in self._connected()
+
+    def _connected(self) -> set[str]:
+        """The names of functions that are connected to something in this file."""
+        return {
+            arg.id
+            for one in ast.walk(self.scope.source.tree)
+            if isinstance(one, ast.Call) and isinstance(one.func, ast.Attribute) and one.func.attr == "connect"
+            for arg in one.args
+            if isinstance(arg, ast.Name)
+        }
 
     def _settings_as_keywords(self, node: ast.Call) -> None:
         """``override_settings(CELERY_TASK_ALWAYS_EAGER=True)``, and whatever else is given settings by name."""
@@ -409,6 +464,8 @@ class Reader(ast.NodeVisitor):
 
     def _setting(self, shown: str, name: str, value: ast.expr | None, line: int) -> None:
         known = coverage.known_setting(name) or name.lower()
+        if value is not None:
+            self._changed(known, line)
         self.say_all(settings_read.of_setting(shown, known, value, line, self.scope))
 
     def _apps(self, name: str, value: ast.expr) -> None:

@@ -243,7 +243,7 @@ def test_what_self_is_in_a_bound_task(tmp_path: Path) -> None:
             try:
                 pass
             except OSError as exc:
-                raise self.retry(exc=exc, countdown=2, queue="slow")
+                raise self.retry(exc=exc, countdown=2, queue="slow", args=(1,), kwargs={})
 
         @shared_task
         def g(self):
@@ -266,6 +266,8 @@ def test_what_self_is_in_a_bound_task(tmp_path: Path) -> None:
         (12, "self.retry(exc=)", C),
         (12, "self.retry(countdown=)", C),
         (12, "self.retry(queue=)", D),
+        (12, "self.retry(args=)", C),
+        (12, "self.retry(kwargs=)", C),
         (12, "task.retry", C),
         (14, "@task", C),
     ]
@@ -434,6 +436,30 @@ def test_a_hard_limit_is_never_without_its_neighbours(tmp_path: Path) -> None:
     assert [use.line for use in found if use.judgement.reason == coverage.HARD_LIMIT] == [3, 4, 6, 7, 8, 8]
     assert all(use.judgement.verdict is D for use in found if use.judgement.reason == coverage.HARD_LIMIT)
     assert "--threads 1" in coverage.HARD_LIMIT
+
+
+def test_a_coroutine_can_not_enqueue(tmp_path: Path) -> None:
+    source = """\
+        from asgiref.sync import sync_to_async
+        from celery import current_app, group, shared_task
+        @shared_task
+        def f(): ...
+
+        async def view(request):
+            f.delay()
+            group([f.s()]).apply_async()
+            current_app.send_task("x")
+            await sync_to_async(f.delay)()
+            def inner():
+                f.delay()
+            f()
+        """
+    found = [use for use in report(tmp_path, source).uses if use.judgement is coverage.IN_A_COROUTINE]
+    assert [(use.line, use.name) for use in found] == [
+        (7, "task.delay() in a coroutine"),
+        (8, "group.apply_async() in a coroutine"),
+        (9, "app.send_task() in a coroutine"),
+    ]
 
 
 def test_intervals_are_read_wherever_they_stand(tmp_path: Path) -> None:

@@ -379,11 +379,8 @@ UPDATE_STATE = Section(
 
 RETRY_OPTIONS = Section(
     "self.retry({}=)",
-    covered=_names("countdown eta exc max_retries"),
+    covered=_names("args countdown eta exc kwargs max_retries"),
     differs={"throw": "with False the retry comes when the task's code has ended; what that returns is not kept"}
-    | _each(
-        "args kwargs", "a retry has the arguments of its job: it is named in a warning; enqueue another job instead"
-    )
     | _each(
         "queue priority headers expires routing_key time_limit soft_time_limit link link_error",
         "a retry has the options of its job: it is named in a warning, and changes nothing",
@@ -834,6 +831,10 @@ FOREIGN_TASK = Judgement(
 )
 AT_THE_START = Judgement(
     Verdict.LOOK, "schedules, and settings that tasks take over, are read at a worker's start: later changes are lost"
+)
+IN_A_COROUTINE = Judgement(
+    Verdict.MISSING,
+    "to enqueue is to write a row, which Django refuses in a coroutine: await sync_to_async(task.delay)(…)",
 )
 NO_DICT = Judgement(Verdict.MISSING, "a signature is an object, no dict: read .task, .args, .kwargs, .options")
 STAR = Judgement(Verdict.LOOK, "what this brings can't be read here: import by name")

@@ -25,6 +25,8 @@ from .meanings import (
 
 BEGINS_A_JOB = ("delay", "apply_async")
 
+ENQUEUES = ("App.send_task", *(f"{kind}.{name}" for kind in ("Task", *SIGNATURES) for name in BEGINS_A_JOB))
+
 TAKES_NAMES = ("patch", "setattr", "import_module", "import_string", "__import__")
 """Functions that are given a dotted name as text."""
 
@@ -243,6 +245,8 @@ class Reader(ast.NodeVisitor):
         self._interval(node, section)
         if isinstance(node.func, ast.Attribute):
             self._method(node, node.func)
+        if self.functions and isinstance(self.functions[-1], ast.AsyncFunctionDef) and kind_of(of) in ENQUEUES:
+            self.say(node.lineno, f"{kind_of(of).lower()}() in a coroutine", coverage.IN_A_COROUTINE)
         if kind_of(of) == "App.register_task":
             self._registered(node)
         if self.in_task and isinstance(of, Name) and (name := ".".join(of.path)) in OF_A_PROCESS:

@@ -38,7 +38,7 @@ def said(folder: Path, source: str, others: dict[str, str] | None = None) -> lis
 def test_imports(tmp_path: Path) -> None:
     source = """\
         import celery
-        import celery.signals as heard
+        import celery.signals as heard, celery.signals, celery.bin
         from celery import shared_task as job, Celery, bootsteps
         from celery.utils.log import get_task_logger
         from celery.schedules import crontab, solar
@@ -51,8 +51,10 @@ def test_imports(tmp_path: Path) -> None:
         from celery.canvas import *
         """
     assert said(tmp_path, source) == [
-        (1, "celery", C),
+        (1, "celery", D),
         (2, "celery.signals", C),
+        (2, "celery.signals", D),
+        (2, "celery.bin", M),
         (3, "celery.shared_task", C),
         (3, "celery.Celery", C),
         (3, "celery.bootsteps", M),
@@ -639,7 +641,7 @@ def test_signals_by_every_way_to_name_them(tmp_path: Path) -> None:
         celery.signals.celeryd_init.connect(a)
         """
     assert said(tmp_path, source) == [
-        (1, "celery", C),
+        (1, "celery", D),
         (2, "celery.signals", C),
         (3, "celery.signals.task_prerun", C),
         (7, "celery.signals.task_retry", C),
@@ -849,6 +851,36 @@ def test_schedules_that_are_changed_while_the_program_runs_are_to_look_at(tmp_pa
         (38, "beat_schedule, changed"),
     ]
     assert [use.line for use in found if "an interval of" in use.judgement.reason] == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("importing", "is_named"),
+    [
+        ("from .celery import app", False),
+        ("from . import celery", False),
+        ("from proj import celery", False),
+        ("import proj.celery", False),
+        ("from proj.celery import app", False),
+        ("from celery import shared_task", True),
+        ("from . import views", True),
+    ],
+)
+def test_an_app_that_no_file_imports_is_named(tmp_path: Path, importing: str, is_named: bool) -> None:
+    app = "from celery import Celery\napp = Celery('x')\napp.config_from_object('x', namespace='CELERY')\n"
+    files = {"proj/__init__.py": f"{importing}\n", "proj/celery.py": app, "proj/views.py": ""}
+    found = [use.line for use in report(tmp_path, "", files).uses if use.judgement is coverage.NOBODY_IMPORTS]
+    assert found == ([3] if is_named else [])
+    assert not [use for use in check(tmp_path / "proj/celery.py").uses if use.judgement is coverage.NOBODY_IMPORTS]
+
+
+def test_an_exception_is_no_dict(tmp_path: Path) -> None:
+    source = """\
+        from celery.result import AsyncResult
+        result = AsyncResult("x")
+        result.info["exc_type"], result.info["done"], other.info["exc_type"]
+        """
+    found = [use for use in report(tmp_path, source).uses if use.judgement.verdict is M]
+    assert [(use.line, use.name) for use in found] == [(3, "AsyncResult.info['exc_type']")]
 
 
 def test_a_fixture_of_the_projects_own_is_not_celerys(tmp_path: Path) -> None:

@@ -836,6 +836,17 @@ IN_A_COROUTINE = Judgement(
     Verdict.MISSING,
     "to enqueue is to write a row, which Django refuses in a coroutine: await sync_to_async(task.delay)(…)",
 )
+NOBODY_IMPORTS = Judgement(
+    Verdict.LOOK,
+    "no file that was read imports this one: `celery -A` did, manage.py does not, and its settings and schedules are "
+    "lost; import it in the project's __init__.py",
+)
+BARE_IMPORT = Judgement(
+    Verdict.DIFFERS, "write `from dbqueue.compat import celery`: `import dbqueue.compat.celery` binds another name"
+)
+EXC_TYPE = Judgement(
+    Verdict.MISSING, "Celery's JSON backend tells an exception as a dict: here .info and .result are the exception"
+)
 NO_DICT = Judgement(Verdict.MISSING, "a signature is an object, no dict: read .task, .args, .kwargs, .options")
 STAR = Judgement(Verdict.LOOK, "what this brings can't be read here: import by name")
 FIXTURE = Judgement(Verdict.MISSING, "a fixture of Celery's pytest plugin: use dbqueue_jobs (docs/features.md)")

@@ -6,7 +6,7 @@ things, or comes from elsewhere, is unknown: None.
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -229,6 +229,7 @@ class Project:
         self._scopes: dict[Source, Scope] = {}
         self._inner: dict[ast.AST, Scope] = {}
         self._returned: dict[FunctionNode, Meaning] = {}
+        self._imported: set[Source] | None = None
         for source in self.sources:
             for start in range(len(source.parts)):
                 self._by_end[source.parts[start:]].append(source)
@@ -257,6 +258,23 @@ class Project:
     def owns(self, top: str) -> bool:
         """Whether a file or package of this name was read."""
         return (top,) in self._by_end or any(top in source.parts for source in self.sources)
+
+    def is_imported(self, source: Source) -> bool:
+        """Whether another file that was read imports it, or a name from it."""
+        if self._imported is None:
+            self._imported = {found for one in self.sources for found in self._imports(one)}
+        return source in self._imported
+
+    def _imports(self, source: Source) -> Iterator[Source]:
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Import):
+                paths = [tuple(alias.name.split(".")) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (base := imported_from(node, source)) not in ((), ("",)):
+                paths = [base, *((*base, alias.name) for alias in node.names)]
+            else:
+                continue
+            found = (self._module(path) for path in paths if path[0] != "celery")
+            yield from (one for one in found if one is not None and one is not source)
 
     def defines(self, name: str) -> bool:
         """Whether a module that was read has a function of this name."""

@@ -64,6 +64,9 @@ OF_CONF = (
     "first",
 )
 
+OF_AN_ERROR = ("exc_type", "exc_message", "exc_module")
+"""Keys of an exception that Celery's JSON backend tells as a dict."""
+
 CHANGES = ("clear", "pop", "popitem", "setdefault", "update")
 """Methods that change a dict."""
 
@@ -127,7 +130,11 @@ class Reader(ast.NodeVisitor):
 
     def visit_Import(self, node: ast.Import) -> None:
         for alias in node.names:
-            self._imported(tuple(alias.name.split(".")), node.lineno)
+            path = tuple(alias.name.split("."))
+            if alias.asname is None and coverage.imported(path)[1] == COVERED and path[0] == "celery":
+                self.say(node.lineno, alias.name, coverage.BARE_IMPORT)
+            else:
+                self._imported(path, node.lineno)
 
     def visit_ImportFrom(self, node: ast.ImportFrom) -> None:
         if node.level or not node.module:
@@ -233,8 +240,11 @@ class Reader(ast.NodeVisitor):
         self.visit(node.value)
 
     def visit_Subscript(self, node: ast.Subscript) -> None:
-        if kind_of(meaning(node.value, self.scope)) in SIGNATURES:
+        kind, key = kind_of(meaning(node.value, self.scope)), getattr(node.slice, "value", None)
+        if kind in SIGNATURES:
             self.say(node.lineno, "signature[…]", coverage.NO_DICT)
+        elif kind in ("Result.info", "Result.result") and key in OF_AN_ERROR:
+            self.say(node.lineno, f"AsyncResult.info[{key!r}]", coverage.EXC_TYPE)
         self.generic_visit(node)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -255,6 +265,8 @@ class Reader(ast.NodeVisitor):
         self._names_as_text(node)
         if kind_of(of) == "App.config_from_object":
             self._source_of_settings(node)
+            if len(self.project.sources) > 1 and not self.project.is_imported(self.scope.source):
+                self.say(node.lineno, "Celery()", coverage.NOBODY_IMPORTS)
         self.generic_visit(node)
 
     def _keywords_of(self, node: ast.Call, of: object) -> Section | None:

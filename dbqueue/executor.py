@@ -124,7 +124,7 @@ def _failing(task: Task[..., object], claim: Claim, exc: BaseException) -> Outco
         why = Failure.of(broken, secrets_of(claim)).traceback
         logger.error("The backoff of job %s could not be told: it fails\n%s", claim, why)
         return Outcome.failed(claim, exc)
-    return Outcome.retried(claim, exc, delay)
+    return Outcome.retried(claim, exc, delay, exc.call if isinstance(exc, Retry) else None)
 
 
 def _may_retry(claim: Claim, exc: BaseException) -> bool:

@@ -194,6 +194,59 @@ def test_retry_keeps_the_id_and_counts() -> None:
     assert (job.priority, job.queue_name, (job.options or {})["headers"]) == (4, "q", {"a": 1})
 
 
+@pytest.mark.parametrize("how", ["worker", "immediate", "eager", "apply"])
+def test_a_retry_may_have_other_arguments(how: str) -> None:
+    day = datetime.date(2036, 1, 2)
+    with override_settings(DBQUEUE={"IMMEDIATE": how == "immediate"}):
+        call = t.one_by_one.s(["a", "b", "c"], day=day) | t.echo.s()
+        t.app.conf.task_always_eager = how == "eager"
+        try:
+            result = call.apply() if how == "apply" else call.delay()
+        finally:
+            del t.app.conf["task_always_eager"]
+        assert done(result) == ["2 retries"]
+    assert labels() == [f"a 0 {day}", f"b 1 {day}", f"c 2 {day}", "echo ('2 retries',)"]
+
+
+@pytest.mark.parametrize("how", ["worker", "eager"])
+@pytest.mark.parametrize(
+    ("call", "said", "expected"),
+    [
+        (((1,), {"y": 2}), {"args": [3]}, [3, 2, None]),
+        (((1,), {"y": 2}), {"args": [3, 4]}, [3, 4, None]),
+        (((1, 2), {}), {"kwargs": {"y": 5}}, [1, 5, None]),
+        (((1, 2), {}), {"kwargs": {"x": 6}}, [6, 2, None]),
+        (((1, 2), {}), {"args": [7], "kwargs": {}}, [7, 0, None]),
+        (((), {"x": 1, "y": 2}), {"kwargs": {"x": 8}}, [8, 0, None]),
+    ],
+)
+def test_what_a_retry_does_not_say_stays(how: str, call: Any, said: dict[str, Any], expected: list[Any]) -> None:
+    args, kwargs = call
+    said = {**said, "kwargs": {**said["kwargs"], "say": None}} if "kwargs" in said else said
+    call = t.again_with.s(*args, **kwargs, say=said)
+    found = done(call.apply() if how == "eager" else call.delay())
+    assert found[:2] == expected[:2]
+
+
+def test_arguments_of_a_retry_are_checked_as_at_a_call() -> None:
+    for said, error in (
+        ({"args": [1, 2, 3]}, InvalidArguments),
+        ({"kwargs": {"z": 1}}, InvalidArguments),
+        ({"args": "text"}, TypeError),
+    ):
+        result = t.again_with.delay(1, say=said)
+        with pytest.raises(error):
+            done(result)
+        assert len(labels()) == 1
+        Mark.objects.all().delete()
+        assert t.again_with.apply((1,), {"say": said}).failed()
+        Mark.objects.all().delete()
+    t.boom.apply_async(link_error=t.again_with.s(say={"args": [1]}))
+    run_jobs(scheduled=True)
+    told = Job.objects.get(task=t.again_with.name, kwargs={"say": {"args": [1]}})
+    assert "runs as an errback" in told.attempt_set.get().traceback
+
+
 def test_three_retries_are_four_runs_and_then_the_error_itself() -> None:
     result = t.by_hand.delay(99)
     with pytest.raises(t.Flaky, match="try 3"):

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 from ... import registry
 from ...exceptions import InvalidTask
 from . import signals
+from .again import called_again
 from .exceptions import MaxRetriesExceededError, Retry
 from .request import Request
 from .stack import of_task, pushed
@@ -254,19 +255,18 @@ class Task:
         """Raise Retry, after which the job runs again with its id, headers and priority.
 
         With ``throw=False`` it is raised when the task's code has ended, and what that returns is not kept.
+        ``args`` and ``kwargs`` are those of the next run, checked as at a call; what is not said stays as it is.
         Where no retry is left: ``exc``, or MaxRetriesExceededError. Called directly: ``exc``, or Retry.
         """
         request = self.request
-        if options or args is not None or kwargs is not None:
-            named = sorted(options) + [
-                name for name, given in (("args", args), ("kwargs", kwargs)) if given is not None
-            ]
-            warnings.warn(f"retry() of {self.name} has no use for {', '.join(named)} here.", stacklevel=2)
+        if options:
+            warnings.warn(f"retry() of {self.name} has no use for {', '.join(sorted(options))} here.", stacklevel=2)
         most = self.max_retries if max_retries is None else max_retries
         if request.called_directly or (most is not None and request.retries >= most):
             self._give_up(exc, request)
         when = eta if eta is not None else countdown
-        ret = Retry(exc=exc, when=self.default_retry_delay if when is None else when)
+        again = called_again(self, request, args, kwargs)
+        ret = Retry(exc=exc, when=self.default_retry_delay if when is None else when, again=again)
         if throw:
             raise ret from exc
         request.promised = ret
@@ -277,7 +277,9 @@ class Task:
             raise exc
         if request.called_directly:
             raise Retry("Task can be retried, but only where a worker runs it.")
-        raise MaxRetriesExceededError(f"No retry is left for {self.name}[{request.id}].", task_args=request.args)
+        raise MaxRetriesExceededError(
+            f"No retry is left for {self.name}[{request.id}].", task_args=request.args, task_kwargs=request.kwargs
+        )
 
     def replace(self, sig: Any) -> NoReturn:
         """End this run, and do ``sig`` in its place; see ``context.replace()``."""

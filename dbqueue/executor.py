@@ -51,12 +51,13 @@ class Executor:
 
     def _run(self, claim: Claim, running: Running) -> Outcome:
         if claim.is_expired:
-            logger.warning("Job %s was not started in time, and is cancelled", claim)
-            return Outcome.expired(claim)
+            return self._expired(claim)
         try:
             task = registry.find(claim.task).for_claim(claim)
         except UnknownTask as exc:
             return self._unknown(claim, exc)
+        if claim.is_late and task.expires_between_runs:
+            return self._expired(claim)
         try:
             outcome = self._succeed(task, claim, running)
         except Replaced:
@@ -99,6 +100,10 @@ class Executor:
                 f"{self._settings.max_result_bytes}. Store it elsewhere and return where it is."
             )
         return text
+
+    def _expired(self, claim: Claim) -> Outcome:
+        logger.warning("Job %s was not started in time, and is cancelled", claim)
+        return Outcome.expired(claim)
 
     def _unknown(self, claim: Claim, exc: UnknownTask) -> Outcome:
         if self._settings.unknown_task == "wait":

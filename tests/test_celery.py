@@ -413,6 +413,21 @@ def test_an_expired_job_never_runs_and_says_so() -> None:
     assert result.state == "REVOKED" and str(result.result) == "expired"
 
 
+def test_an_expired_job_is_not_tried_again() -> None:
+    revoked = []
+    signals.task_revoked.connect(lambda expired, **told: revoked.append(expired), dispatch_uid="test")
+    result = t.automatic.apply_async(expires=3600)
+    run_jobs()
+    Job.objects.update(expires_at=timezone.now())
+    try:
+        assert result.state == "RETRY"
+        run_jobs(scheduled=True)
+    finally:
+        signals.task_revoked.disconnect(dispatch_uid="test")
+    assert result.state == "REVOKED" and str(result.result) == "expired"
+    assert labels() == ["automatic"] and revoked == [True]
+
+
 # Hooks and signals
 
 

@@ -100,6 +100,13 @@ def tells_state(self: Task) -> str:
     return "done"
 
 
+@shared_task(bind=True)
+def keeps(self: Task) -> list[Any]:
+    self.request.started = 5  # type: ignore[attr-defined]
+    request = self.request
+    return [request.started, request.get("started"), request.delivery_info["redelivered"], request.get("task")]
+
+
 @shared_task
 def ignored() -> None:
     raise Ignore("nothing to do")

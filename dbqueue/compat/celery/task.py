@@ -110,7 +110,25 @@ class Task:
     abstract = True
     bind = False
     MaxRetriesExceededError = MaxRetriesExceededError
-    app: "Celery | None" = None
+    waits_for_app = False
+    """Whether a base of the app's is to be its base as soon as there is an app."""
+
+    @property
+    def app(self) -> "Celery":
+        """Its own, or the current one."""
+        from .app import the_app
+
+        return self._app or the_app()
+
+    @app.setter
+    def app(self, value: "Celery | None") -> None:
+        self._app = value
+
+    _app: "Celery | None" = None
+
+    @property
+    def __name__(self) -> str:
+        return type(self).__name__  # type: ignore[return-value]  # the class's own, not this one
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """The work. A class-based task has its own."""
@@ -129,7 +147,7 @@ class Task:
             "__wrapped__": staticmethod(func),
         }
         made: Self = type(func.__name__, (cls,), body | options_of(options, cls))()
-        made.name = made.name or f"{func.__module__}.{func.__qualname__}"
+        made.name = made.name or f"{func.__module__}.{func.__name__}"
         made.func = func
         return made
 
@@ -336,8 +354,11 @@ class Task:
 
     def _core_of(self) -> None:
         if self._core is None:
+            from .app import all_apps
             from .bridge import CoreTask
 
+            if self.waits_for_app and (apps := all_apps()):
+                type(self).__bases__ = (apps[-1].Task,)
             self._core = CoreTask(self)
             registry.register(self._core)
 

@@ -56,6 +56,9 @@ class Task(Generic[P, R]):
     Made by the decorator ``@task``. Calling it runs the function here and now.
     """
 
+    expires_between_runs = False
+    """Whether ``expires`` holds for each attempt, and not for the first alone; for adapters."""
+
     def __init__(
         self,
         func: Callable[..., Any],

@@ -95,6 +95,9 @@ class Retry(DBQueueError):
     is_decided = False
     """Whether it is tried again whatever ``max_attempts`` says: who raised it has counted."""
 
+    call: "tuple[str, str] | None" = None
+    """The args and kwargs of the next attempt as JSON, checked by who raised it; None: those of this one."""
+
     def __init__(self, reason: str = "", *, delay: "float | datetime.timedelta | None" = None) -> None:
         super().__init__(reason or "The task asked to be tried again.")
         self.delay = None if delay is None else seconds(delay, "delay")

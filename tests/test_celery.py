@@ -3,6 +3,8 @@
 import datetime
 import os
 import re
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -34,6 +36,8 @@ from dbqueue.compat.celery.app import route_of
 from dbqueue.compat.celery.bridge import CoreTask
 from dbqueue.compat.celery.exceptions import MaxRetriesExceededError, Retry, TaskRevokedError, TimeoutError
 from dbqueue.compat.celery.schedules import crontab
+from dbqueue.compat.celery.settings import DEFAULTS, known_name
+from dbqueue.compat.coverage import OLD_SETTINGS
 from dbqueue.exceptions import (
     InvalidArguments,
     InvalidTask,
@@ -141,6 +145,14 @@ def test_the_request_tells_of_the_call() -> None:
     assert AsyncResult("my-own-id").state == "SUCCESS"
 
 
+def test_a_request_is_told_of_crashes_and_keeps_what_code_puts_on_it() -> None:
+    result = t.keeps.delay()
+    assert done(result) == [5, 5, False, t.keeps.name]
+    again = t.keeps.delay()
+    Job.objects.filter(external_id=again.id).update(crashes=1)
+    assert done(again) == [5, 5, True, t.keeps.name]
+
+
 def test_enqueue_is_part_of_the_transaction() -> None:
     with transaction.atomic():
         gone = t.add.delay(1, 2)
@@ -192,6 +204,59 @@ def test_retry_keeps_the_id_and_counts() -> None:
     assert labels() == [f"{result.id} {number}" for number in range(3)]
     job = Job.objects.get()
     assert (job.priority, job.queue_name, (job.options or {})["headers"]) == (4, "q", {"a": 1})
+
+
+@pytest.mark.parametrize("how", ["worker", "immediate", "eager", "apply"])
+def test_a_retry_may_have_other_arguments(how: str) -> None:
+    day = datetime.date(2036, 1, 2)
+    with override_settings(DBQUEUE={"IMMEDIATE": how == "immediate"}):
+        call = t.one_by_one.s(["a", "b", "c"], day=day) | t.echo.s()
+        t.app.conf.task_always_eager = how == "eager"
+        try:
+            result = call.apply() if how == "apply" else call.delay()
+        finally:
+            del t.app.conf["task_always_eager"]
+        assert done(result) == ["2 retries"]
+    assert labels() == [f"a 0 {day}", f"b 1 {day}", f"c 2 {day}", "echo ('2 retries',)"]
+
+
+@pytest.mark.parametrize("how", ["worker", "eager"])
+@pytest.mark.parametrize(
+    ("call", "said", "expected"),
+    [
+        (((1,), {"y": 2}), {"args": [3]}, [3, 2, None]),
+        (((1,), {"y": 2}), {"args": [3, 4]}, [3, 4, None]),
+        (((1, 2), {}), {"kwargs": {"y": 5}}, [1, 5, None]),
+        (((1, 2), {}), {"kwargs": {"x": 6}}, [6, 2, None]),
+        (((1, 2), {}), {"args": [7], "kwargs": {}}, [7, 0, None]),
+        (((), {"x": 1, "y": 2}), {"kwargs": {"x": 8}}, [8, 0, None]),
+    ],
+)
+def test_what_a_retry_does_not_say_stays(how: str, call: Any, said: dict[str, Any], expected: list[Any]) -> None:
+    args, kwargs = call
+    said = {**said, "kwargs": {**said["kwargs"], "say": None}} if "kwargs" in said else said
+    call = t.again_with.s(*args, **kwargs, say=said)
+    found = done(call.apply() if how == "eager" else call.delay())
+    assert found[:2] == expected[:2]
+
+
+def test_arguments_of_a_retry_are_checked_as_at_a_call() -> None:
+    for said, error in (
+        ({"args": [1, 2, 3]}, InvalidArguments),
+        ({"kwargs": {"z": 1}}, InvalidArguments),
+        ({"args": "text"}, TypeError),
+    ):
+        result = t.again_with.delay(1, say=said)
+        with pytest.raises(error):
+            done(result)
+        assert len(labels()) == 1
+        Mark.objects.all().delete()
+        assert t.again_with.apply((1,), {"say": said}).failed()
+        Mark.objects.all().delete()
+    t.boom.apply_async(link_error=t.again_with.s(say={"args": [1]}))
+    run_jobs(scheduled=True)
+    told = Job.objects.get(task=t.again_with.name, kwargs={"say": {"args": [1]}})
+    assert "runs as an errback" in told.attempt_set.get().traceback
 
 
 def test_three_retries_are_four_runs_and_then_the_error_itself() -> None:
@@ -358,6 +423,21 @@ def test_an_expired_job_never_runs_and_says_so() -> None:
     store.expire(now=store.clock() + datetime.timedelta(seconds=1))
     run_jobs()
     assert result.state == "REVOKED" and str(result.result) == "expired"
+
+
+def test_an_expired_job_is_not_tried_again() -> None:
+    revoked = []
+    signals.task_revoked.connect(lambda expired, **told: revoked.append(expired), dispatch_uid="test")
+    result = t.automatic.apply_async(expires=3600)
+    run_jobs()
+    Job.objects.update(expires_at=timezone.now())
+    try:
+        assert result.state == "RETRY"
+        run_jobs(scheduled=True)
+    finally:
+        signals.task_revoked.disconnect(dispatch_uid="test")
+    assert result.state == "REVOKED" and str(result.result) == "expired"
+    assert labels() == ["automatic"] and revoked == [True]
 
 
 # Hooks and signals
@@ -584,6 +664,125 @@ def test_settings_without_a_namespace_are_the_old_ones_or_those_of_a_module() ->
             assert app.conf.ignored() == []
         finally:
             app.close()
+
+
+@contextmanager
+def an_app(*args: Any, **options: Any) -> Iterator[Celery]:
+    """One that is the current one for a while."""
+    app = Celery(*args, **options)
+    try:
+        yield app
+    finally:
+        app.close()
+        t.app.set_current()
+
+
+def test_settings_are_read_when_one_is_asked_for_and_dicts_are_the_apps_own(settings: Any) -> None:
+    settings.CELERY_BEAT_SCHEDULE = {"nightly": {"task": t.named.name, "schedule": 60}}
+    settings.CELERY_TASK_ALWAYS_EAGER = True
+    with an_app("other") as app, an_app("third") as third:
+        app.config_from_object("django.conf:settings", namespace="CELERY")
+        app.add_periodic_task(10, t.named, name="added")
+        app.conf.task_default_queue = "said"
+        assert not app.conf.found  # to say something needs no settings
+        app.conf.beat_schedule["by code"] = {"task": t.named.name, "schedule": 30}
+        assert sorted(app.conf.beat_schedule) == ["added", "by code", "nightly"]
+        assert (app.conf.task_always_eager, app.conf["task_default_queue"]) == (True, "said")
+        assert sorted(registry.find(t.named.name).schedules) == ["added", "by code", "nightly"]
+        third.conf.beat_schedule["mine"] = {}
+        with an_app("fourth") as fourth:
+            assert third.conf.beat_schedule == {"mine": {}} and fourth.conf.beat_schedule == {}
+        third.conf.beat_schedule.clear()
+
+
+def test_settings_that_can_not_be_read_say_so_each_time() -> None:
+    with an_app("other") as app:
+        app.config_from_object("tests.shop.nowhere_at_all")
+        for _ in range(2):
+            with pytest.raises(ModuleNotFoundError):
+                _ = app.conf.task_always_eager
+        app.config_from_object({"task_always_eager": True})
+        assert app.conf.task_always_eager
+
+
+@pytest.mark.parametrize(
+    ("source", "namespace"),
+    [
+        ({"task_default_queue": "q", "timezone": "Asia/Tokyo"}, None),
+        ({"CELERY_TASK_DEFAULT_QUEUE": "q", "CELERY_TIMEZONE": "Asia/Tokyo", "DEBUG": True}, "CELERY"),
+        ({"CELERY_TASK_DEFAULT_QUEUE": "q", "CELERY_TIMEZONE": "Asia/Tokyo", "DEBUG": True}, "CELERY_"),
+    ],
+)
+def test_a_dict_is_read_and_a_namespace_may_end_with_its_underscore(source: Any, namespace: str | None) -> None:
+    kinds: list[dict[str, Any]] = [{"config_source": source, "namespace": namespace}, {"namespace": namespace}]
+    for options in kinds:
+        with an_app("other", **options) as app:
+            if "config_source" not in options:
+                app.config_from_object(source)
+            assert (app.conf.task_default_queue, app.conf.timezone) == ("q", "Asia/Tokyo")
+            assert app.conf.ignored() == []
+
+
+def test_an_app_is_given_settings() -> None:
+    with an_app("other", timezone="Asia/Tokyo", include=["tests.shop.included"], changes={"task_time_limit": 5}) as app:
+        assert (app.conf.timezone, app.conf.task_time_limit) == ("Asia/Tokyo", 5)
+        assert "shop.included" not in Task.known
+        app.finalize()
+        assert done(app.send_task("shop.included")) == "included"
+    with an_app("other", set_as_current=False) as app:
+        assert current_app.main == "shop"
+
+
+def test_a_worker_has_the_modules_of_imports() -> None:
+    code = (
+        "import django; from dbqueue.compat.celery import Celery, Task; from django.conf import settings;"
+        "settings.CELERY_IMPORTS = ('tests.shop.included',); app = Celery('x');"
+        "app.config_from_object('django.conf:settings', namespace='CELERY'); django.setup();"
+        "assert 'shop.included' in Task.known"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_names_of_old_settings_are_those_that_the_check_knows() -> None:
+    for old, new in OLD_SETTINGS.items():
+        assert new not in DEFAULTS or known_name(old) == new
+
+
+def test_the_class_of_an_apps_tasks_is_that_of_shared_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (t.Hooked, "tests.shop.celery_tasks:Hooked", "tests.shop.celery_tasks.Hooked"):
+        with an_app("other", task_cls=kind) as app:
+            assert app.Task is t.Hooked
+            made = app.task(name="shop.of_app")(module_level), shared_task(name="shop.shared")(module_level)
+            assert all(isinstance(one, t.Hooked) for one in made)
+    monkeypatch.setattr("dbqueue.compat.celery.app._apps", [])
+    monkeypatch.setattr("dbqueue.registry._waiting", [])
+    early, plain = shared_task(module_level), shared_task(base=Task, name="shop.plain")(module_level)
+    with an_app("other", task_cls=t.Hooked):
+        registry.ready()
+        assert isinstance(early, t.Hooked) and not isinstance(plain, t.Hooked)
+
+
+def test_a_base_that_is_not_of_this_package_is_named() -> None:
+    with pytest.raises(InvalidTask, match=r"The base of .*module_level is .*must be a class made of"):
+        shared_task(base=CoreTask)(module_level)
+
+
+def test_tasks_know_their_app_and_their_name() -> None:
+    assert t.named.app is t.app and t.add.app is t.app
+    assert t.add.__name__ == "add" and t.by_class.__name__ == "ByClass"
+    assert shared_task(Inside.method).name == f"{__name__}.method"
+
+
+class Inside:
+    @staticmethod
+    def method() -> None: ...
+
+
+def test_reading_the_current_app_makes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbqueue.compat.celery.app._apps", [])
+    assert current_app.conf.task_default_queue == "default"
+    with an_app("first") as app:
+        assert current_app.main == "first" and t.add.app is app
 
 
 def test_beat_schedule_becomes_schedules() -> None:

@@ -241,7 +241,7 @@ def test_what_self_is_in_a_bound_task(tmp_path: Path) -> None:
             self.update_state(state="PROGRESS", meta={})
             self.request.retries, self.request.delivery_info, self.request.chord, self.request.tenant
             self.backend.store()
-            self.own_thing()
+            self.request.started = self.own_thing()
             try:
                 pass
             except OSError as exc:
@@ -265,6 +265,8 @@ def test_what_self_is_in_a_bound_task(tmp_path: Path) -> None:
         (6, "request.chord", M),
         (6, "request.tenant", L),
         (7, "task.backend", M),
+        (8, "request.started", C),
+        (8, "task.request", C),
         (12, "self.retry(exc=)", C),
         (12, "self.retry(countdown=)", C),
         (12, "self.retry(queue=)", D),
@@ -737,7 +739,7 @@ def test_settings_of_an_app(tmp_path: Path) -> None:
     found = [one for one in said(tmp_path, source) if one[0] > 2 and one[1] not in ("app.conf", "beat_schedule: task")]
     assert found == [
         (3, "Celery(broker=)", D),
-        (3, "Celery(changes=)", D),
+        (3, "Celery(changes=)", C),
         (3, "Celery(invented=)", D),
         (4, "app.config_from_object", C),
         (5, "app.config_from_object(namespace=)", L),
@@ -770,24 +772,25 @@ def test_settings_that_nobody_reads_are_not_covered(tmp_path: Path) -> None:
         from celery import Celery
         CELERY_IMPORTS = CELERY_INCLUDE = ("shop.background",)
         CELERY_ENABLE_UTC = False
-        CELERY_DEFAULT_RATE_LIMIT = "1/s"
+        CELERY_DEFAULT_PRIORITY = 1
         CELERY_EAGER = True
-        app = Celery("x", include=["y"], timezone="Asia/Tokyo", namespace="CELERY")
+        app = Celery("x", include=["y"], timezone="Asia/Tokyo", task_time_limit=5, task_cls="a.B", result_expires=1)
         app.config_from_object("django.conf:settings")
         app.config_from_object("django.conf:settings", namespace="OURS")
+        app.config_from_object("django.conf:settings", namespace="CELERY_")
+        app.config_from_object({"task_always_eager": True, "task_serializer": "pickle"})
         """
     found = report(tmp_path, source).uses
     assert [(use.line, use.name, use.judgement.verdict) for use in found if use.judgement.verdict is not C] == [
-        (2, "CELERY_IMPORTS", M),
-        (2, "CELERY_INCLUDE", M),
         (3, "CELERY_ENABLE_UTC", D),
-        (4, "CELERY_DEFAULT_RATE_LIMIT", M),
-        (5, "CELERY_EAGER", L),
-        (6, "Celery(include=)", M),
-        (6, "Celery(timezone=)", M),
-        (6, "Celery(namespace=)", D),
+        (4, "CELERY_DEFAULT_PRIORITY", M),
+        (5, "CELERY_EAGER", D),
+        (6, "Celery(task_time_limit=)", D),
+        (6, "Celery(task_cls=)", L),
+        (6, "Celery(result_expires=)", D),
         (7, "app.config_from_object(namespace=)", L),
         (8, "app.config_from_object(namespace=)", L),
+        (10, "task_serializer", M),
     ]
     assert [use.judgement for use in found if use.line in (7, 8) and use.judgement.verdict is L] == [
         coverage.NAMESPACE,

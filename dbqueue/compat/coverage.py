@@ -99,7 +99,6 @@ HARD_LIMIT = (
     "after it the worker process ends and is replaced, and all other jobs on its threads begin anew: such tasks belong "
     "in a queue of their own, with a worker of --threads 1"
 )
-NOT_IMPORTED = "nothing is imported because of it: name these modules to autodiscover_tasks(), or import them"
 NOT_IN_TABLE = "it is not known whether this exists here"
 ONLY_JSON = "only JSON is spoken here"
 
@@ -287,20 +286,6 @@ PACKAGES = Section(
 )
 """Packages that stand beside Celery, by the first part of their dotted name."""
 
-APP_OPTIONS = Section(
-    "Celery({}=)",
-    covered=_names("main set_as_current autofinalize"),
-    differs=_each("broker broker_url", NO_BROKER)
-    | _each("task_cls", "it is the base of @app.task and not of @shared_task, and must be the class, not its name")
-    | _each("namespace", "it is not read: say it to config_from_object()")
-    | _each("backend result_backend", NO_RESULT_STORE)
-    | _each("changes config_source events fixups log loader", UNKNOWN_KEYWORD),
-    missing=_each("control amqp", "a control, or a transport, of one's own has no place")
-    | _each("include", NOT_IMPORTED)
-    | _each("timezone", "it is not read: say CELERY_TIMEZONE, or conf.timezone"),
-    other=Judgement(Verdict.DIFFERS, UNKNOWN_KEYWORD),
-)
-
 TASK_OPTIONS = Section(
     "@task({}=)",
     covered=_names(
@@ -428,7 +413,7 @@ REQUEST = Section(
         "args called_directly correlation_id eta expires get headers hostname id is_eager kwargs retries task timelimit"
     ),
     differs={
-        "delivery_info": "it tells the queue (routing_key) and the priority; there is no exchange",
+        "delivery_info": "it tells the queue (routing_key), the priority and redelivered; there is no exchange",
         **_each("group parent_id", "it is None: AsyncResult.parent and the workflow's page tell what stands before"),
         "root_id": "it is the job's own id, also of a step of a workflow",
     },
@@ -675,10 +660,12 @@ ROUTE = Section(
 SETTINGS = Section(
     "{}",
     covered=_names(
-        "beat_schedule task_always_eager task_default_queue "
+        "beat_schedule imports include task_always_eager task_default_queue "
         "task_eager_propagates task_ignore_result timezone task_routes"
     ),
     differs={
+        "eager": "Celery has no such setting, and here it is read as task_always_eager: give it another name",
+        "eager_propagates": "Celery has no such setting, and here it is read as task_eager_propagates",
         "enable_utc": "a time without a zone is of UTC, whatever this says; crontabs go by CELERY_TIMEZONE",
         "task_soft_time_limit": SOFT_LIMIT,
         "task_time_limit": HARD_LIMIT,
@@ -709,8 +696,7 @@ SETTINGS = Section(
         "take it out)",
     },
     missing={
-        **_each("imports include", NOT_IMPORTED),
-        **_each("default_priority default_rate_limit", "the old name is not read: write TASK_ into it, after CELERY_"),
+        "default_priority": "the old name is not read: say CELERY_TASK_DEFAULT_PRIORITY",
     },
     look={
         "task_serializer": "json is what there is; anything else needs arguments that JSON can hold",
@@ -744,6 +730,25 @@ SETTINGS = Section(
 )
 """Settings by their new names in lower case, without ``CELERY_``."""
 
+APP_OPTIONS = Section(
+    "Celery({}=)",
+    covered=_names("main autofinalize changes config_source namespace set_as_current task_cls") | SETTINGS.covered,
+    differs={
+        **_each("broker broker_url", NO_BROKER),
+        **_each("backend result_backend", NO_RESULT_STORE),
+        **_each("events fixups log loader", UNKNOWN_KEYWORD),
+        **{
+            name: SETTINGS.differs[name]
+            for name in _names(
+                "task_acks_late task_default_priority task_default_rate_limit task_soft_time_limit task_time_limit"
+            )
+        },
+    },
+    missing=_each("control amqp", "a control, or a transport, of one's own has no place"),
+    other=Judgement(Verdict.DIFFERS, UNKNOWN_KEYWORD),
+)
+"""Keywords of ``Celery()``: settings that are read are among them."""
+
 OLD_SETTINGS = {
     "acks_late": "task_acks_late",
     "acks_on_failure": "task_acks_on_failure",
@@ -759,6 +764,7 @@ OLD_SETTINGS = {
     "default_exchange": "task_default_exchange",
     "default_exchange_type": "task_default_exchange_type",
     "default_queue": "task_default_queue",
+    "default_rate_limit": "task_default_rate_limit",
     "default_queue_type": "task_default_queue_type",
     "default_routing_key": "task_default_routing_key",
     "disable_rate_limits": "worker_disable_rate_limits",
@@ -819,7 +825,7 @@ INTEGRATION = Judgement(
 BASE = Judgement(
     Verdict.LOOK,
     "no class that was read, or none that is known to be a task's: if it is made of Celery's Task, its package has to "
-    "be moved too, or the import fails",
+    "be moved too, or declaring a task with it fails",
 )
 STATE = Judgement(
     Verdict.LOOK,

@@ -235,6 +235,8 @@ class Reader(ast.NodeVisitor):
         elif kind_of(of) == "Conf":
             if node.attr not in OF_CONF:
                 self._setting(f"conf.{node.attr}", node.attr, None, node.lineno)
+        elif kind_of(of) == "Request" and isinstance(node.ctx, ast.Store):
+            self.say(node.lineno, f"request.{node.attr}", COVERED)
         elif (section := _members(kind_of(of))) is not None:
             self.say_of(section, node.end_lineno or node.lineno, node.attr)
         self.visit(node.value)
@@ -348,8 +350,11 @@ class Reader(ast.NodeVisitor):
         first = given[0] if given else None
         is_django = isinstance(first, ast.Constant) and first.value == "django.conf:settings"
         spaces = [one.value for one in node.keywords if one.arg == "namespace"]
-        is_named = any(isinstance(one, ast.Constant) and one.value == "CELERY" for one in spaces)
-        if not is_django:
+        is_named = any(isinstance(one, ast.Constant) and one.value in ("CELERY", "CELERY_") for one in spaces)
+        if isinstance(first, ast.Dict):
+            for line, name, value in settings_read.keys(first):
+                self._setting(name, name, value, line)
+        elif not is_django:
             self.say(node.lineno, "app.config_from_object()", coverage.CONFIG_SOURCE)
         elif not is_named:
             said = coverage.OTHER_NAMESPACE if spaces else coverage.NAMESPACE

@@ -60,6 +60,22 @@ def by_hand(self: Task, succeed_at: int) -> int:
     return self.request.retries
 
 
+@shared_task(bind=True, max_retries=9, default_retry_delay=0)
+def one_by_one(self: Task, names: list[str], attempt: int = 0, *, day: Any = None) -> str:
+    mark(f"{names[0]} {attempt} {day}")
+    if names[1:]:
+        raise self.retry(args=[names[1:]], kwargs={"attempt": attempt + 1, "day": day})
+    return f"{self.request.retries} retries"
+
+
+@shared_task(bind=True, max_retries=2, default_retry_delay=0)
+def again_with(self: Task, x: Any, y: Any = 0, *, say: Any = None) -> list[Any]:
+    mark(f"{x} {y}")
+    if self.request.retries:
+        return [x, y, say]
+    raise self.retry(**say)
+
+
 @shared_task(bind=True, max_retries=1, default_retry_delay=0)
 def longer_than_declared(self: Task) -> int:
     if self.request.retries < 3:
@@ -82,6 +98,13 @@ def automatic(fatal: bool = False) -> None:
 def tells_state(self: Task) -> str:
     self.update_state(state="PROGRESS", meta={"done": 3})
     return "done"
+
+
+@shared_task(bind=True)
+def keeps(self: Task) -> list[Any]:
+    self.request.started = 5  # type: ignore[attr-defined]
+    request = self.request
+    return [request.started, request.get("started"), request.delivery_info["redelivered"], request.get("task")]
 
 
 @shared_task

@@ -13,8 +13,11 @@ from .task import Task
 
 def _connect() -> None:
     from . import checks, worker  # noqa: F401  importing the checks registers them
+    from .app import all_apps
 
     worker.connect()
+    for app in all_apps():
+        app.import_named()
 
 
 registry.when_ready(_connect)

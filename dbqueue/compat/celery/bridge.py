@@ -31,6 +31,8 @@ ERRBACK = "celery_errback"
 class CoreTask(definition.Task[Any, Any]):
     """A task of Celery's, as workers and pages know it."""
 
+    expires_between_runs = True
+
     def __init__(self, task: Task) -> None:
         self.celery = task
         conf = apps.settings()

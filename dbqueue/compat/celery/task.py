@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 from ... import registry
 from ...exceptions import InvalidTask
 from . import signals
+from .again import called_again
 from .exceptions import MaxRetriesExceededError, Retry
 from .request import Request
 from .stack import of_task, pushed
@@ -109,7 +110,25 @@ class Task:
     abstract = True
     bind = False
     MaxRetriesExceededError = MaxRetriesExceededError
-    app: "Celery | None" = None
+    waits_for_app = False
+    """Whether a base of the app's is to be its base as soon as there is an app."""
+
+    @property
+    def app(self) -> "Celery":
+        """Its own, or the current one."""
+        from .app import the_app
+
+        return self._app or the_app()
+
+    @app.setter
+    def app(self, value: "Celery | None") -> None:
+        self._app = value
+
+    _app: "Celery | None" = None
+
+    @property
+    def __name__(self) -> str:
+        return type(self).__name__  # type: ignore[return-value]  # the class's own, not this one
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """The work. A class-based task has its own."""
@@ -128,7 +147,7 @@ class Task:
             "__wrapped__": staticmethod(func),
         }
         made: Self = type(func.__name__, (cls,), body | options_of(options, cls))()
-        made.name = made.name or f"{func.__module__}.{func.__qualname__}"
+        made.name = made.name or f"{func.__module__}.{func.__name__}"
         made.func = func
         return made
 
@@ -254,19 +273,18 @@ class Task:
         """Raise Retry, after which the job runs again with its id, headers and priority.
 
         With ``throw=False`` it is raised when the task's code has ended, and what that returns is not kept.
+        ``args`` and ``kwargs`` are those of the next run, checked as at a call; what is not said stays as it is.
         Where no retry is left: ``exc``, or MaxRetriesExceededError. Called directly: ``exc``, or Retry.
         """
         request = self.request
-        if options or args is not None or kwargs is not None:
-            named = sorted(options) + [
-                name for name, given in (("args", args), ("kwargs", kwargs)) if given is not None
-            ]
-            warnings.warn(f"retry() of {self.name} has no use for {', '.join(named)} here.", stacklevel=2)
+        if options:
+            warnings.warn(f"retry() of {self.name} has no use for {', '.join(sorted(options))} here.", stacklevel=2)
         most = self.max_retries if max_retries is None else max_retries
         if request.called_directly or (most is not None and request.retries >= most):
             self._give_up(exc, request)
         when = eta if eta is not None else countdown
-        ret = Retry(exc=exc, when=self.default_retry_delay if when is None else when)
+        again = called_again(self, request, args, kwargs)
+        ret = Retry(exc=exc, when=self.default_retry_delay if when is None else when, again=again)
         if throw:
             raise ret from exc
         request.promised = ret
@@ -277,7 +295,9 @@ class Task:
             raise exc
         if request.called_directly:
             raise Retry("Task can be retried, but only where a worker runs it.")
-        raise MaxRetriesExceededError(f"No retry is left for {self.name}[{request.id}].", task_args=request.args)
+        raise MaxRetriesExceededError(
+            f"No retry is left for {self.name}[{request.id}].", task_args=request.args, task_kwargs=request.kwargs
+        )
 
     def replace(self, sig: Any) -> NoReturn:
         """End this run, and do ``sig`` in its place; see ``context.replace()``."""
@@ -334,8 +354,11 @@ class Task:
 
     def _core_of(self) -> None:
         if self._core is None:
+            from .app import all_apps
             from .bridge import CoreTask
 
+            if self.waits_for_app and (apps := all_apps()):
+                type(self).__bases__ = (apps[-1].Task,)
             self._core = CoreTask(self)
             registry.register(self._core)
 

@@ -851,7 +851,7 @@ BARE_IMPORT = Judgement(
     Verdict.DIFFERS, "write `from dbqueue.compat import celery`: `import dbqueue.compat.celery` binds another name"
 )
 EXC_TYPE = Judgement(
-    Verdict.MISSING, "Celery's JSON backend tells an exception as a dict: here .info and .result are the exception"
+    Verdict.DIFFERS, "of a failure .info and .result are always the exception, never a dict that tells of one"
 )
 NO_DICT = Judgement(Verdict.MISSING, "a signature is an object, no dict: read .task, .args, .kwargs, .options")
 STAR = Judgement(Verdict.LOOK, "what this brings can't be read here: import by name")

@@ -65,7 +65,7 @@ OF_CONF = (
 )
 
 OF_AN_ERROR = ("exc_type", "exc_message", "exc_module")
-"""Keys of an exception that Celery's JSON backend tells as a dict."""
+"""Keys of a dict as which some of Celery's backends tell an exception."""
 
 CHANGES = ("clear", "pop", "popitem", "setdefault", "update")
 """Methods that change a dict."""
@@ -327,6 +327,8 @@ class Reader(ast.NodeVisitor):
             self._schedule_changed(func.value)
             for arg in node.args if func.attr == "update" else ():
                 self.say_all(settings_read.of_schedule(arg, self.scope))
+        elif func.attr in CHANGES and kind_of(of).startswith("Conf."):
+            self._changed(kind_of(of).partition(".")[2], node.lineno)
         elif kind_of(of) == "App" and func.attr == "add_periodic_task":
             self._changed("beat_schedule", node.lineno)
         elif func.attr in BEGINS_A_JOB and _is_unknown(of) and "pool" not in ast.unparse(func.value).lower():

@@ -866,6 +866,7 @@ def test_schedules_that_are_changed_while_the_program_runs_are_to_look_at(tmp_pa
         ("from proj import celery", False),
         ("import proj.celery", False),
         ("from proj.celery import app", False),
+        ("SETTINGS = 'proj.celery'", False),
         ("from celery import shared_task", True),
         ("from . import views", True),
     ],

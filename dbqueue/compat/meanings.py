@@ -260,7 +260,7 @@ class Project:
         return (top,) in self._by_end or any(top in source.parts for source in self.sources)
 
     def is_imported(self, source: Source) -> bool:
-        """Whether another file that was read imports it, or a name from it."""
+        """Whether another file that was read imports it, or a name from it, or names it as text, as settings are."""
         if self._imported is None:
             self._imported = {found for one in self.sources for found in self._imports(one)}
         return source in self._imported
@@ -271,6 +271,8 @@ class Project:
                 paths = [tuple(alias.name.split(".")) for alias in node.names]
             elif isinstance(node, ast.ImportFrom) and (base := imported_from(node, source)) not in ((), ("",)):
                 paths = [base, *((*base, alias.name) for alias in node.names)]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+                paths = [tuple(node.value.split("."))]
             else:
                 continue
             found = (self._module(path) for path in paths if path[0] != "celery")

@@ -1020,6 +1020,41 @@ def test_names_bound_to_two_things_are_unknown(tmp_path: Path) -> None:
     assert [one for one in said(tmp_path, source) if one[0] > 1] == [(5, "AsyncResult.graph", M)]
 
 
+def test_what_stands_in_for_celery_is_not_what_is_meant(tmp_path: Path) -> None:
+    source = """\
+        from typing import TYPE_CHECKING
+        if TYPE_CHECKING:
+            from celery.local import Proxy
+            from celery.result import AsyncResult
+        else:
+            from celery.local import Proxy
+        try:
+            from celery import Task, shared_task
+        except ImportError:
+            shared_task = dummy
+            class Task: ...
+        try:
+            from celery import chain
+        except ValueError:
+            chain = None.made
+
+        class Base(Task): ...
+        @shared_task(base=Base)
+        def f(): ...
+        f.delay()
+        chain(f.s()).unchain_tasks()
+        """
+    assert [one for one in said(tmp_path, source) if one[0] not in (8, 13)] == [
+        (3, "celery.local.Proxy", L),
+        (4, "celery.result.AsyncResult", C),
+        (6, "celery.local.Proxy", M),
+        (18, "@task", C),
+        (18, "@task(base=)", C),
+        (20, "task.delay", C),
+        (21, "task.s", C),
+    ]
+
+
 def test_files_that_cant_be_parsed_are_named_and_others_folders_left_out(tmp_path: Path) -> None:
     files = {
         "old.py": "print 'x'\n",

@@ -854,6 +854,7 @@ EXC_TYPE = Judgement(
     Verdict.DIFFERS, "of a failure .info and .result are always the exception, never a dict that tells of one"
 )
 NO_DICT = Judgement(Verdict.MISSING, "a signature is an object, no dict: read .task, .args, .kwargs, .options")
+FOR_TYPES = Judgement(Verdict.LOOK, "dbqueue.compat.celery has no such name; only type checkers read it here")
 STAR = Judgement(Verdict.LOOK, "what this brings can't be read here: import by name")
 FIXTURE = Judgement(Verdict.MISSING, "a fixture of Celery's pytest plugin: use dbqueue_jobs (docs/features.md)")
 NOT_LITERAL = Judgement(Verdict.LOOK, "entries that are made by code can't be read here")

@@ -508,10 +508,26 @@ class _Binder(ast.NodeVisitor):
             self.scope.bound[node.name].append(None)
         self.generic_visit(node)
 
+    def visit_Try(self, node: ast.Try) -> None:
+        """What stands in for an import that fails is not what the name means."""
+        before = set(self.scope.bound)
+        for part in (*node.body, *node.orelse, *node.finalbody):
+            self.visit(part)
+        made = {name: list(bound) for name, bound in self.scope.bound.items() if name not in before}
+        for handler in node.handlers:
+            self.visit(handler)
+        if any(map(_is_of_an_import, node.handlers)):
+            self.scope.bound.update(made)
+
     def visit_Lambda(self, node: ast.AST) -> None:
         """It has names of its own."""
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_Lambda
+
+
+def _is_of_an_import(handler: ast.ExceptHandler) -> bool:
+    names = {getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(handler.type or handler)}
+    return handler.type is None or bool(names & {"ImportError", "ModuleNotFoundError"})
 
 
 def filled(scope: Scope, body: Iterable[ast.stmt]) -> Scope:

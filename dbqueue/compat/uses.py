@@ -6,7 +6,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from . import coverage, settings_read
-from .coverage import COVERED, Judgement, Section
+from .coverage import COVERED, Judgement, Section, Verdict
 from .meanings import (
     SIGNATURES,
     FunctionNode,
@@ -111,6 +111,8 @@ class Reader(ast.NodeVisitor):
         self.found: list[Use] = []
         self.functions: list[FunctionNode] = []
         """Those that stand around what is read."""
+        self.for_types = False
+        """Whether what is read is run by nobody, as it stands below ``if TYPE_CHECKING``."""
         self.in_task = False
         """Whether what is read runs in a job: the code of a task, or a method of a class of tasks."""
 
@@ -146,12 +148,24 @@ class Reader(ast.NodeVisitor):
     def _imported(self, path: tuple[str, ...], line: int) -> None:
         top, last = path[0], path[-1]
         if top == "celery":
-            self.say(line, ".".join(path), coverage.STAR if last == "*" else coverage.imported(path)[1])
+            said = coverage.STAR if last == "*" else coverage.imported(path)[1]
+            is_for_types = self.for_types and said.verdict is Verdict.MISSING
+            self.say(line, ".".join(path), coverage.FOR_TYPES if is_for_types else said)
         elif not self.project.owns(top):
             judgement = coverage.PACKAGES.judge(top)
             if judgement is None and any("celery" in part.lower() for part in path):
                 judgement = coverage.INTEGRATION
             self.say(line, ".".join(path), judgement)
+
+    def visit_If(self, node: ast.If) -> None:
+        of = meaning(node.test, self.scope)
+        self.visit(node.test)
+        self.for_types = isinstance(of, Name) and of.path == ("typing", "TYPE_CHECKING")
+        for statement in node.body:
+            self.visit(statement)
+        self.for_types = False
+        for statement in node.orelse:
+            self.visit(statement)
 
     # Declarations
 

@@ -972,6 +972,7 @@ def test_what_reading_does_not_tell_is_listed_apart(tmp_path: Path) -> None:
                 [g.delay() for g in task]
             monkeypatch.setattr("celery.app.task.Task.retry", f)
         APP_CLASS = "celery.Celery"
+        HAS_CELERY = find_spec("celery") is not None and importlib.metadata.version("celery")
         LOGGERS = ["celery.task", "celery.utils.log", "celery", "see celery.Celery"]
         """
     assert said(tmp_path, source) == [
@@ -981,6 +982,7 @@ def test_what_reading_does_not_tell_is_listed_apart(tmp_path: Path) -> None:
         (10, ".delay()", L),
         (11, "'celery.app.task.Task.retry'", L),
         (12, "'celery.Celery'", L),
+        (13, "'celery'", L),
     ]
 
 

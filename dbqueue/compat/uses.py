@@ -27,8 +27,18 @@ BEGINS_A_JOB = ("delay", "apply_async")
 
 ENQUEUES = ("App.send_task", *(f"{kind}.{name}" for kind in ("Task", *SIGNATURES) for name in BEGINS_A_JOB))
 
-TAKES_NAMES = ("patch", "setattr", "import_module", "import_string", "__import__")
-"""Functions that are given a dotted name as text."""
+TAKES_NAMES = (
+    "__import__",
+    "distribution",
+    "find_spec",
+    "import_module",
+    "import_string",
+    "importorskip",
+    "patch",
+    "setattr",
+    "version",
+)
+"""Functions that are given a dotted name as text; some ask by it whether Celery is installed."""
 
 OF_A_PROCESS = (
     "locale.setlocale",

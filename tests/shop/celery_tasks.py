@@ -107,6 +107,10 @@ def keeps(self: Task) -> list[Any]:
     return [request.started, request.get("started"), request.delivery_info["redelivered"], request.get("task")]
 
 
+@shared_task(track_started=True)
+def tracked() -> None: ...
+
+
 @shared_task
 def ignored() -> None:
     raise Ignore("nothing to do")

@@ -34,7 +34,6 @@ WITHOUT_MEANING = frozenset(
         "serializer",
         "store_errors_even_if_ignored",
         "store_eager_result",
-        "track_started",
         "trail",
         "typing",
         "backend",
@@ -100,6 +99,7 @@ class Task:
     retry_backoff_max: int = 600
     retry_jitter: bool = True
     ignore_result: bool | None = None
+    track_started: bool | None = None
     queue: str | None = None
     priority: int | None = None
     rate_limit: str | int | None = None

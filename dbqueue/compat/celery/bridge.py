@@ -196,9 +196,12 @@ def _with_automatic_retries(task: Task, request: Request, args: Any, kwargs: dic
     except decided:
         raise
     except task.autoretry_for as exc:
-        most = task.most_retries
+        most = task.most_retries if type(task).retry is Task.retry else None
         if most is not None and request.retries >= most:
             raise
+        if type(task).retry is not Task.retry:
+            said = {"countdown": task.countdown(request.retries)} if task.retry_backoff else {}
+            raise task.retry(exc=exc, **{**task.retry_kwargs, **said}) from exc
         raise Retry(exc=exc, when=task.countdown(request.retries)) from exc
 
 

@@ -440,6 +440,24 @@ def test_an_expired_job_is_not_tried_again() -> None:
     assert labels() == ["automatic"] and revoked == [True]
 
 
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_runs_is_pending_until_it_tells_or_is_tracked(settings: Any) -> None:
+    plain, tracked, again = t.add.delay(1, 2), t.tracked.delay(), t.add.delay(1, 2)
+    store = store_for("default")
+    store.claim(store.register(name="w", hostname="h", pid=7, queues="", threads=3), 3)
+    assert (plain.state, plain.info) == ("PENDING", None)
+    assert (tracked.state, tracked.info) == ("STARTED", {"pid": 7, "hostname": "w"})
+    Job.objects.filter(external_id=again.id).update(attempt=2)
+    assert again.state == "RETRY"
+    Job.objects.filter(external_id=again.id).update(crashes=1)
+    assert again.state == "PENDING"
+    t.app.conf.task_track_started = True
+    try:
+        assert plain.state == again.state == "STARTED"
+    finally:
+        del t.app.conf["task_track_started"]
+
+
 # Hooks and signals
 
 
@@ -783,6 +801,46 @@ def test_reading_the_current_app_makes_none(monkeypatch: pytest.MonkeyPatch) -> 
     assert current_app.conf.task_default_queue == "default"
     with an_app("first") as app:
         assert current_app.main == "first" and t.add.app is app
+
+
+def test_of_two_limits_the_shorter_one_counts(settings: Any) -> None:
+    with an_app("other") as app:
+        app.conf.update(task_soft_time_limit=60, task_time_limit=300)
+
+        def limits(core: Any) -> tuple[float | None, float | None]:
+            return core.options.timeout, core.options.hard_timeout
+
+        short, long, plain = (
+            CoreTask(app.task(name="shop.limited", **options)(module_level))
+            for options in ({"time_limit": 30}, {"soft_time_limit": 600}, {})
+        )
+        assert [limits(one) for one in (short, long, plain)] == [(30, 30), (300, 300), (60, 300)]
+        assert limits(plain.with_options(soft_time_limit=600)) == (300, 300)
+        assert limits(plain.with_options(time_limit=30)) == (30, 30)
+        assert limits(plain.with_options(time_limit=500)) == (60, 500)
+
+
+def test_a_periodic_task_that_can_not_be_is_checked_and_stops_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+    with an_app("other") as app:
+
+        @app.on_after_configure.connect
+        def add(sender: Celery, **kwargs: Any) -> None:
+            sender.add_periodic_task(0.5, t.named, name="often")
+            sender.add_periodic_task(10, signature("nobody.knows"), name="gone")
+            sender.add_periodic_task(10, t.named, name="good")
+            sender.conf.beat_schedule["own"] = {"task": "celery.backend_cleanup", "schedule": 60}
+            sender.conf.beat_schedule["text"] = "no entry"
+
+        @app.on_after_finalize.connect
+        def fail(sender: Celery, **kwargs: Any) -> None:
+            sender.add_periodic_task(10, chain(t.named.s(), t.named.si()))
+
+        said = [message.msg for message in run_checks() if message.id == "dbqueue.E002"]
+        assert list(registry.find("shop.named").schedules) == ["good"]
+        own.worker_ready.send(sender=None, worker_id=1, name="w", queues="")
+    expected = ["A periodic task is chain", "['often']: A schedule is 0.5", "'nobody.knows'", "['text']: it is 'no"]
+    assert len(said) == 4 and all(words in message for message, words in zip(said, expected, strict=True))
+    assert all(message in caplog.text for message in said)
 
 
 def test_beat_schedule_becomes_schedules() -> None:

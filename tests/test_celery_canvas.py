@@ -23,6 +23,11 @@ def labels() -> list[str]:
     return list(Mark.objects.order_by("id").values_list("label", flat=True))
 
 
+def done(result: Any) -> Any:
+    run_jobs(scheduled=True)
+    return result.get(timeout=0)
+
+
 def jobs_of(task: Any) -> list[Job]:
     return list(Job.objects.filter(task=task.name).order_by("id"))
 
@@ -264,3 +269,35 @@ def test_eagerly_errors_are_told_and_may_be_raised() -> None:
 def test_eagerly_the_errbacks_of_a_workflow_are_told_once(call: Any) -> None:
     call.apply()
     assert len(labels()) == 1 and labels()[0].startswith("late ") and not Job.objects.exists()
+
+
+def test_a_class_of_tasks_may_enqueue_otherwise() -> None:
+    """As with Celery its apply_async() is asked of each call, however that is made."""
+    calls = [
+        (t.whose.s("x"), ["acme", "x"]),
+        (chain(t.named.si(), t.whose.s()), ["acme", "named"]),
+        (chain(t.whose.si(), t.named.si() | t.whose.si("y")), ["acme", "y"]),
+        (group(t.whose.s("a"), t.whose.s("b")), [["acme", "a"], ["acme", "b"]]),
+        (chord([t.whose.s("a")], t.whose.s()), ["acme", [["acme", "a"]]]),
+    ]
+    for call, expected in calls:
+        assert done(call.delay()) == expected
+        assert done(call.clone().apply_async(task_id=None)) == expected
+    assert done(t.whose.delay("x")) == ["acme", "x"]
+    assert set(Job.objects.filter(task=t.whose.name).values_list("queue_name", flat=True)) == {"acme"}
+    assert Job.objects.filter(task=t.add.name).count() == Job.objects.filter(task=t.whose.name).count()
+    linked = t.add.apply_async((1, 2), link=t.whose.s())
+    run_jobs()
+    assert linked.children[0].get(timeout=0) == ["acme", 3]
+
+
+def test_a_class_of_tasks_may_let_a_call_out_but_no_step() -> None:
+    assert t.whose.s(leave_out=True).delay() is None
+    with pytest.raises(InvalidTask, match="no step can be left out"):
+        chain(t.named.si(), t.whose.si(leave_out=True)).delay()
+
+
+def test_a_retry_of_a_class_is_that_of_automatic_ones_too() -> None:
+    with pytest.raises(t.Flaky):
+        done(t.retries_itself.delay())
+    assert labels() == ["own retry 1.0", "own retry 2.0", "own retry 4.0"]

@@ -746,7 +746,7 @@ def test_settings_of_an_app(tmp_path: Path) -> None:
         (5, "app.config_from_object", C),
         (6, "app.config_from_object()", L),
         (6, "app.config_from_object", C),
-        (7, "conf.task_track_started", D),
+        (7, "conf.task_track_started", C),
         (8, "conf.task_serializer", M),
         (9, "conf.task_always_eager", C),
         (9, "conf.worker_prefetch_multiplier", D),
@@ -950,7 +950,7 @@ def test_what_super_is(tmp_path: Path) -> None:
                 return super().delay()
         """
     assert [one for one in said(tmp_path, source) if one[0] > 2] == [
-        (3, "Task.apply_async()", C),
+        (3, "Task.apply_async()", D),
         (4, "apply_async(shadow=)", D),
         (4, "apply_async(**)", L),
         (4, "task.apply_async", C),

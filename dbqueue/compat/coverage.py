@@ -290,7 +290,7 @@ TASK_OPTIONS = Section(
     "@task({}=)",
     covered=_names(
         "autoretry_for base bind default_retry_delay dont_autoretry_for expires ignore_result max_retries name queue "
-        "retry_backoff retry_backoff_max retry_jitter retry_kwargs throws"
+        "retry_backoff retry_backoff_max retry_jitter retry_kwargs throws track_started"
     ),
     differs={
         "acks_late": "a job whose worker dies runs again whatever this says (at MAX_CRASHES it is FAILED); "
@@ -303,7 +303,7 @@ TASK_OPTIONS = Section(
         "priority": HIGHER_FIRST,
         **_each("serializer compression exchange routing_key delivery_mode", NO_MESSAGE),
         **_each(
-            "send_events track_started trail resultrepr_maxsize",
+            "send_events trail resultrepr_maxsize",
             "rows tell all of that always: accepted, changes nothing",
         ),
         **_each("store_errors_even_if_ignored store_eager_result", "errors are always kept: accepted, changes nothing"),
@@ -398,10 +398,12 @@ TASK = Section(
 
 HOOKS = Section(
     "Task.{}()",
-    covered=_names(
-        "__call__ after_return before_start on_failure on_retry on_success run apply_async delay apply retry"
-    ),
-    differs=_each("on_bound", "a task is bound to no app: it is never called"),
+    covered=_names("__call__ after_return before_start on_failure on_retry on_success run delay apply retry"),
+    differs={
+        "on_bound": "a task is bound to no app: it is never called",
+        "apply_async": "it is asked of calls and, when they are enqueued, of steps, which it can't leave out; not of "
+        "schedules, of what the admin enqueues, and of errbacks",
+    },
     missing=_each("start_strategy", "how a worker takes a job can't be replaced"),
     other=None,
 )
@@ -661,7 +663,7 @@ SETTINGS = Section(
     "{}",
     covered=_names(
         "beat_schedule imports include task_always_eager task_default_queue "
-        "task_eager_propagates task_ignore_result timezone task_routes"
+        "task_eager_propagates task_ignore_result task_track_started timezone task_routes"
     ),
     differs={
         "eager": "Celery has no such setting, and here it is read as task_always_eager: give it another name",
@@ -673,7 +675,6 @@ SETTINGS = Section(
         "task_reject_on_worker_lost": TASK_OPTIONS.differs["reject_on_worker_lost"],
         "task_default_priority": HIGHER_FIRST,
         "task_default_rate_limit": TASK_OPTIONS.differs["rate_limit"],
-        "task_track_started": "the row tells that a job runs, always: it is accepted and changes nothing",
         "task_create_missing_queues": "any name is a queue: it is accepted and changes nothing",
         "task_publish_retry": "jobs are rows in the caller's transaction: it is accepted and changes nothing",
         "task_publish_retry_policy": "jobs are rows in the caller's transaction: it is accepted and changes nothing",
@@ -906,7 +907,7 @@ CALLS = {"Celery": APP_OPTIONS, "crontab": CRONTAB, "schedule": SCHEDULE}
 """Keywords of what is imported from Celery and called."""
 
 
-READ_LIVE = _names("task_always_eager task_eager_propagates task_ignore_result")
+READ_LIVE = _names("task_always_eager task_eager_propagates task_ignore_result task_track_started")
 """Settings that are read at each call, or at the end of each job."""
 
 

@@ -107,6 +107,10 @@ def keeps(self: Task) -> list[Any]:
     return [request.started, request.get("started"), request.delivery_info["redelivered"], request.get("task")]
 
 
+@shared_task(track_started=True)
+def tracked() -> None: ...
+
+
 @shared_task
 def ignored() -> None:
     raise Ignore("nothing to do")
@@ -148,6 +152,32 @@ def hooked(self: Task, how: str) -> str:
     if how == "fail":
         raise ValueError("no")
     return how
+
+
+class Tenant(Task):
+    """A base that adds to each call, as projects with tenants have it."""
+
+    def apply_async(  # type: ignore[override]
+        self, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> Any:
+        if kwargs and kwargs.pop("leave_out", None):
+            return None
+        add.delay(1, 2)
+        return super().apply_async(args, kwargs, **{**options, "headers": {"tenant": "acme"}, "queue": "acme"})
+
+    def retry(self, *args: Any, **kwargs: Any) -> Any:
+        mark(f"own retry {kwargs.get('countdown')}")
+        return super().retry(*args, **{**kwargs, "countdown": 0})
+
+
+@shared_task(base=Tenant, bind=True)
+def whose(self: Task, *args: Any) -> list[Any]:
+    return [self.request.get("tenant"), *args]
+
+
+@shared_task(base=Tenant, autoretry_for=(Flaky,), retry_backoff=True, retry_jitter=False, max_retries=2)
+def retries_itself() -> None:
+    raise Flaky
 
 
 class ByClass(Task):

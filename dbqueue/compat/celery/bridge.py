@@ -36,8 +36,8 @@ class CoreTask(definition.Task[Any, Any]):
     def __init__(self, task: Task) -> None:
         self.celery = task
         conf = apps.settings()
-        soft = task.soft_time_limit or conf.task_soft_time_limit
-        hard = task.time_limit or conf.task_time_limit
+        self._soft = task.soft_time_limit or conf.task_soft_time_limit
+        self._hard = task.time_limit or conf.task_time_limit
         most = task.most_retries
         rate = task.rate_limit or conf.task_default_rate_limit
         route = apps.route_of(task.name)
@@ -51,8 +51,8 @@ class CoreTask(definition.Task[Any, Any]):
             priority=_priority(priority),
             max_attempts=MOST_ATTEMPTS if most is None else min(most + 1, MOST_ATTEMPTS),
             retry_on=(Retry,),
-            timeout=soft or hard,
-            hard_timeout=hard,
+            timeout=_timeout(self._soft, self._hard),
+            hard_timeout=self._hard or None,
             rate=f"{rate}/s" if isinstance(rate, int | float) and rate else rate or None,
             expires=_expiry(task.expires),
         )
@@ -100,9 +100,10 @@ class CoreTask(definition.Task[Any, Any]):
             "queue_name": None if queue is None else _queue(getattr(queue, "name", queue)),
             "priority": None if priority is None else _priority(priority),
             "headers": headers or None,
-            "timeout": soft_time_limit or time_limit,
-            "hard_timeout": time_limit,
         }
+        if soft_time_limit or time_limit:
+            hard = time_limit or self._hard
+            said |= {"timeout": _timeout(soft_time_limit or self._soft, hard), "hard_timeout": hard}
         said = {name: value for name, value in said.items() if value is not None}
         return self.using(**said) if said else self
 
@@ -195,9 +196,12 @@ def _with_automatic_retries(task: Task, request: Request, args: Any, kwargs: dic
     except decided:
         raise
     except task.autoretry_for as exc:
-        most = task.most_retries
+        most = task.most_retries if type(task).retry is Task.retry else None
         if most is not None and request.retries >= most:
             raise
+        if type(task).retry is not Task.retry:
+            said = {"countdown": task.countdown(request.retries)} if task.retry_backoff else {}
+            raise task.retry(exc=exc, **{**task.retry_kwargs, **said}) from exc
         raise Retry(exc=exc, when=task.countdown(request.retries)) from exc
 
 
@@ -232,7 +236,8 @@ def tell_state(state: str, meta: Any) -> None:
 
 
 def scheduled(task: CoreTask) -> dict[str, Periodic]:
-    """Those entries of ``beat_schedule`` that name this task."""
+    """Those entries of ``beat_schedule`` that name this task, and can be read; of the others a check tells."""
+    from .checks import names, problems
     from .schedules import crontab, maybe_schedule
 
     found: dict[str, Periodic] = {}
@@ -240,7 +245,7 @@ def scheduled(task: CoreTask) -> dict[str, Periodic]:
         app.finalize()
         zone = str(app.conf.timezone or "")
         for name, entry in app.conf.beat_schedule.items():
-            if entry["task"] == task.name:
+            if names(entry, task.name) and not any(problems(app, entry)):
                 when = maybe_schedule(entry["schedule"])
                 options = entry.get("options") or {}
                 said = {
@@ -252,6 +257,11 @@ def scheduled(task: CoreTask) -> dict[str, Periodic]:
                 }
                 found[name] = when.periodic(zone, **said) if isinstance(when, crontab) else when.periodic(**said)
     return found
+
+
+def _timeout(soft: float | None, hard: float | None) -> float | None:
+    """Where a soft limit is the longer one, as where there is none, the hard one ends the task softly as well."""
+    return min(soft or hard, hard) if hard else soft or None
 
 
 def _queue(name: Any) -> str:

@@ -1,5 +1,6 @@
 """Signatures, chains, groups and chords by Celery's names, made into dbqueue's own when they are enqueued."""
 
+import contextvars
 import itertools
 import warnings
 from collections.abc import Iterable
@@ -66,6 +67,17 @@ class Part:
         return self.clone(*checked_arguments(args, kwargs), **options).run_eagerly((), throw)
 
 
+class _Asked:
+    """A step of a workflow about which the ``apply_async()`` of its task's class is asked: what it would enqueue."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.call: Signature | None = None
+
+
+_asked: "contextvars.ContextVar[_Asked | None]" = contextvars.ContextVar("dbqueue_celery_asked", default=None)
+
+
 class Signature(Part):
     """A call that has not been made. ``options`` are those of ``apply_async()``."""
 
@@ -89,6 +101,9 @@ class Signature(Part):
         self.errbacks: tuple[Part, ...] = ()
         self.linked(link, link_error)
         self.linked(self.options.pop("link", None), self.options.pop("link_error", None))
+
+    _is_asked = False
+    """Whether the apply_async() of the task's class has had its say."""
 
     @property
     def type(self) -> Task:
@@ -125,7 +140,7 @@ class Signature(Part):
         options = {name: value for name, value in options.items() if value is not None}
         if self.immutable:
             args, kwargs = (), {}
-        return Signature(
+        found = Signature(
             self._task,
             (*(args or ()), *self.args),
             {**self.kwargs, **(kwargs or {})},
@@ -134,6 +149,8 @@ class Signature(Part):
             self.links,
             self.errbacks,
         )
+        found._is_asked = self._is_asked
+        return found
 
     def linked(self, link: Any, link_error: Any) -> "Signature":
         self.links = _with(self.links, _several(link))
@@ -197,7 +214,41 @@ class Signature(Part):
         return CoreSignature(self.type.core.with_options(**options), args, kwargs, self.immutable)
 
     def node(self) -> "core.Signature[Any]":
-        return self.call().link(*(one for link in self.links for one in link.as_links()))
+        asked = self._as_its_task_says()
+        return asked.call().link(*(one for link in asked.links for one in link.as_links()))
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Enqueue it, in the caller's transaction, as the class of its task does that."""
+        found = self.clone(*checked_arguments(args, kwargs), **options)
+        return found._by_its_task() if found.type.enqueues_otherwise else found.send()
+
+    def send(self) -> Any:
+        """What Task.apply_async() comes to, after all that the class of the task has done before."""
+        self._is_asked = True
+        asked = _asked.get()
+        if asked is None or asked.call is not None or asked.task is not self.type:
+            return self.run_eagerly(()) if eager.is_eager() else self.enqueue()
+        asked.call = self
+        return AsyncResult(self.options.setdefault("task_id", uuid()))
+
+    def _by_its_task(self, **more: Any) -> Any:
+        linked = {"link": list(self.links), "link_error": list(self.errbacks)}
+        said = {**self.options, **{name: several for name, several in linked.items() if several}, **more}
+        return self.type.apply_async(self.args, dict(self.kwargs), **said)
+
+    def _as_its_task_says(self) -> "Signature":
+        """Steps are inserted together: a class that adds to each call is asked what, and to enqueue none."""
+        if self._is_asked or not self.type.enqueues_otherwise:
+            return self
+        asked = _Asked(self.type)
+        token = _asked.set(asked)
+        try:
+            self._by_its_task(task_id=self.options.get("task_id") or uuid())
+        finally:
+            _asked.reset(token)
+        if asked.call is None:
+            raise InvalidTask(f"The apply_async() of {self.task} lets this call out, and no step can be left out.")
+        return asked.call.set(immutable=self.immutable)
 
     def as_links(self) -> "list[core.Signature[Any]]":
         """What comes after another, beside the rest."""

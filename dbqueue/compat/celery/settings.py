@@ -19,6 +19,7 @@ DEFAULTS: dict[str, Any] = {
     "task_routes": None,
     "task_soft_time_limit": None,
     "task_time_limit": None,
+    "task_track_started": False,
     "timezone": None,
 }
 """What is read, and what it is where nothing is set."""
@@ -34,6 +35,7 @@ OLD_NAMES = {
     "celerybeat_schedule": "beat_schedule",
     "default_queue": "task_default_queue",
     "ignore_result": "task_ignore_result",
+    "track_started": "task_track_started",
     "routes": "task_routes",
     "task_serializer": "task_serializer",
     "celeryd_task_time_limit": "task_time_limit",

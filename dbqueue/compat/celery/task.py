@@ -34,7 +34,6 @@ WITHOUT_MEANING = frozenset(
         "serializer",
         "store_errors_even_if_ignored",
         "store_eager_result",
-        "track_started",
         "trail",
         "typing",
         "backend",
@@ -100,6 +99,7 @@ class Task:
     retry_backoff_max: int = 600
     retry_jitter: bool = True
     ignore_result: bool | None = None
+    track_started: bool | None = None
     queue: str | None = None
     priority: int | None = None
     rate_limit: str | int | None = None
@@ -199,8 +199,13 @@ class Task:
     ) -> "AsyncResult":
         """Enqueue it, in the caller's transaction. Raises what dbqueue's ``enqueue()`` does."""
         call = self.signature(*checked_arguments(args, kwargs))
-        found: AsyncResult = call.apply_async(task_id=task_id, link=link, link_error=link_error, **options)
+        found: AsyncResult = call.clone(task_id=task_id, link=link, link_error=link_error, **options).send()
         return found
+
+    @property
+    def enqueues_otherwise(self) -> bool:
+        """Whether its class has an apply_async() of its own."""
+        return type(self).apply_async is not Task.apply_async
 
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
         """As delay(): a job that is enqueued in a transaction is there when that is committed."""

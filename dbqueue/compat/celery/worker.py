@@ -1,13 +1,23 @@
 """dbqueue's own signals, told on by Celery's names."""
 
+import logging
 from typing import Any
 
 from ... import signals as own
 from . import signals
 
+logger = logging.getLogger("dbqueue.worker")
+
 
 def ready(sender: Any = None, name: str = "", **kwargs: Any) -> None:
-    """A worker process has started: all that Celery tells of that, in its order."""
+    """A worker process has started: all that Celery tells of that, in its order.
+
+    What of beat_schedule can't be a schedule is left out, and said once more: who starts a worker may skip the checks.
+    """
+    from .checks import schedule_problems
+
+    for problem in schedule_problems():
+        logger.error("%s", problem)
     for signal in (signals.worker_init, signals.worker_process_init, signals.worker_ready):
         signal.send(sender=name)
 

@@ -54,6 +54,8 @@ class Celery:
         self.on_after_configure = Signal("on_after_configure")
         self.on_after_finalize = Signal("on_after_finalize")
         self._is_final = False
+        self.troubles: list[str] = []
+        """What went wrong where others were told that it is set up."""
         self._periodic: dict[str, Any] = {}
         for name in ("broker", "backend"):
             options.pop(name, None)
@@ -225,8 +227,13 @@ class Celery:
         if not self._is_final:
             self._is_final = True
             self.import_named()
-            self.on_after_configure.send(sender=self)
-            self.on_after_finalize.send(sender=self)
+            for signal in (self.on_after_configure, self.on_after_finalize):
+                answers = signal.send(sender=self)
+                self.troubles += [
+                    f"A receiver of {signal.name} failed, so what it was to add is not there: {answer}"
+                    for _, answer in answers
+                    if isinstance(answer, Exception)
+                ]
 
     def set_current(self) -> None:
         """Make it the one that ``current_app`` is."""

@@ -466,6 +466,45 @@ def test_a_coroutine_can_not_enqueue(tmp_path: Path) -> None:
     ]
 
 
+def test_a_function_in_a_function_is_no_task(tmp_path: Path) -> None:
+    source = """\
+        import functools
+        from celery import Celery, shared_task
+        app = Celery("x")
+
+        class View:
+            def __init_subclass__(cls):
+                def execute(self): ...
+                execute = transaction.atomic(execute)
+                cls.execute = app.task(name="a.b", bind=True)(execute)
+            @shared_task
+            def member(): ...
+
+        def test_it():
+            @shared_task
+            def f(): ...
+            class Inner:
+                @app.task(name="x")
+                def g(): ...
+
+        def ours(func):
+            @shared_task(bind=True)
+            @functools.wraps(func)
+            def wrapper(self): ...
+            return wrapper
+
+        def theirs(func):
+            @functools.wraps(func)
+            def wrapper(self): ...
+            return shared_task(wrapper) or shared_task(func)
+
+        def plain(): ...
+        plain_task = app.task(plain)
+        """
+    found = [use for use in report(tmp_path, source).uses if use.judgement is coverage.LOCAL]
+    assert [(use.line, use.name) for use in found] == [(9, "@task"), (14, "@task"), (17, "@task")]
+
+
 def test_intervals_are_read_wherever_they_stand(tmp_path: Path) -> None:
     source = """\
         from datetime import timedelta

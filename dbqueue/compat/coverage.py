@@ -833,6 +833,11 @@ STATE = Judgement(
     "jobs on all threads of a worker share it, where Celery's have a process each: keep it in local variables, or "
     "run the worker with --threads 1 --processes N",
 )
+LOCAL = Judgement(
+    Verdict.MISSING,
+    "a function that is made inside of another can't be a task: it must stand at the top of a module, or in a class "
+    "there",
+)
 FOREIGN_TASK = Judgement(
     Verdict.LOOK, "of a package that was not read: if this is a task of Celery's, that package has to be moved too"
 )

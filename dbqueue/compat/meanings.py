@@ -182,6 +182,11 @@ class Scope:
         found = self.bound[name]
         return found[0] if len(found) == 1 and isinstance(found[0], ast.expr) else None
 
+    @property
+    def is_in_a_function(self) -> bool:
+        """Whether it is one's, or stands inside of one."""
+        return self.parent is not None and (not self.is_class or self.parent.is_in_a_function)
+
     def is_parameter(self, name: str) -> bool:
         """Whether it is one of a function around it, of which it is known what it is."""
         outer: Scope | None = self
@@ -359,6 +364,25 @@ def class_kind(node: ast.ClassDef, scope: Scope) -> Meaning:
 def is_task_class(of: Meaning) -> bool:
     """Whether tasks can have it as their base: Celery's own class, an app's, or one made of these."""
     return of == Thing("TaskClass") or (isinstance(of, Name) and of.is_celery and of.path[-1] == "Task")
+
+
+def is_local(node: FunctionNode, scope: Scope) -> bool:
+    """Whether it is a function that another makes, under a name of its own: ``functools.wraps`` gives it another's."""
+    return scope.is_in_a_function and not any(map(_wraps, node.decorator_list))
+
+
+def names_local(node: ast.expr, scope: Scope) -> bool:
+    """Whether it names such a function, whatever else is bound to the name afterwards."""
+    outer: Scope | None = scope
+    while outer is not None and isinstance(node, ast.Name) and node.id not in outer.bound:
+        outer = outer.parent
+    if outer is None or not isinstance(node, ast.Name):
+        return False
+    return any(isinstance(one, FunctionNode) and is_local(one, outer) for one in outer.bound[node.id])
+
+
+def _wraps(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Call) and ast.unparse(decorator.func).endswith(("wraps", "update_wrapper"))
 
 
 def is_own_task(node: ast.expr, scope: Scope) -> bool:

@@ -16,11 +16,13 @@ from .meanings import (
     Scope,
     Thing,
     class_kind,
+    is_local,
     is_own_task,
     is_task_class,
     kind_of,
     makes_tasks,
     meaning,
+    names_local,
 )
 
 BEGINS_A_JOB = ("delay", "apply_async")
@@ -182,7 +184,7 @@ class Reader(ast.NodeVisitor):
     def visit_FunctionDef(self, node: FunctionNode) -> None:
         for decorator in node.decorator_list:
             if makes_tasks(meaning(decorator, self.scope)):
-                self.say(decorator.lineno, "@task", COVERED)
+                self.say(decorator.lineno, "@task", coverage.LOCAL if is_local(node, self.scope) else COVERED)
             self.visit(decorator)
         self.visit(node.args)
         if node.returns is not None:
@@ -283,6 +285,8 @@ class Reader(ast.NodeVisitor):
             self._method(node, node.func)
         if self.functions and isinstance(self.functions[-1], ast.AsyncFunctionDef) and kind_of(of) in ENQUEUES:
             self.say(node.lineno, f"{kind_of(of).lower()}() in a coroutine", coverage.IN_A_COROUTINE)
+        if kind_of(of) == "Decorator" and any(names_local(arg, self.scope) for arg in node.args[:1]):
+            self.say(node.lineno, "@task", coverage.LOCAL)
         if kind_of(of) == "App.register_task":
             self._registered(node)
         if self.in_task and isinstance(of, Name) and (name := ".".join(of.path)) in OF_A_PROCESS:

@@ -505,6 +505,37 @@ def test_a_function_in_a_function_is_no_task(tmp_path: Path) -> None:
     assert [(use.line, use.name) for use in found] == [(9, "@task"), (14, "@task"), (17, "@task")]
 
 
+def test_what_can_not_be_linked_or_be_periodic(tmp_path: Path) -> None:
+    source = """\
+        from celery import chain, chord, current_app as app, group, shared_task
+        @shared_task
+        def f(): ...
+
+        f.apply_async(link_error=chain(f.s()))
+        f.s().on_error(group(f.s()))
+        f.s().link_error(f.s() | f.s())
+        f.apply_async(link=[f.s(), chord(f.s(), f.s())])
+        chain(f.s()).link(chord(f.s(), f.s()))
+        app.add_periodic_task(5, chain(f.s()))
+        app.add_periodic_task(5, sig=group(f.s()))
+
+        f.apply_async(link_error=[f.s()], link=chain(f.s()))
+        f.s().link(group(f.s())), f.s().on_error(f.si())
+        app.add_periodic_task(5, f.s())
+        """
+    refused = (coverage.ERRBACK, coverage.LINKED_CHORD, coverage.PERIODIC_CALL)
+    found = [use for use in report(tmp_path, source).uses if use.judgement in refused]
+    assert [(use.line, use.name) for use in found] == [
+        (5, "apply_async(link_error=)"),
+        (6, "on_error()"),
+        (7, "link_error()"),
+        (8, "apply_async(link=)"),
+        (9, "link()"),
+        (10, "add_periodic_task()"),
+        (11, "add_periodic_task(sig=)"),
+    ]
+
+
 def test_intervals_are_read_wherever_they_stand(tmp_path: Path) -> None:
     source = """\
         from datetime import timedelta

@@ -205,9 +205,13 @@ MODULES: dict[str, Section] = {
         "celery.signals.{}",
         covered=_names(
             "after_task_publish before_task_publish task_failure task_postrun task_prerun task_retry task_revoked "
-            "task_success worker_init worker_process_init worker_ready worker_shutdown worker_shutting_down"
+            "task_success worker_shutdown worker_shutting_down"
         ),
         differs={
+            **_each(
+                "worker_init worker_process_init worker_ready",
+                "they come together, when a worker process has started: with --processes N that is N times",
+            ),
             "worker_process_shutdown": "sent where the worker process ends: a worker is one process with threads",
             **_each(
                 "after_setup_logger after_setup_task_logger beat_embedded_init beat_init celeryd_after_setup "
@@ -837,6 +841,13 @@ LOCAL = Judgement(
     Verdict.MISSING,
     "a function that is made inside of another can't be a task: it must stand at the top of a module, or in a class "
     "there",
+)
+ERRBACK = Judgement(
+    Verdict.MISSING, "a failure is told to a signature of one task, which may enqueue the rest: this is refused"
+)
+LINKED_CHORD = Judgement(Verdict.MISSING, "a chord can't be linked to a task: let it come after it in a chain")
+PERIODIC_CALL = Judgement(
+    Verdict.MISSING, "a periodic task is a task or a signature of one: have a task enqueue the chain, group or chord"
 )
 FOREIGN_TASK = Judgement(
     Verdict.LOOK, "of a package that was not read: if this is a task of Celery's, that package has to be moved too"

@@ -283,21 +283,28 @@ class Reader(ast.NodeVisitor):
         self._interval(node, section)
         if isinstance(node.func, ast.Attribute):
             self._method(node, node.func)
-        if self.functions and isinstance(self.functions[-1], ast.AsyncFunctionDef) and kind_of(of) in ENQUEUES:
-            self.say(node.lineno, f"{kind_of(of).lower()}() in a coroutine", coverage.IN_A_COROUTINE)
-        if kind_of(of) == "Decorator" and any(names_local(arg, self.scope) for arg in node.args[:1]):
-            self.say(node.lineno, "@task", coverage.LOCAL)
-        if kind_of(of) == "App.register_task":
-            self._registered(node)
-        if self.in_task and isinstance(of, Name) and (name := ".".join(of.path)) in OF_A_PROCESS:
-            self.say(node.lineno, f"{name}()", coverage.STATE)
         self._settings_as_keywords(node)
         self._names_as_text(node)
-        if kind_of(of) == "App.config_from_object":
-            self._source_of_settings(node)
-            if len(self.project.sources) > 1 and not self.project.is_imported(self.scope.source):
-                self.say(node.lineno, "Celery()", coverage.NOBODY_IMPORTS)
+        if isinstance(of, Thing):
+            self._called(node, of.kind)
+        elif self.in_task and isinstance(of, Name) and (name := ".".join(of.path)) in OF_A_PROCESS:
+            self.say(node.lineno, f"{name}()", coverage.STATE)
         self.generic_visit(node)
+
+    def _called(self, node: ast.Call, kind: str) -> None:
+        """A method of what Celery has, or one of its decorators."""
+        owner, _, name = kind.partition(".")
+        if kind == "Decorator" and any(names_local(arg, self.scope) for arg in node.args[:1]):
+            self.say(node.lineno, "@task", coverage.LOCAL)
+        elif kind == "App.register_task":
+            self._registered(node)
+        elif kind == "App.config_from_object":
+            self._source_of_settings(node)
+        elif kind in ENQUEUES and self.functions and isinstance(self.functions[-1], ast.AsyncFunctionDef):
+            self.say(node.lineno, f"{kind.lower()}() in a coroutine", coverage.IN_A_COROUTINE)
+        elif owner in SIGNATURES:
+            for arg in node.args[:1]:
+                self.say(arg.lineno, f"{name}()", self._linked(name, arg))
 
     def _keywords_of(self, node: ast.Call, of: object) -> Section | None:
         """Whose keywords those of the call are."""
@@ -338,6 +345,17 @@ class Reader(ast.NodeVisitor):
         if name in ("base", "task_cls"):
             is_none = isinstance(value, ast.Constant) and value.value is None
             return None if is_none or is_task_class(meaning(value, self.scope)) else coverage.BASE
+        return self._linked(name, value)
+
+    def _linked(self, name: str, value: ast.expr) -> Judgement | None:
+        """What can't be linked to a call, or be told of its failure, or be enqueued by the clock."""
+        kinds = {kind_of(meaning(one, self.scope)) for one in getattr(value, "elts", [value])}
+        if name in ("link_error", "on_error"):
+            return coverage.ERRBACK if kinds & {"Chain", "Chord", "Chunks", "Group"} else None
+        if name == "link":
+            return coverage.LINKED_CHORD if "Chord" in kinds else None
+        if name == "sig":
+            return coverage.PERIODIC_CALL if kinds & {"Chain", "Chord", "Chunks", "Group"} else None
         return None
 
     def _registered(self, node: ast.Call) -> None:
@@ -359,6 +377,8 @@ class Reader(ast.NodeVisitor):
             self._changed(kind_of(of).partition(".")[2], node.lineno)
         elif kind_of(of) == "App" and func.attr == "add_periodic_task":
             self._changed("beat_schedule", node.lineno)
+            for arg in node.args[1:2]:
+                self.say(arg.lineno, "add_periodic_task()", self._linked("sig", arg))
         elif func.attr in BEGINS_A_JOB and _is_unknown(of) and "pool" not in ast.unparse(func.value).lower():
             is_foreign = isinstance(of, Name) and not self.project.owns(of.path[0] or of.path[1])
             said = coverage.FOREIGN_TASK if is_foreign else coverage.PERHAPS_A_TASK
@@ -389,6 +409,8 @@ class Reader(ast.NodeVisitor):
         elif not is_named:
             said = coverage.OTHER_NAMESPACE if spaces else coverage.NAMESPACE
             self.say(node.lineno, "app.config_from_object(namespace=)", said)
+        if len(self.project.sources) > 1 and not self.project.is_imported(self.scope.source):
+            self.say(node.lineno, "Celery()", coverage.NOBODY_IMPORTS)
 
     def _names_as_text(self, node: ast.Call) -> None:
         name = node.func.attr if isinstance(node.func, ast.Attribute) else getattr(node.func, "id", "")

@@ -86,6 +86,10 @@ class DeadlineExceeded(Interrupt):
         super().__init__(text)
 
 
+HARD_TIMEOUT = "The task's hard_timeout is over."
+"""What a DeadlineExceeded says whose task never heard of it: the process was ended."""
+
+
 class Retry(DBQueueError):
     """Raised by a task: this attempt has failed, try again. With no attempt left the job ends FAILED.
 

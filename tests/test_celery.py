@@ -12,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.checks import run_checks
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
@@ -34,7 +36,13 @@ from dbqueue.compat.celery import (
 )
 from dbqueue.compat.celery.app import route_of
 from dbqueue.compat.celery.bridge import CoreTask
-from dbqueue.compat.celery.exceptions import MaxRetriesExceededError, Retry, TaskRevokedError, TimeoutError
+from dbqueue.compat.celery.exceptions import (
+    MaxRetriesExceededError,
+    Retry,
+    SoftTimeLimitExceeded,
+    TaskRevokedError,
+    TimeoutError,
+)
 from dbqueue.compat.celery.schedules import crontab
 from dbqueue.compat.celery.settings import DEFAULTS, known_name
 from dbqueue.compat.coverage import OLD_SETTINGS
@@ -44,6 +52,7 @@ from dbqueue.exceptions import (
     JobDoesNotExist,
     JobFailed,
     UnknownTask,
+    WorkerLost,
     WouldNeverFinish,
 )
 from dbqueue.models import Job, JobStatus
@@ -53,7 +62,7 @@ from dbqueue.testing import run_jobs
 
 from .shop import celery_tasks as t
 from .shop.models import Mark
-from .workers import worker
+from .workers import burst, eventually, worker
 
 pytestmark = pytest.mark.django_db
 
@@ -1091,3 +1100,45 @@ def test_a_worker_runs_them() -> None:
         assert chord([t.add.s(n, n) for n in range(3)], t.total.s()).delay().get(timeout=30) == 6
         with pytest.raises(ValueError, match="boom"):
             t.boom.delay().get(timeout=30)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_a_worker_that_dies_and_of_a_hard_limit_the_signal_tells() -> None:
+    """As with Celery the task's own hooks hear of the limit, too."""
+    dead, stuck = t.dies.delay(), None
+    with worker(
+        "--processes", "2", "--threads", "1", DBQUEUE_TASK_MODULES="tasks,celery_tasks", DBQUEUE_MAX_CRASHES="1"
+    ):
+        with pytest.raises(WorkerLost):
+            dead.get(timeout=30)
+        eventually(lambda: labels() == ["before_start", "failed True WorkerLost True"])
+        Mark.objects.all().delete()
+        stuck = t.gets_stuck.delay()
+        with pytest.raises(SoftTimeLimitExceeded):
+            stuck.get(timeout=30)
+        hooks = ["on_failure The task's hard_timeout is over. DeadlineExceeded", "after_return FAILURE"]
+        eventually(lambda: labels() == ["before_start", *hooks, "failed True DeadlineExceeded True"])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_default_queue_may_be_called_as_celery_calls_it() -> None:
+    first, other = t.add.apply_async((1, 2), queue="celery"), t.named.delay()
+    burst("--queues", "celery", DBQUEUE_TASK_MODULES="tasks,celery_tasks")
+    assert (first.state, other.state) == ("SUCCESS", "PENDING")
+    burst("--exclude-queues", "celery", DBQUEUE_TASK_MODULES="tasks,celery_tasks")
+    assert other.state == "SUCCESS"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_async_code_has_ways_of_its_own() -> None:
+    async def view() -> list[Any]:
+        for call in (t.add.delay, t.add.s(1, 2).delay, chain(t.add.s(1, 2), t.add.s(3)).delay):
+            with pytest.raises(SynchronousOnlyOperation, match=r"await adelay\(\) or aapply_async\(\)"):
+                call(*((1, 2) if call == t.add.delay else ()))
+        calls = chain(t.add.s(1, 2), t.add.s(3)), group(t.add.s(1, 2))
+        made = [await t.add.adelay(1, 2), await t.add.aapply_async((1, 2), queue="mail")]
+        return [*made, *[await call.adelay() for call in calls], await t.add.s(1, 2).aapply_async(countdown=60)]
+
+    made = async_to_sync(view)()
+    run_jobs(scheduled=True)
+    assert [result.get(timeout=0) for result in made] == [3, 3, 6, [3], 3]

@@ -857,7 +857,7 @@ AT_THE_START = Judgement(
 )
 IN_A_COROUTINE = Judgement(
     Verdict.MISSING,
-    "to enqueue is to write a row, which Django refuses in a coroutine: await sync_to_async(task.delay)(…)",
+    "to enqueue is to write a row, which Django refuses in a coroutine: await task.adelay(…) or aapply_async(…)",
 )
 NOBODY_IMPORTS = Judgement(
     Verdict.LOOK,

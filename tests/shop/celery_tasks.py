@@ -1,8 +1,11 @@
 """Tasks by Celery's names, found only where DBQUEUE['TASK_MODULES'] names this module, or a test imports it."""
 
+import ctypes
+import os
+import signal
 from typing import Any
 
-from dbqueue.compat.celery import Celery, Task, shared_task
+from dbqueue.compat.celery import Celery, Task, shared_task, signals
 from dbqueue.compat.celery.exceptions import Ignore, Reject
 from dbqueue.compat.celery.utils.log import get_task_logger
 
@@ -178,6 +181,25 @@ def whose(self: Task, *args: Any) -> list[Any]:
 @shared_task(base=Tenant, autoretry_for=(Flaky,), retry_backoff=True, retry_jitter=False, max_retries=2)
 def retries_itself() -> None:
     raise Flaky
+
+
+@shared_task(base=Hooked)
+def dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(base=Hooked, time_limit=1)
+def gets_stuck() -> None:
+    ctypes.CDLL(None).usleep(60_000_000)
+
+
+def failed(sender: Task, task_id: str, exception: BaseException, einfo: Any, **kwargs: Any) -> None:
+    name = type(exception).__name__
+    mark(f"failed {sender.request.id == task_id} {name} {name in str(einfo)}")
+
+
+for one in (dies, gets_stuck):
+    signals.task_failure.connect(failed, sender=one)
 
 
 class ByClass(Task):

@@ -159,20 +159,32 @@ def traced(task: Task, request: Request, args: Any, kwargs: dict[str, Any]) -> A
         except BaseException as exc:
             value, einfo = exc, EinfoLike(exc)
             task.on_failure(exc, str(request.id), args, kwargs, einfo)
-            signals.task_failure.send(
-                sender=task,
-                task_id=request.id,
-                exception=exc,
-                args=args,
-                kwargs=kwargs,
-                traceback=exc.__traceback__,
-                einfo=einfo,
-            )
+            _send_failure(task, request.id, exc, args, kwargs, einfo)
             raise
         finally:
             if state not in NOT_RETURNED:
                 task.after_return(state, value, str(request.id), args, kwargs, einfo)
             signals.task_postrun.send(sender=task, retval=value, state=state, **said)
+
+
+def _send_failure(task: Task, id: str | None, exc: BaseException, args: Any, kwargs: Any, einfo: EinfoLike) -> None:
+    signals.task_failure.send(
+        sender=task, task_id=id, exception=exc, args=args, kwargs=kwargs, traceback=exc.__traceback__, einfo=einfo
+    )
+
+
+def tell_failure(task: Task, job: Job, traceback: str, *, with_hooks: bool) -> None:
+    """Of a run that could not tell of its end itself, from its row."""
+    request, exc = Request.of_row(task, job), error_of(job)
+    einfo = EinfoLike(exc)
+    einfo.traceback = traceback
+    with pushed(request):
+        try:
+            if with_hooks:
+                task.on_failure(exc, str(request.id), request.args, request.kwargs, einfo)
+                task.after_return(states.FAILURE, exc, str(request.id), request.args, request.kwargs, einfo)
+        finally:
+            _send_failure(task, request.id, exc, request.args, request.kwargs, einfo)
 
 
 def _with_retries(task: Task, request: Request, args: Any, kwargs: dict[str, Any]) -> Any:

@@ -6,6 +6,9 @@ import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
+
 from ...exceptions import InvalidTask
 from . import eager, signals
 from .result import AsyncResult, GroupResult, job_rows, result_of
@@ -59,8 +62,27 @@ class Part:
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Enqueue it, in the caller's transaction."""
-        found = self.clone(*checked_arguments(args, kwargs), **options)
-        return found.run_eagerly(()) if eager.is_eager() else found.enqueue()
+        return self.clone(*checked_arguments(args, kwargs), **options).send()
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> Any:
+        """As delay(), from async code."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(self, *args: Any, **kwargs: Any) -> Any:
+        """As apply_async(), from async code."""
+        return await sync_to_async(self.apply_async)(*args, **kwargs)
+
+    def send(self) -> Any:
+        """Enqueue it as it is, or run it where everything runs eagerly."""
+        if eager.is_eager():
+            return self.run_eagerly(())
+        try:
+            return self.enqueue()
+        except SynchronousOnlyOperation:
+            raise SynchronousOnlyOperation(
+                f"{self!r} is enqueued from async code, where Django's database can't be used: "
+                "await adelay() or aapply_async() instead of delay() or apply_async()."
+            ) from None
 
     def apply(self, args: Any = None, kwargs: Any = None, throw: bool | None = None, **options: Any) -> Any:
         """Run all of it here and now, without the database. ``throw``: whether its error is raised."""
@@ -227,7 +249,7 @@ class Signature(Part):
         self._is_asked = True
         asked = _asked.get()
         if asked is None or asked.call is not None or asked.task is not self.type:
-            return self.run_eagerly(()) if eager.is_eager() else self.enqueue()
+            return super().send()
         asked.call = self
         return AsyncResult(self.options.setdefault("task_id", uuid()))
 

@@ -7,6 +7,8 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
+from asgiref.sync import sync_to_async
+
 from ... import registry
 from ...exceptions import InvalidTask
 from . import signals
@@ -206,6 +208,14 @@ class Task:
     def enqueues_otherwise(self) -> bool:
         """Whether its class has an apply_async() of its own."""
         return type(self).apply_async is not Task.apply_async
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> "AsyncResult":
+        """As delay(), from async code."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(self, *args: Any, **kwargs: Any) -> "AsyncResult":
+        """As apply_async(), from async code."""
+        return await sync_to_async(self.apply_async)(*args, **kwargs)
 
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
         """As delay(): a job that is enqueued in a transaction is there when that is committed."""

@@ -4,6 +4,7 @@ import logging
 from typing import Any
 
 from ... import signals as own
+from ...exceptions import HARD_TIMEOUT, WorkerLost
 from . import signals
 
 logger = logging.getLogger("dbqueue.worker")
@@ -43,8 +44,23 @@ def cancelled(sender: Any = None, job_id: int = 0, reason: str = "", **kwargs: A
         )
 
 
+def failed(sender: Any = None, job_id: int = 0, exception_class_path: str = "", traceback: str = "", **kw: Any) -> None:
+    """Of a task whose own process could not tell: of its worker's death, and of its ``time_limit``."""
+    from .bridge import CoreTask, tell_failure
+    from .result import job_rows
+
+    is_lost = exception_class_path == f"{WorkerLost.__module__}.{WorkerLost.__qualname__}"
+    is_overdue = traceback.rstrip().endswith(HARD_TIMEOUT)
+    if not isinstance(sender, CoreTask) or not (is_lost or is_overdue):
+        return
+    if (job := job_rows().filter(pk=job_id).first()) is not None:
+        # As with Celery the task's own hooks are told of a limit alone.
+        tell_failure(sender.celery, job, traceback, with_hooks=is_overdue)
+
+
 def connect() -> None:
     """Listen where somebody might hear it. Called when Django is ready."""
     own.worker_ready.connect(ready, dispatch_uid="dbqueue.compat.celery")
     own.worker_stopping.connect(stopping, dispatch_uid="dbqueue.compat.celery")
+    own.job_failed.connect(failed, dispatch_uid="dbqueue.compat.celery")
     own.job_cancelled.connect(cancelled, dispatch_uid="dbqueue.compat.celery")

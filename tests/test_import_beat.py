@@ -117,6 +117,21 @@ def test_what_the_code_declares_is_left_to_the_workers(monkeypatch: pytest.Monke
     assert said.startswith("nightly: left out (a schedule of the code") and not Schedule.objects.exists()
 
 
+def test_what_somebody_has_switched_off_stays_so_where_the_code_declares_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """django-celery-beat writes a row of each entry of beat_schedule, so that the admin can switch it off."""
+    monkeypatch.setattr(add, "schedules", {"nightly": dbqueue.every(minutes=1, args=[1, 2])})
+    off = row("nightly", crontab=NIGHTLY, enabled=False)
+    assert done(off, dry_run=True)[0].startswith("nightly: switched off")
+    assert not Schedule.objects.exists()
+    assert done(off)[0].startswith("nightly: switched off (it is of the code")
+    schedule = Schedule.objects.get()
+    assert (schedule.enabled, schedule.source, schedule.overrides) == (False, Source.CODE, ["enabled"])
+    assert schedule.next_at is None and schedule.every == 60
+    assert done(off) == ["nightly: unchanged (it is of the code, and switched off)"]
+    Schedule.objects.update(enabled=True, overrides=[])
+    assert done(off)[0].startswith("nightly: switched off") and not Schedule.objects.get().enabled
+
+
 @pytest.mark.parametrize("bound", ["start_time", "expires"])
 def test_what_has_a_beginning_or_an_end_comes_in_switched_off(bound: str) -> None:
     rows = [row("bounded", crontab=NIGHTLY, **{bound: timezone.now()})]

@@ -38,6 +38,7 @@ from dbqueue.compat.celery.app import route_of
 from dbqueue.compat.celery.bridge import CoreTask
 from dbqueue.compat.celery.exceptions import (
     MaxRetriesExceededError,
+    NotRegistered,
     Retry,
     SoftTimeLimitExceeded,
     TaskRevokedError,
@@ -178,6 +179,11 @@ def test_send_task_by_name() -> None:
     assert done(current_app.send_task("shop.named")) == "named"
     with pytest.raises(UnknownTask):
         t.app.send_task("nobody.knows")
+    for call in (lambda: t.app.send_task("nobody.knows"), lambda: t.app.tasks["nobody.knows"]):
+        with pytest.raises(KeyError, match=r"^No task is registered as 'nobody.knows'\.") as raised:
+            call()
+        assert isinstance(raised.value, NotRegistered)
+    assert t.app.tasks[t.add.name] is t.add
 
 
 def test_what_has_no_meaning_is_named_and_does_not_fail() -> None:
@@ -829,6 +835,30 @@ def test_of_two_limits_the_shorter_one_counts(settings: Any) -> None:
         assert limits(plain.with_options(time_limit=500)) == (60, 500)
 
 
+@pytest.mark.parametrize(
+    ("said", "rate"),
+    [
+        *((None, None), (0, None), ("0/m", None), ("100/m", "100/m"), (5, "5/s"), ("10", "10/s"), ("2.0/h", "2/h")),
+        *((0.5, "30/m"), ("0.5/s", "30/m"), ("0.01/s", "36/h"), ("1.5/m", "90/h"), ("0.1/h", "1/h")),
+    ],
+)
+def test_rates_are_those_that_celery_reads(said: Any, rate: str | None) -> None:
+    found = CoreTask(t.app.task(name="shop.rated", rate_limit=said)(module_level)).options.rate
+    assert (found and found.rate) == rate
+
+
+def test_a_rate_that_is_none_is_named() -> None:
+    with pytest.raises(InvalidTask, match="rate is 'often'"):
+        CoreTask(Task.from_function(module_level, name="shop.rated", rate_limit="often"))
+
+
+def test_without_settings_the_names_can_be_imported() -> None:
+    names = "app.control", "control", "result", "canvas", "schedules", "signals", "exceptions", "app.task"
+    imports = ";".join(f"import dbqueue.compat.celery.{name}" for name in names)
+    environment = {key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"}
+    subprocess.run([sys.executable, "-c", imports], check=True, env=environment)
+
+
 def test_a_periodic_task_that_can_not_be_is_checked_and_stops_no_worker(caplog: pytest.LogCaptureFixture) -> None:
     with an_app("other") as app:
 
@@ -974,6 +1004,7 @@ def test_settings_that_a_test_overrides_are_read_again() -> None:
     [
         ({}, "* * * * *"),
         ({"minute": 0, "hour": [13, 5]}, "0 5,13 * * *"),
+        ({"minute": range(0, 60, 20), "hour": iter([8, 7])}, "0,20,40 7,8 * * *"),
         ({"minute": "*/15", "hour": "22-2"}, "*/15 22-23,0-2 * * *"),
         ({"minute": 0, "hour": "20-4/3"}, "0 20-23/3,2 * * *"),
         ({"minute": "7-7/2", "hour": "8-12/3"}, "7 8-12/3 * * *"),
@@ -1045,11 +1076,14 @@ def test_workers_and_revoked_tasks_tell_by_celerys_names() -> None:
     found = []
 
     def note(signal_name: str = "", sender: Any = None, **told: Any) -> None:
-        found.append((signal_name, sender))
+        found.append((signal_name, getattr(sender, "hostname", sender)))
+        if signal_name == "worker_ready":
+            apps.append(sender.app)
         if "request" in told:
             revoked.append((told["request"].id, told["request"].args, told["request"].task))
 
     revoked: list[Any] = []
+    apps: list[Any] = []
     watched = [signals.worker_init, signals.worker_ready, signals.worker_shutdown, signals.task_revoked]
     for signal in watched:
         signal.connect(note, dispatch_uid="test")
@@ -1065,7 +1099,7 @@ def test_workers_and_revoked_tasks_tell_by_celerys_names() -> None:
         *(("worker_init", "w"), ("worker_ready", "w")),
         *(("task_revoked", t.add), ("worker_shutdown", "w")),
     ]
-    assert revoked == [(gone.id, [1, 2], t.add.name)]
+    assert revoked == [(gone.id, [1, 2], t.add.name)] and apps == [t.app]
 
 
 def test_inspect_reads_the_workers_rows() -> None:
@@ -1077,7 +1111,10 @@ def test_inspect_reads_the_workers_rows() -> None:
     running = t.add.apply_async((1, 2), queue="mail")
     store.claim(worker, 1)
     active = inspect.active()
-    assert active is not None and [one["id"] for one in active["w"]] == [running.id]
+    assert active is not None
+    [one] = active["w"]
+    assert (one["id"], one["hostname"], one["worker_pid"], one["acknowledged"]) == (running.id, "w", 7, True)
+    assert one["delivery_info"]["redelivered"] is False
     scheduled = inspect.scheduled()
     assert scheduled is not None and [one["request"]["id"] for one in scheduled["w"]] == [result.id]
     stats, queues = inspect.stats(), inspect.active_queues()

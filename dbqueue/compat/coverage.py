@@ -301,7 +301,7 @@ TASK_OPTIONS = Section(
         "tasks must bear that",
         "reject_on_worker_lost": "a job whose worker dies always runs again: it is accepted and changes nothing",
         "acks_on_failure_or_timeout": "there is nothing to acknowledge: it is accepted and changes nothing",
-        "rate_limit": "it holds over all workers together, not for each",
+        "rate_limit": "it holds over all workers together, not for each; fractions are counted by minute or hour",
         "soft_time_limit": SOFT_LIMIT,
         "time_limit": HARD_LIMIT,
         "priority": HIGHER_FIRST,

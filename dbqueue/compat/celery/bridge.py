@@ -9,7 +9,7 @@ from typing import Any
 
 from ... import definition, registry, results
 from ...claim import Claim
-from ...exceptions import CancelRequested, Discard, InvalidTask, Replaced, Snooze
+from ...exceptions import CancelRequested, Discard, InvalidTask, Replaced, Snooze, UnknownTask
 from ...models import MAX_PRIORITY, MIN_PRIORITY, Job
 from ...options import MOST_ATTEMPTS
 from ...plan import MOST_TOLD
@@ -17,7 +17,7 @@ from ...running import current
 from ...schedule import Periodic
 from . import app as apps
 from . import signals, states
-from .exceptions import Ignore, Reject, Retry
+from .exceptions import Ignore, NotRegistered, Reject, Retry
 from .request import Request
 from .result import error_of
 from .stack import pushed
@@ -39,7 +39,7 @@ class CoreTask(definition.Task[Any, Any]):
         self._soft = task.soft_time_limit or conf.task_soft_time_limit
         self._hard = task.time_limit or conf.task_time_limit
         most = task.most_retries
-        rate = task.rate_limit or conf.task_default_rate_limit
+        rate = conf.task_default_rate_limit if task.rate_limit is None else task.rate_limit
         route = apps.route_of(task.name)
         priority = next(
             (one for one in (task.priority, route.get("priority"), conf.task_default_priority) if one is not None), None
@@ -53,7 +53,7 @@ class CoreTask(definition.Task[Any, Any]):
             retry_on=(Retry,),
             timeout=_timeout(self._soft, self._hard),
             hard_timeout=self._hard or None,
-            rate=f"{rate}/s" if isinstance(rate, int | float) and rate else rate or None,
+            rate=_rate(rate),
             expires=_expiry(task.expires),
         )
 
@@ -228,7 +228,10 @@ def told(args: list[Any], number: int, database: str) -> list[Any]:
 
 def by_name(name: str) -> Task:
     """Raises NotRegistered, with the nearest names."""
-    found = registry.find(name)
+    try:
+        found = registry.find(name)
+    except UnknownTask as exc:
+        raise NotRegistered(str(exc)) from None
     if not isinstance(found, CoreTask):
         raise InvalidTask(f"{name!r} is a task of dbqueue's own: enqueue it with dbqueue.enqueue({name!r}, …).")
     return found.celery
@@ -274,6 +277,28 @@ def scheduled(task: CoreTask) -> dict[str, Periodic]:
 def _timeout(soft: float | None, hard: float | None) -> float | None:
     """Where a soft limit is the longer one, as where there is none, the hard one ends the task softly as well."""
     return min(soft or hard, hard) if hard else soft or None
+
+
+_IN_AN_HOUR = {"s": 3600, "m": 60, "h": 1}
+
+
+def _rate(value: str | float | None) -> str | None:
+    """Celery's ``"100/m"``, ``"0.5/s"``, ``"10"`` or ``10`` (a second), whole as dbqueue's are; None for no limit.
+
+    What is no such rate stays as it is, and is refused by name.
+    """
+    number, _, period = str(value or 0).partition("/")
+    try:
+        often, period = float(number), period or "s"
+        hourly = often * _IN_AN_HOUR[period]
+    except (ValueError, KeyError):
+        return str(value)
+    if hourly <= 0:
+        return None
+    if often == int(often):
+        return f"{int(often)}/{period}"
+    per_minute = hourly / 60
+    return f"{int(per_minute)}/m" if per_minute == int(per_minute) else f"{max(1, round(hourly))}/h"
 
 
 def _queue(name: Any) -> str:

@@ -98,7 +98,11 @@ class TimeoutError(TaskError, builtins.TimeoutError):
     """``get(timeout=…)`` has waited for so long."""
 
 
-NotRegistered = UnknownTask
+class NotRegistered(UnknownTask, KeyError):
+    """A name under which no task is registered here."""
+
+    __str__ = Exception.__str__  # a KeyError's would be in quotes
+
 
 SoftTimeLimitExceeded = DeadlineExceeded
 """Raised inside of a task whose soft_time_limit is over. No ``Exception``: ``except Exception`` doesn't see it."""

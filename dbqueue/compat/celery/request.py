@@ -78,7 +78,7 @@ class Request:
             headers=options.get("headers"),
             eta=claim.run_after,
             expires=claim.expires_at,
-            delivery_info=_delivery(claim.queue_name, claim.priority, claim.crashes),
+            delivery_info=delivery(claim.queue_name, claim.priority, claim.crashes),
             hostname=hostname,
             is_eager=False,
             called_directly=False,
@@ -98,7 +98,7 @@ class Request:
             kwargs=decoded(job.kwargs),
             headers=(job.options or {}).get("headers"),
             expires=job.expires_at,
-            delivery_info=_delivery(job.queue_name, job.priority, job.crashes),
+            delivery_info=delivery(job.queue_name, job.priority, job.crashes),
             called_directly=False,
             root_id=id,
             correlation_id=id,
@@ -106,6 +106,6 @@ class Request:
         )
 
 
-def _delivery(queue_name: str, priority: int, crashes: int) -> dict[str, Any]:
+def delivery(queue_name: str, priority: int, crashes: int) -> dict[str, Any]:
     """``redelivered``: a worker has died of it, or with it."""
     return {"routing_key": queue_name, "priority": priority, "exchange": "", "redelivered": crashes > 0}

@@ -1,13 +1,34 @@
 """dbqueue's own signals, told on by Celery's names."""
 
 import logging
-from typing import Any
+import os
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
 from ... import signals as own
 from ...exceptions import HARD_TIMEOUT, WorkerLost
 from . import signals
 
+if TYPE_CHECKING:
+    from .app import Celery
+
 logger = logging.getLogger("dbqueue.worker")
+
+
+@dataclass(frozen=True)
+class Told:
+    """Who is said to have started or ended, as far as receivers ask of it."""
+
+    hostname: str
+
+    @property
+    def app(self) -> "Celery":
+        from .app import the_app
+
+        return the_app()
+
+    def __str__(self) -> str:
+        return self.hostname
 
 
 def ready(sender: Any = None, name: str = "", **kwargs: Any) -> None:
@@ -19,14 +40,15 @@ def ready(sender: Any = None, name: str = "", **kwargs: Any) -> None:
 
     for problem in schedule_problems():
         logger.error("%s", problem)
-    for signal in (signals.worker_init, signals.worker_process_init, signals.worker_ready):
-        signal.send(sender=name)
+    signals.worker_init.send(sender=Told(name))
+    signals.worker_process_init.send(sender=None)
+    signals.worker_ready.send(sender=Told(name))
 
 
 def stopping(sender: Any = None, name: str = "", reason: str = "", **kwargs: Any) -> None:
     signals.worker_shutting_down.send(sender=name, sig=reason, how="warm", exitcode=0)
-    signals.worker_process_shutdown.send(sender=name, pid=None, exitcode=0)
-    signals.worker_shutdown.send(sender=name)
+    signals.worker_process_shutdown.send(sender=None, pid=os.getpid(), exitcode=0)
+    signals.worker_shutdown.send(sender=Told(name))
 
 
 def cancelled(sender: Any = None, job_id: int = 0, reason: str = "", **kwargs: Any) -> None:

@@ -13,6 +13,7 @@ from django.core.signals import setting_changed
 
 from .... import registry
 from ....exceptions import InvalidTask
+from ..exceptions import NotRegistered
 from ..settings import DEFAULTS, Configuration, known_name, named
 from ..signals import Signal
 from ..stack import top
@@ -151,8 +152,8 @@ class Celery:
 
     @property
     def tasks(self) -> "dict[str, _Task]":
-        """All tasks of Celery's kind, by name."""
-        return dict(Task.known)
+        """All tasks of Celery's kind, by name. Raises NotRegistered for a name that none has."""
+        return _Tasks(Task.known)
 
     def autodiscover_tasks(
         self,
@@ -258,6 +259,11 @@ class Celery:
         found = self.task_cls or Task
         kind: type[_Task] = imported(found) if isinstance(found, str) else found
         return kind
+
+
+class _Tasks(dict[str, Task]):
+    def __missing__(self, name: str) -> Task:
+        raise NotRegistered(f"No task is registered as {name!r}.")
 
 
 _Task = Task

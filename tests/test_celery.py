@@ -1082,6 +1082,14 @@ def test_what_means_nothing_is_named_once(settings: Any) -> None:
     assert not [message for message in run_checks() if message.id in ids]
 
 
+def test_settings_that_no_app_reads_are_warned_of(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.CELERY_TASK_ALWAYS_EAGER = True
+    assert not [message for message in run_checks() if message.id == "dbqueue.W042"]
+    monkeypatch.setattr("dbqueue.compat.celery.app._apps", [])
+    [said] = [message for message in run_checks() if message.id == "dbqueue.W042"]
+    assert "CELERY_TASK_ALWAYS_EAGER is set" in said.msg
+
+
 def test_the_zone_of_crontabs_is_checked() -> None:
     t.app.conf.update(timezone="Mars/X", beat_schedule={"a": {"task": t.named.name, "schedule": crontab(minute=5)}})
     try:

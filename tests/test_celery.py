@@ -52,6 +52,7 @@ from dbqueue.exceptions import (
     InvalidTask,
     JobDoesNotExist,
     JobFailed,
+    NotStorable,
     UnknownTask,
     WorkerLost,
     WouldNeverFinish,
@@ -430,6 +431,25 @@ def test_ignore_reject_and_ignored_results() -> None:
     assert (ignored.state, rejected.state) == ("REVOKED", "REVOKED")
     assert "nothing to do" in str(ignored.result)
     assert quiet.state == "SUCCESS" and quiet.get() is None
+
+
+def test_without_a_result_backend_a_task_may_return_anything(caplog: pytest.LogCaptureFixture) -> None:
+    result = t.returns_what_is_no_json.delay()
+    run_jobs()
+    assert result.successful() and result.get(timeout=0) is None
+    assert labels()[1].startswith("on_success {") and "is not kept: Unsupported type" in caplog.text
+    Mark.objects.all().delete()
+    with an_app("other", backend="django-db"):
+        kept = t.returns_what_is_no_json.delay()
+        step = chain(t.returns_what_is_no_json.s(), t.echo.s())
+    step_result = step.delay()
+    with an_app("other", backend="django-db"):
+        run_jobs()
+    for failed in (kept, step_result):
+        with pytest.raises(NotStorable):
+            failed.get(timeout=0)
+    # Nobody was told of a success.
+    assert [label.split()[0] for label in labels()] == ["before_start", "on_failure", "after_return"] * 2
 
 
 def test_an_expired_job_never_runs_and_says_so() -> None:
@@ -1060,6 +1080,14 @@ def test_what_means_nothing_is_named_once(settings: Any) -> None:
     assert len(said) == 5 and all(words in message for message, words in zip(said, expected, strict=True))
     ids = ("dbqueue.I001", "dbqueue.E002", "dbqueue.W041")
     assert not [message for message in run_checks() if message.id in ids]
+
+
+def test_settings_that_no_app_reads_are_warned_of(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.CELERY_TASK_ALWAYS_EAGER = True
+    assert not [message for message in run_checks() if message.id == "dbqueue.W042"]
+    monkeypatch.setattr("dbqueue.compat.celery.app._apps", [])
+    [said] = [message for message in run_checks() if message.id == "dbqueue.W042"]
+    assert "CELERY_TASK_ALWAYS_EAGER is set" in said.msg
 
 
 def test_the_zone_of_crontabs_is_checked() -> None:

@@ -82,6 +82,10 @@ NO_BROKER = "there is no broker: it is accepted and changes nothing; take it out
 NO_RESULT_STORE = (
     "a result stands on the job's row: it is accepted and changes nothing (KEEP_SUCCESSFUL_DAYS says for how long)"
 )
+RESULT_BACKEND = (
+    "a result stands on the job's row; whether one is set says only what becomes of a result that JSON can't hold: its "
+    "job fails, or, without, it is dropped with a warning"
+)
 NO_MESSAGE = "there are no messages, jobs are rows: it is accepted and changes nothing"
 NO_EVENTS = "there are no events, everything stands in rows: the admin and /metrics show it; accepted, changes nothing"
 THREADS = "workers run jobs on threads, and say how many on their own command line: it is accepted and changes nothing"
@@ -693,6 +697,7 @@ SETTINGS = Section(
         "task_queue_max_priority": "priorities are -100 to 100 on every queue: it is accepted and changes nothing",
         "task_inherit_parent_priority": "steps of a workflow inherit it where nothing else is said; accepted, "
         "changes nothing",
+        "result_backend": RESULT_BACKEND,
         "result_expires": "KEEP_SUCCESSFUL_DAYS and KEEP_FAILED_DAYS say for how long jobs are kept: "
         "accepted, changes nothing",
         "beat_scheduler": "the workers keep the clock: it is accepted and changes nothing; "
@@ -740,7 +745,7 @@ APP_OPTIONS = Section(
     covered=_names("main autofinalize changes config_source namespace set_as_current task_cls") | SETTINGS.covered,
     differs={
         **_each("broker broker_url", NO_BROKER),
-        **_each("backend result_backend", NO_RESULT_STORE),
+        **_each("backend result_backend", RESULT_BACKEND),
         **_each("events fixups log loader", UNKNOWN_KEYWORD),
         **{
             name: SETTINGS.differs[name]

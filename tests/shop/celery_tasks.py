@@ -5,7 +5,7 @@ import os
 import signal
 from typing import Any
 
-from dbqueue.compat.celery import Celery, Task, shared_task, signals
+from dbqueue.compat.celery import Celery, Task, maybe_signature, shared_task, signals
 from dbqueue.compat.celery.exceptions import Ignore, Reject
 from dbqueue.compat.celery.utils.log import get_task_logger
 
@@ -238,8 +238,8 @@ def old_errback(task_id: str) -> None:
 
 
 @shared_task(bind=True)
-def replaced(self: Task, x: int) -> None:
-    self.replace(add.s(x, 1) | add.s(10))
+def replaced(self: Task, x: int) -> Any:
+    return self.replace(add.s(x, 1) | add.s(10))
 
 
 class Listed(Task):
@@ -265,6 +265,16 @@ def later(self: Task) -> None:
 def echo(*args: Any, **kwargs: Any) -> Any:
     mark(f"echo {args}")
     return list(args)
+
+
+@shared_task(base=Hooked)
+def returns_what_is_no_json() -> Any:
+    return {"a set", "no JSON"}
+
+
+@shared_task
+def calls_back(callback: Any, value: int) -> Any:
+    return maybe_signature(callback).delay(value).id
 
 
 @shared_task

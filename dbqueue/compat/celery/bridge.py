@@ -2,14 +2,17 @@
 
 import datetime
 import inspect
+import logging
 import socket
 import warnings
+from collections.abc import Callable
 from functools import cached_property
 from typing import Any
 
 from ... import definition, registry, results
 from ...claim import Claim
-from ...exceptions import CancelRequested, Discard, InvalidTask, Replaced, Snooze, UnknownTask
+from ...encoding import encode
+from ...exceptions import CancelRequested, Discard, InvalidTask, NotStorable, Replaced, Snooze, UnknownTask
 from ...models import MAX_PRIORITY, MIN_PRIORITY, Job
 from ...options import MOST_ATTEMPTS
 from ...plan import MOST_TOLD
@@ -23,6 +26,8 @@ from .result import error_of
 from .stack import pushed
 from .task import OF_A_MESSAGE, EinfoLike, Task
 from .values import encoded
+
+logger = logging.getLogger("dbqueue.job")
 
 ERRBACK = "celery_errback"
 """The header of a job that is told of another's failure, in Celery's way: how many of its arguments tell of it."""
@@ -114,20 +119,40 @@ class CoreTask(definition.Task[Any, Any]):
         args = request.args
         if number := (claim.options.get("headers") or {}).get(ERRBACK):
             args = told(args, number, database)
-        value = encoded(traced(self.celery, request, args, request.kwargs))
         # What a step returns is what the next one is given.
-        is_ignored = self.celery.ignore_result
-        if is_ignored is None:
-            is_ignored = apps.settings().task_ignore_result
-        return None if is_ignored and claim.workflow_id is None else value
+        is_step = claim.workflow_id is not None
+        return traced(self.celery, request, args, request.kwargs, lambda value: self._kept(value, is_step))
+
+    def _kept(self, value: Any, is_step: bool) -> Any:
+        """What is kept of a return value. Raises NotStorable before anybody is told of a success.
+
+        Without a result backend nobody looks at it, so it may be anything, as with Celery.
+        """
+        conf, is_ignored = apps.settings(), self.celery.ignore_result
+        if value is None or (not is_step and (conf.task_ignore_result if is_ignored is None else is_ignored)):
+            return None
+        value = encoded(value)
+        try:
+            encode(value, "The return value")
+        except NotStorable as exc:
+            if is_step or conf.result_backend:
+                raise
+            logger.warning("What %s returned is not kept: %s", self.name, exc)
+            return None
+        return value
 
 
 NOT_RETURNED = frozenset({states.RETRY, states.IGNORED, states.REJECTED})
 """Ends of an attempt of which after_return() is not told, as in Celery."""
 
 
-def traced(task: Task, request: Request, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Run it with all that Celery does around a task. Raises what dbqueue understands, or the task's own error."""
+def traced(
+    task: Task, request: Request, args: Any, kwargs: dict[str, Any], keep: Callable[[Any], Any] = lambda value: value
+) -> Any:
+    """Run it with all that Celery does around a task. Raises what dbqueue understands, or the task's own error.
+
+    Returns what ``keep`` makes of the task's value, before others are told of that.
+    """
     with pushed(request):
         said = {"task_id": request.id, "task": task, "args": args, "kwargs": kwargs}
         signals.task_prerun.send(sender=task, **said)
@@ -135,10 +160,11 @@ def traced(task: Task, request: Request, args: Any, kwargs: dict[str, Any]) -> A
         try:
             task.before_start(str(request.id), args, kwargs)
             value = _with_retries(task, request, args, kwargs)
+            kept = keep(value)
             state = states.SUCCESS
             task.on_success(value, str(request.id), args, kwargs)
             signals.task_success.send(sender=task, result=value)
-            return value
+            return kept
         except Retry as exc:
             state, value, einfo = states.RETRY, exc, EinfoLike(exc.exc or exc)
             task.on_retry(exc.exc or exc, str(request.id), args, kwargs, einfo)

@@ -46,6 +46,10 @@ class Part:
     def enqueue(self) -> Any:
         raise NotImplementedError
 
+    def __json__(self) -> dict[str, Any]:
+        """As an argument of a task, which makes it a signature again by ``signature()``: the dict of Celery's."""
+        raise NotImplementedError
+
     def as_links(self) -> "list[core.Signature[Any]]":
         """What comes after another, beside the rest. Raises InvalidTask where dbqueue has no such thing."""
         raise InvalidTask(f"{self!r} can't be linked to a task; let it come after it in a chain.")
@@ -153,6 +157,18 @@ class Signature(Part):
     def _said(self) -> Any:
         return self.task, self.args, self.kwargs, self.options, self.immutable, self.links, self.errbacks
 
+    def __json__(self) -> dict[str, Any]:
+        linked = {"link": list(self.links), "link_error": list(self.errbacks)}
+        return {
+            "task": self.task,
+            "args": list(self.args),
+            "kwargs": self.kwargs,
+            "options": {**self.options, **{name: parts for name, parts in linked.items() if parts}},
+            "subtask_type": None,
+            "immutable": self.immutable,
+            "chord_size": None,
+        }
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the task here and now."""
         found = self.clone(args, kwargs)
@@ -247,6 +263,8 @@ class Signature(Part):
     def send(self) -> Any:
         """What Task.apply_async() comes to, after all that the class of the task has done before."""
         self._is_asked = True
+        if eager.is_eager():
+            self.type.core.signature.bind(*self.args, **self.kwargs)
         asked = _asked.get()
         if asked is None or asked.call is not None or asked.task is not self.type:
             return super().send()
@@ -319,6 +337,20 @@ class _Composed(Part):
 
     def __len__(self) -> int:
         return len(self.tasks)
+
+    def __json__(self) -> dict[str, Any]:
+        kind = next(kind.__name__ for kind in (chord, chain, group) if isinstance(self, kind))
+        inside = {"header": self.tasks, "body": self.body} if isinstance(self, chord) else {"tasks": self.tasks}
+        options = {**self.options, **({"link_error": list(self.errbacks)} if self.errbacks else {})}
+        return {
+            "task": f"celery.{kind}",
+            "args": [],
+            "kwargs": inside,
+            "options": options,
+            "subtask_type": kind,
+            "immutable": False,
+            "chord_size": None,
+        }
 
     def set(self, **options: Any) -> Self:
         self.options.update(options)
@@ -407,10 +439,11 @@ class chain(_Composed):
     def run_eagerly(self, before: Any, throw: bool | None = None) -> Any:
         result: Any = None
         for task in self._steps():
+            if result is not None:
+                before = (result.get(),)  # as with Celery the error of a step is raised, unless it is the last one
             result = task.run_eagerly(before, throw)
-            if not result.successful():
+            if not (result.successful() or result.failed()):
                 return result
-            before = (result.get(),)
         return result
 
 
@@ -514,7 +547,7 @@ class chord(_Composed):
         header, body = self._steps()
         results = header.run_eagerly(before, throw)
         for result in results:
-            if not result.successful():
+            if not (result.successful() or result.failed()):
                 return result
         return body.run_eagerly((results.get(),), throw)
 
@@ -561,15 +594,33 @@ def signature(varies: Any, args: Any = None, kwargs: Any = None, **options: Any)
     """Of a task, of the name of one, of what is one already, or of a dict as Celery has it."""
     if isinstance(varies, Part):
         return varies.clone(args, kwargs, **options)
-    if isinstance(varies, dict) and isinstance(varies.get("task"), str) and not varies.get("subtask_type"):
-        said = {name: varies[name] for name in ("args", "kwargs", "options", "immutable") if name in varies}
-        return Signature(varies["task"], **said).clone(args, kwargs, **options)
+    if isinstance(varies, dict) and isinstance(varies.get("task"), str):
+        return _of_dict(varies).clone(args, kwargs, **options)
     if not isinstance(varies, Task | str):
         raise InvalidTask(f"A signature is made of {varies!r}; it must be of a task, or of the name of one.")
     return Signature(varies, args, kwargs, **options)
 
 
 subtask = signature
+
+
+def _of_dict(said: dict[str, Any]) -> Part:
+    """Of the form that Celery gives a signature in a message."""
+    kind, inside = said.get("subtask_type"), said.get("kwargs") or {}
+    options = {
+        name: list(map(maybe_signature, _several(value))) if name in ("link", "link_error") else value
+        for name, value in (said.get("options") or {}).items()
+    }
+    if not kind:
+        return Signature(said["task"], said.get("args"), inside, options, bool(said.get("immutable")))
+    if kind == "chord":
+        header = inside["header"]
+        header = maybe_signature(header).tasks if isinstance(header, dict) else list(map(maybe_signature, header))
+        return chord(header, maybe_signature(inside["body"])).clone(**options)
+    if kind not in ("chain", "group"):
+        raise InvalidTask(f"A signature is one of Celery's {kind}; it can be a chain, a group or a chord.")
+    tasks = list(map(maybe_signature, inside["tasks"]))
+    return (chain if kind == "chain" else group)(tasks).clone(**options)
 
 
 def maybe_signature(value: Any, app: Any = None, clone: bool = False) -> Any:

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from django.conf import settings
 from django.core import checks
 
 from ...exceptions import DBQueueError
@@ -18,6 +19,16 @@ def check_settings(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage
         return []
     names = ", ".join(name.upper() for name in ignored)
     return [checks.Info(f"These settings of Celery mean nothing to dbqueue: {names}.", id="dbqueue.I001")]
+
+
+@checks.register
+def check_app(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
+    """Settings of Celery's are read by an app, and somebody has to import the module that makes it."""
+    if all_apps() or not (found := sorted(key for key in dir(settings) if key.startswith("CELERY_"))):
+        return []
+    message = f"{found[0]} is set, and no app of dbqueue.compat.celery is there to read it."
+    hint = "proj/celery.py has to be imported, by proj/__init__.py; only the celery command did that by itself."
+    return [checks.Warning(message, hint=hint, id="dbqueue.W042")]
 
 
 @checks.register

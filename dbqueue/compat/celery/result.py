@@ -222,8 +222,9 @@ class GroupResult:
 
     @property
     def parent(self) -> "AsyncResult | GroupResult | None":
-        """What stands before it in its workflow."""
-        return None if self.id is None else _before(AsyncResult(self.id)._job())
+        """What stands before it in its workflow; nothing, where that ran eagerly."""
+        is_eager = any(isinstance(result, EagerResult) for result in self.results)
+        return None if self.id is None or is_eager else _before(AsyncResult(self.id)._job())
 
     @property
     def children(self) -> list[Any]:

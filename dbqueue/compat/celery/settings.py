@@ -9,6 +9,7 @@ DEFAULTS: dict[str, Any] = {
     "beat_schedule": {},
     "imports": (),
     "include": (),
+    "result_backend": None,
     "task_acks_late": False,
     "task_always_eager": False,
     "task_default_priority": None,

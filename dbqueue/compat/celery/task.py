@@ -314,11 +314,13 @@ class Task:
             f"No retry is left for {self.name}[{request.id}].", task_args=request.args, task_kwargs=request.kwargs
         )
 
-    def replace(self, sig: Any) -> NoReturn:
-        """End this run, and do ``sig`` in its place; see ``context.replace()``."""
+    def replace(self, sig: Any) -> Any:
+        """End this run, and do ``sig`` in its place; see ``context.replace()``. Run eagerly it returns its value."""
         from .bridge import current_context
 
-        current_context().replace(sig.node())
+        if self.request.is_eager:
+            return sig.apply().get()
+        return current_context().replace(sig.node())
 
     def add_to_chord(self, sig: Any, lazy: bool = False) -> None:
         """Add a member to the group in which this task stands; see ``context.add()``."""

@@ -58,10 +58,10 @@ class Celery:
         self.troubles: list[str] = []
         """What went wrong where others were told that it is set up."""
         self._periodic: dict[str, Any] = {}
-        for name in ("broker", "backend"):
-            options.pop(name, None)
+        options.pop("broker", None)
+        options["result_backend"] = options.pop("backend", None)
         settings = {name: options.pop(name) for name in list(options) if known_name(name) in DEFAULTS}
-        self.conf.update({**(changes or {}), **settings})
+        self.conf.update({**(changes or {}), **{name: value for name, value in settings.items() if value is not None}})
         if options:
             warnings.warn(f"Celery() has no use for {', '.join(sorted(options))} here.", stacklevel=2)
         if config_source is not None:

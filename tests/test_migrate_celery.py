@@ -721,6 +721,36 @@ def test_signals_by_every_way_to_name_them(tmp_path: Path) -> None:
     ]
 
 
+def test_what_receivers_of_signals_are_given(tmp_path: Path) -> None:
+    source = """\
+        from celery import signals
+        from celery.signals import task_prerun, worker_ready, before_task_publish
+
+        @task_prerun.connect
+        def a(task_id, task, **kwargs):
+            task.request.chord, task.send_event()
+        @signals.task_failure.connect(weak=False)
+        def b(sender=None, **kwargs):
+            sender.request.stack
+        @worker_ready.connect
+        def c(sender, **kwargs):
+            sender.request.stack
+        @before_task_publish.connect
+        def d(sender, **kwargs):
+            sender.request.stack
+        @other.connect
+        def e(sender, **kwargs):
+            sender.request.stack
+        """
+    found = [one for one in said(tmp_path, source) if one[0] > 3 and one[1] != "task.request"]
+    assert found == [
+        (6, "request.chord", M),
+        (6, "task.send_event", M),
+        (7, "celery.signals.task_failure", C),
+        (9, "request.stack", M),
+    ]
+
+
 def test_settings_of_django(tmp_path: Path) -> None:
     source = """\
         from datetime import timedelta

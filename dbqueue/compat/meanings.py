@@ -595,8 +595,20 @@ def _bind_parameters(node: FunctionNode | ast.Lambda, scope: Scope) -> None:
         return
     if (first := _first(node, scope.parent)) is not None:
         scope.bound[parameters[0].arg] = [first]
-    if any(kind_of(meaning(_undone(one), scope.parent)) == "AppSignal.connect" for one in node.decorator_list):
-        scope.bound["sender"] = [Thing("App")]
+    for decorator in node.decorator_list:
+        for name, told in _told(meaning(_undone(decorator), scope.parent)).items():
+            if name in scope.bound:
+                scope.bound[name] = [told]
+
+
+def _told(of: Meaning) -> dict[str, Thing]:
+    """What a receiver of a signal is given, by the names of its parameters; nothing for another decorator."""
+    if kind_of(of) == "AppSignal.connect":
+        return {"sender": Thing("App")}
+    if not isinstance(of, Name) or of.path[:2] != ("celery", "signals") or of.path[-1] != "connect":
+        return {}
+    is_of_a_run = of.path[-2].startswith("task_")
+    return {"sender": Thing("Task"), "task": Thing("Task"), "request": Thing("Request")} if is_of_a_run else {}
 
 
 def _annotated(parameter: ast.arg, scope: Scope) -> Thing | None:

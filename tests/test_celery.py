@@ -45,8 +45,7 @@ from dbqueue.compat.celery.exceptions import (
     TimeoutError,
 )
 from dbqueue.compat.celery.schedules import crontab
-from dbqueue.compat.celery.settings import DEFAULTS, known_name
-from dbqueue.compat.coverage import OLD_SETTINGS
+from dbqueue.compat.celery.settings import DEFAULTS, named
 from dbqueue.exceptions import (
     InvalidArguments,
     InvalidTask,
@@ -120,6 +119,16 @@ def test_tasks_have_dotted_names_or_their_own() -> None:
     assert t.add(1, 2) == 3
     assert t.whoami(1)["direct"] is True
     assert t.by_class(4) == 8
+
+
+def test_a_task_that_has_a_name_may_be_made_in_a_function() -> None:
+    def double(x: int) -> int:
+        return 2 * x
+
+    for name in ("shop.made", "shop.made_too"):
+        assert done(t.app.task(name=name)(double).delay(4)) == 8
+    with pytest.raises(InvalidTask, match="top level of a module"):
+        t.app.task(double)
 
 
 def test_delay_and_apply_async() -> None:
@@ -796,9 +805,12 @@ def test_a_worker_has_the_modules_of_imports() -> None:
     subprocess.run([sys.executable, "-c", code], check=True)
 
 
-def test_names_of_old_settings_are_those_that_the_check_knows() -> None:
-    for old, new in OLD_SETTINGS.items():
-        assert new not in DEFAULTS or known_name(old) == new
+def test_old_names_of_settings_are_those_of_celery() -> None:
+    names = {"CELERY_ACKS_LATE": "task_acks_late", "CELERY_TRACK_STARTED": "task_track_started"}
+    names |= {"CELERY_DEFAULT_RATE_LIMIT": "task_default_rate_limit", "CELERY_IMPORTS": "imports"}
+    names |= {"CELERY_DEFAULT_PRIORITY": "task_default_priority", "CELERY_ALWAYS_EAGER": "task_always_eager"}
+    for old, new in names.items():
+        assert named(old, "CELERY_") == named(old, "") == new and new in DEFAULTS
 
 
 def test_the_class_of_an_apps_tasks_is_that_of_shared_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:

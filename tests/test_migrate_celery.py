@@ -466,7 +466,7 @@ def test_a_coroutine_can_not_enqueue(tmp_path: Path) -> None:
     ]
 
 
-def test_a_function_in_a_function_is_no_task(tmp_path: Path) -> None:
+def test_a_function_in_a_function_is_no_task_without_a_name(tmp_path: Path) -> None:
     source = """\
         import functools
         from celery import Celery, shared_task
@@ -476,7 +476,7 @@ def test_a_function_in_a_function_is_no_task(tmp_path: Path) -> None:
             def __init_subclass__(cls):
                 def execute(self): ...
                 execute = transaction.atomic(execute)
-                cls.execute = app.task(name="a.b", bind=True)(execute)
+                cls.execute = app.task(bind=True)(execute)
             @shared_task
             def member(): ...
 
@@ -484,8 +484,11 @@ def test_a_function_in_a_function_is_no_task(tmp_path: Path) -> None:
             @shared_task
             def f(): ...
             class Inner:
-                @app.task(name="x")
+                @app.task
                 def g(): ...
+            @app.task(name="x")
+            def h(): ...
+            app.task(name="y")(f), shared_task(f, name="z")
 
         def ours(func):
             @shared_task(bind=True)
@@ -883,8 +886,8 @@ def test_settings_that_nobody_reads_are_not_covered(tmp_path: Path) -> None:
     found = report(tmp_path, source).uses
     assert [(use.line, use.name, use.judgement.verdict) for use in found if use.judgement.verdict is not C] == [
         (3, "CELERY_ENABLE_UTC", D),
-        (4, "CELERY_DEFAULT_PRIORITY", M),
-        (5, "CELERY_EAGER", D),
+        (4, "CELERY_DEFAULT_PRIORITY", D),
+        (5, "CELERY_EAGER", L),
         (6, "Celery(task_time_limit=)", D),
         (6, "Celery(task_cls=)", L),
         (6, "Celery(result_expires=)", D),

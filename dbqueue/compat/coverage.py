@@ -674,8 +674,6 @@ SETTINGS = Section(
         "task_eager_propagates task_ignore_result task_track_started timezone task_routes"
     ),
     differs={
-        "eager": "Celery has no such setting, and here it is read as task_always_eager: give it another name",
-        "eager_propagates": "Celery has no such setting, and here it is read as task_eager_propagates",
         "enable_utc": "a time without a zone is of UTC, whatever this says; crontabs go by CELERY_TIMEZONE",
         "task_soft_time_limit": SOFT_LIMIT,
         "task_time_limit": HARD_LIMIT,
@@ -704,9 +702,6 @@ SETTINGS = Section(
         "django-celery-beat's rows move by manage.py dbqueue_import_beat",
         "task_queues": "any name is a queue: it is accepted and changes nothing (kombu's Queue is missing, "
         "take it out)",
-    },
-    missing={
-        "default_priority": "the old name is not read: say CELERY_TASK_DEFAULT_PRIORITY",
     },
     look={
         "task_serializer": "json is what there is; anything else needs arguments that JSON can hold",
@@ -773,6 +768,7 @@ OLD_SETTINGS = {
     "default_delivery_mode": "task_default_delivery_mode",
     "default_exchange": "task_default_exchange",
     "default_exchange_type": "task_default_exchange_type",
+    "default_priority": "task_default_priority",
     "default_queue": "task_default_queue",
     "default_rate_limit": "task_default_rate_limit",
     "default_queue_type": "task_default_queue_type",
@@ -844,8 +840,7 @@ STATE = Judgement(
 )
 LOCAL = Judgement(
     Verdict.MISSING,
-    "a function that is made inside of another can't be a task: it must stand at the top of a module, or in a class "
-    "there",
+    "a function that is made inside of another is no task without a name=: it would be another one at each call",
 )
 ERRBACK = Judgement(
     Verdict.MISSING, "a failure is told to a signature of one task, which may enqueue the rest: this is refused"

@@ -371,6 +371,15 @@ def is_local(node: FunctionNode, scope: Scope) -> bool:
     return scope.is_in_a_function and not any(map(_wraps, node.decorator_list))
 
 
+def is_named(call: ast.expr) -> bool:
+    """Whether a decorator, or the call of one, says ``name=``."""
+    while isinstance(call, ast.Call):
+        if any(keyword.arg == "name" for keyword in call.keywords):
+            return True
+        call = call.func
+    return False
+
+
 def names_local(node: ast.expr, scope: Scope) -> bool:
     """Whether it names such a function, whatever else is bound to the name afterwards."""
     outer: Scope | None = scope

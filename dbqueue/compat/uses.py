@@ -17,6 +17,7 @@ from .meanings import (
     Thing,
     class_kind,
     is_local,
+    is_named,
     is_own_task,
     is_task_class,
     kind_of,
@@ -184,7 +185,8 @@ class Reader(ast.NodeVisitor):
     def visit_FunctionDef(self, node: FunctionNode) -> None:
         for decorator in node.decorator_list:
             if makes_tasks(meaning(decorator, self.scope)):
-                self.say(decorator.lineno, "@task", coverage.LOCAL if is_local(node, self.scope) else COVERED)
+                is_refused = is_local(node, self.scope) and not is_named(decorator)
+                self.say(decorator.lineno, "@task", coverage.LOCAL if is_refused else COVERED)
             self.visit(decorator)
         self.visit(node.args)
         if node.returns is not None:
@@ -294,8 +296,9 @@ class Reader(ast.NodeVisitor):
     def _called(self, node: ast.Call, kind: str) -> None:
         """A method of what Celery has, or one of its decorators."""
         owner, _, name = kind.partition(".")
-        if kind == "Decorator" and any(names_local(arg, self.scope) for arg in node.args[:1]):
-            self.say(node.lineno, "@task", coverage.LOCAL)
+        if kind == "Decorator":
+            is_refused = not is_named(node) and any(names_local(arg, self.scope) for arg in node.args[:1])
+            self.say(node.lineno, "@task", coverage.LOCAL if is_refused else None)
         elif kind == "App.register_task":
             self._registered(node)
         elif kind == "App.config_from_object":

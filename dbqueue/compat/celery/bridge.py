@@ -7,7 +7,7 @@ import socket
 import warnings
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ... import definition, registry, results
 from ...claim import Claim
@@ -40,6 +40,7 @@ class CoreTask(definition.Task[Any, Any]):
 
     def __init__(self, task: Task) -> None:
         self.celery = task
+        self._may_be_local = task.is_named
         conf = apps.settings()
         self._soft = task.soft_time_limit or conf.task_soft_time_limit
         self._hard = task.time_limit or conf.task_time_limit
@@ -121,7 +122,7 @@ class CoreTask(definition.Task[Any, Any]):
             args = told(args, number, database)
         # What a step returns is what the next one is given.
         is_step = claim.workflow_id is not None
-        return traced(self.celery, request, args, request.kwargs, lambda value: self._kept(value, is_step))
+        return with_hooks(self.celery, request, args, request.kwargs, lambda value: self._kept(value, is_step))
 
     def _kept(self, value: Any, is_step: bool) -> Any:
         """What is kept of a return value. Raises NotStorable before anybody is told of a success.
@@ -146,51 +147,76 @@ NOT_RETURNED = frozenset({states.RETRY, states.IGNORED, states.REJECTED})
 """Ends of an attempt of which after_return() is not told, as in Celery."""
 
 
-def traced(
+class End(NamedTuple):
+    """How a run has ended, by Celery's names."""
+
+    state: str
+    value: Any = None
+    einfo: EinfoLike | None = None
+
+    @classmethod
+    def of(cls, exc: BaseException) -> "End":
+        match exc:
+            case Retry():
+                return cls(states.RETRY, exc, EinfoLike(exc.exc or exc))
+            case Ignore() | Snooze() | Discard() | Replaced():
+                return cls(states.IGNORED)
+            case Reject():
+                return cls(states.REJECTED)
+            case CancelRequested():
+                return cls(states.REVOKED)
+        return cls(states.FAILURE, exc, EinfoLike(exc))
+
+
+def with_hooks(
     task: Task, request: Request, args: Any, kwargs: dict[str, Any], keep: Callable[[Any], Any] = lambda value: value
 ) -> Any:
     """Run it with all that Celery does around a task. Raises what dbqueue understands, or the task's own error.
 
     Returns what ``keep`` makes of the task's value, before others are told of that.
     """
+    id = str(request.id)
+    said = {"task_id": request.id, "task": task, "args": args, "kwargs": kwargs}
     with pushed(request):
-        said = {"task_id": request.id, "task": task, "args": args, "kwargs": kwargs}
         signals.task_prerun.send(sender=task, **said)
-        state, value, einfo = states.FAILURE, None, None
+        end = End(states.FAILURE)
         try:
-            task.before_start(str(request.id), args, kwargs)
-            value = _with_retries(task, request, args, kwargs)
-            kept = keep(value)
-            state = states.SUCCESS
-            task.on_success(value, str(request.id), args, kwargs)
-            signals.task_success.send(sender=task, result=value)
+            task.before_start(id, args, kwargs)
+            end = End(states.SUCCESS, _with_retries(task, request, args, kwargs))
+            kept = keep(end.value)
+            task.on_success(end.value, id, args, kwargs)
+            signals.task_success.send(sender=task, result=end.value)
             return kept
-        except Retry as exc:
-            state, value, einfo = states.RETRY, exc, EinfoLike(exc.exc or exc)
-            task.on_retry(exc.exc or exc, str(request.id), args, kwargs, einfo)
-            signals.task_retry.send(sender=task, request=request, reason=exc, einfo=einfo)
-            raise
-        except Ignore as exc:
-            state = states.IGNORED
-            raise Discard(str(exc) or "ignored") from exc
-        except Reject as exc:
-            state = states.REJECTED
-            raise (Snooze(0) if exc.requeue else Discard(str(exc))) from exc
-        except (Snooze, Discard, Replaced):
-            state = states.IGNORED
-            raise
-        except CancelRequested:
-            state = states.REVOKED
-            raise
         except BaseException as exc:
-            value, einfo = exc, EinfoLike(exc)
-            task.on_failure(exc, str(request.id), args, kwargs, einfo)
-            _send_failure(task, request.id, exc, args, kwargs, einfo)
-            raise
+            end = End.of(exc)
+            _tell(task, request, args, kwargs, end)
+            if (understood := _understood(exc)) is exc:
+                raise
+            raise understood from exc
         finally:
-            if state not in NOT_RETURNED:
-                task.after_return(state, value, str(request.id), args, kwargs, einfo)
-            signals.task_postrun.send(sender=task, retval=value, state=state, **said)
+            if end.state not in NOT_RETURNED:
+                task.after_return(end.state, end.value, id, args, kwargs, end.einfo)
+            signals.task_postrun.send(sender=task, retval=end.value, state=end.state, **said)
+
+
+def _understood(exc: BaseException) -> BaseException:
+    """As dbqueue says it."""
+    match exc:
+        case Ignore():
+            return Discard(str(exc) or "ignored")
+        case Reject():
+            return Snooze(0) if exc.requeue else Discard(str(exc))
+    return exc
+
+
+def _tell(task: Task, request: Request, args: Any, kwargs: dict[str, Any], end: End) -> None:
+    """Those who are told of a retry or a failure."""
+    if end.state == states.RETRY:
+        task.on_retry(end.value.exc or end.value, str(request.id), args, kwargs, end.einfo)
+        signals.task_retry.send(sender=task, request=request, reason=end.value, einfo=end.einfo)
+    elif end.state == states.FAILURE and end.einfo is not None:
+        task.on_failure(end.value, str(request.id), args, kwargs, end.einfo)
+        _send_failure(task, request.id, end.value, args, kwargs, end.einfo)
 
 
 def _send_failure(task: Task, id: str | None, exc: BaseException, args: Any, kwargs: Any, einfo: EinfoLike) -> None:

@@ -59,7 +59,7 @@ def _once(
     task: "Task", args: list[Any], kwargs: dict[str, Any], task_id: str, headers: Any, retries: int
 ) -> EagerResult:
     from ...exceptions import Discard, Snooze
-    from .bridge import traced
+    from .bridge import with_hooks
     from .task import EinfoLike
 
     request = Request(
@@ -76,7 +76,7 @@ def _once(
         hostname="eager",
     )
     try:
-        value = traced(task, request, list(args), kwargs)
+        value = with_hooks(task, request, list(args), kwargs)
     except Retry as exc:
         return EagerResult(request, exc, states.RETRY)
     except (Discard, Snooze):

@@ -112,6 +112,9 @@ class Task:
     abstract = True
     bind = False
     MaxRetriesExceededError = MaxRetriesExceededError
+    is_named = False
+    """Whether somebody has said its name: then its function may stand in another one, from which several are made."""
+
     waits_for_app = False
     """Whether a base of the app's is to be its base as soon as there is an app."""
 

@@ -378,6 +378,7 @@ def _declare(app: Celery | None, args: tuple[Any, ...], options: dict[str, Any])
             )
         said = {name: value for name, value in options.items() if name != "base"}
         made = base.from_function(func, **{**said, "name": said.get("name") or _name_of(app, func)})
+        made.is_named = "name" in said
         made.waits_for_app = app is None and not _apps and "base" not in options
         return made.registered(app)
 

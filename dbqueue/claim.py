@@ -62,7 +62,12 @@ class Claim(NamedTuple):
     @property
     def is_expired(self) -> bool:
         """Whether it had not been started when it was to be given up."""
-        return self.expires_at is not None and self.started_at == self.claimed_at >= self.expires_at
+        return self.is_late and self.started_at == self.claimed_at
+
+    @property
+    def is_late(self) -> bool:
+        """Whether that time had come when it was claimed; it may have been started before, and be tried again."""
+        return self.expires_at is not None and self.claimed_at >= self.expires_at
 
     def __str__(self) -> str:
         return f"id={self.job_id} task={self.task} attempt={self.attempt}"

@@ -56,6 +56,12 @@ class Task(Generic[P, R]):
     Made by the decorator ``@task``. Calling it runs the function here and now.
     """
 
+    _may_be_local = False
+    """Whether its function may stand in another one; for adapters, who know that each process makes it."""
+
+    expires_between_runs = False
+    """Whether ``expires`` holds for each attempt, and not for the first alone; for adapters."""
+
     def __init__(
         self,
         func: Callable[..., Any],
@@ -68,7 +74,7 @@ class Task(Generic[P, R]):
         sensitive: Sequence[str] = (),
         **options: Unpack[JobOptions],
     ) -> None:
-        if not inspect.isfunction(func) or "<locals>" in func.__qualname__:
+        if not inspect.isfunction(func) or ("<locals>" in func.__qualname__ and not self._may_be_local):
             raise InvalidTask(f"{func!r} can't be a task: it must be a function at the top level of a module.")
         # First, because it takes over the function's own attributes, and one may be called like an option.
         update_wrapper(self, func)

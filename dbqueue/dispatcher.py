@@ -20,7 +20,7 @@ from .announcement import Announcement
 from .claim import Bookmark, Claim, Selection
 from .conf import Settings
 from .connections import close_all, owned_connection, renew
-from .exceptions import DeadlineExceeded, WorkerLost
+from .exceptions import HARD_TIMEOUT, DeadlineExceeded, WorkerLost
 from .executor import Executor
 from .history import Tally
 from .models import WorkerRequest
@@ -416,7 +416,7 @@ class Dispatcher:
                     running.hard_timeout,
                 )
                 self._failed = True
-                error = DeadlineExceeded("The task's hard_timeout is over.")
+                error = DeadlineExceeded(HARD_TIMEOUT)
                 self.completer.put(self.executor.give_up(running.claim, error))
 
     def _heed(self, request: str) -> None:

@@ -86,6 +86,10 @@ class DeadlineExceeded(Interrupt):
         super().__init__(text)
 
 
+HARD_TIMEOUT = "The task's hard_timeout is over."
+"""What a DeadlineExceeded says whose task never heard of it: the process was ended."""
+
+
 class Retry(DBQueueError):
     """Raised by a task: this attempt has failed, try again. With no attempt left the job ends FAILED.
 
@@ -94,6 +98,9 @@ class Retry(DBQueueError):
 
     is_decided = False
     """Whether it is tried again whatever ``max_attempts`` says: who raised it has counted."""
+
+    call: "tuple[str, str] | None" = None
+    """The args and kwargs of the next attempt as JSON, checked by who raised it; None: those of this one."""
 
     def __init__(self, reason: str = "", *, delay: "float | datetime.timedelta | None" = None) -> None:
         super().__init__(reason or "The task asked to be tried again.")

@@ -51,12 +51,13 @@ class Executor:
 
     def _run(self, claim: Claim, running: Running) -> Outcome:
         if claim.is_expired:
-            logger.warning("Job %s was not started in time, and is cancelled", claim)
-            return Outcome.expired(claim)
+            return self._expired(claim)
         try:
             task = registry.find(claim.task).for_claim(claim)
         except UnknownTask as exc:
             return self._unknown(claim, exc)
+        if claim.is_late and task.expires_between_runs:
+            return self._expired(claim)
         try:
             outcome = self._succeed(task, claim, running)
         except Replaced:
@@ -100,6 +101,10 @@ class Executor:
             )
         return text
 
+    def _expired(self, claim: Claim) -> Outcome:
+        logger.warning("Job %s was not started in time, and is cancelled", claim)
+        return Outcome.expired(claim)
+
     def _unknown(self, claim: Claim, exc: UnknownTask) -> Outcome:
         if self._settings.unknown_task == "wait":
             logger.warning("Job %s waits for a worker that knows its task: %s", claim, exc)
@@ -124,7 +129,7 @@ def _failing(task: Task[..., object], claim: Claim, exc: BaseException) -> Outco
         why = Failure.of(broken, secrets_of(claim)).traceback
         logger.error("The backoff of job %s could not be told: it fails\n%s", claim, why)
         return Outcome.failed(claim, exc)
-    return Outcome.retried(claim, exc, delay)
+    return Outcome.retried(claim, exc, delay, exc.call if isinstance(exc, Retry) else None)
 
 
 def _may_retry(claim: Claim, exc: BaseException) -> bool:

@@ -112,10 +112,11 @@ class Outcome:
     """What to write for one claim.
 
     ``status`` is the state that the job goes to. ``value_json`` is the return value as JSON text; None stands for
-    ``None``. ``delay`` (seconds) says when a job that goes to SCHEDULED may run again. An attempt that is not
-    ``counted`` was none. ``reason`` says why the job is CANCELLED. ``ran`` (seconds) tells how long it took, where that
-    is known. ``replacement`` is what a job that goes to WAITING waits for, from now on in its place; ``added`` are new
-    members of groups, by the group's id.
+    ``None``. ``delay`` (seconds) says when a job that goes to SCHEDULED may run again, and ``call`` with which args
+    and kwargs (as JSON) it does so from now on, if with others. An attempt that is not ``counted`` was none.
+    ``reason`` says why the job is CANCELLED. ``ran`` (seconds) tells how long it took, where that is known.
+    ``replacement`` is what a job that goes to WAITING waits for, from now on in its place; ``added`` are new members
+    of groups, by the group's id.
     """
 
     claim: Claim
@@ -123,6 +124,7 @@ class Outcome:
     value_json: str | None = None
     failure: Failure | None = None
     delay: float = 0.0
+    call: tuple[str, str] | None = None
     counted: bool = True
     reason: str = ""
     ran: float | None = None
@@ -142,8 +144,8 @@ class Outcome:
         return cls(claim, JobStatus.FAILED, failure=Failure.of(exc, secrets_of(claim)))
 
     @classmethod
-    def retried(cls, claim: Claim, exc: BaseException, delay: float) -> "Outcome":
-        return cls(claim, JobStatus.SCHEDULED, failure=Failure.of(exc, secrets_of(claim)), delay=delay)
+    def retried(cls, claim: Claim, exc: BaseException, delay: float, call: tuple[str, str] | None = None) -> "Outcome":
+        return cls(claim, JobStatus.SCHEDULED, failure=Failure.of(exc, secrets_of(claim)), delay=delay, call=call)
 
     @classmethod
     def postponed(cls, claim: Claim, delay: float) -> "Outcome":
@@ -167,6 +169,7 @@ class Outcome:
             status=JobStatus.FAILED,
             value_json=None,
             failure=failure,
+            call=None,
             counted=True,
             reason="",
             replacement=None,

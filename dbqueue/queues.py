@@ -5,6 +5,13 @@ from .exceptions import InvalidQueue
 from .models import REASON_LENGTH
 from .store import store_for
 
+OTHER_NAMES: dict[str, str] = {}
+"""Queues by names that adapters know them by: who serves, or leaves out, the one means the other as well."""
+
+
+def with_other_names(names: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for known in names for name in (known, OTHER_NAMES.get(known, known))))
+
 
 def pause(queue: str, reason: str = "") -> None:
     """Let nothing of ``queue`` start any more; what runs goes on, and what is enqueued waits.

@@ -3,6 +3,8 @@
 import datetime
 import os
 import re
+import subprocess
+import sys
 import time
 import warnings
 from collections.abc import Iterator
@@ -10,7 +12,9 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.checks import run_checks
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import transaction
 from django.test import override_settings
 from django.utils import timezone
@@ -32,14 +36,24 @@ from dbqueue.compat.celery import (
 )
 from dbqueue.compat.celery.app import route_of
 from dbqueue.compat.celery.bridge import CoreTask
-from dbqueue.compat.celery.exceptions import MaxRetriesExceededError, Retry, TaskRevokedError, TimeoutError
+from dbqueue.compat.celery.exceptions import (
+    MaxRetriesExceededError,
+    NotRegistered,
+    Retry,
+    SoftTimeLimitExceeded,
+    TaskRevokedError,
+    TimeoutError,
+)
 from dbqueue.compat.celery.schedules import crontab
+from dbqueue.compat.celery.settings import DEFAULTS, named
 from dbqueue.exceptions import (
     InvalidArguments,
     InvalidTask,
     JobDoesNotExist,
     JobFailed,
+    NotStorable,
     UnknownTask,
+    WorkerLost,
     WouldNeverFinish,
 )
 from dbqueue.models import Job, JobStatus
@@ -49,7 +63,7 @@ from dbqueue.testing import run_jobs
 
 from .shop import celery_tasks as t
 from .shop.models import Mark
-from .workers import worker
+from .workers import burst, eventually, worker
 
 pytestmark = pytest.mark.django_db
 
@@ -107,6 +121,16 @@ def test_tasks_have_dotted_names_or_their_own() -> None:
     assert t.by_class(4) == 8
 
 
+def test_a_task_that_has_a_name_may_be_made_in_a_function() -> None:
+    def double(x: int) -> int:
+        return 2 * x
+
+    for name in ("shop.made", "shop.made_too"):
+        assert done(t.app.task(name=name)(double).delay(4)) == 8
+    with pytest.raises(InvalidTask, match="top level of a module"):
+        t.app.task(double)
+
+
 def test_delay_and_apply_async() -> None:
     assert done(t.add.delay(1, 2)) == 3
     eta = timezone.now() + datetime.timedelta(hours=1)
@@ -141,6 +165,14 @@ def test_the_request_tells_of_the_call() -> None:
     assert AsyncResult("my-own-id").state == "SUCCESS"
 
 
+def test_a_request_is_told_of_crashes_and_keeps_what_code_puts_on_it() -> None:
+    result = t.keeps.delay()
+    assert done(result) == [5, 5, False, t.keeps.name]
+    again = t.keeps.delay()
+    Job.objects.filter(external_id=again.id).update(crashes=1)
+    assert done(again) == [5, 5, True, t.keeps.name]
+
+
 def test_enqueue_is_part_of_the_transaction() -> None:
     with transaction.atomic():
         gone = t.add.delay(1, 2)
@@ -157,6 +189,11 @@ def test_send_task_by_name() -> None:
     assert done(current_app.send_task("shop.named")) == "named"
     with pytest.raises(UnknownTask):
         t.app.send_task("nobody.knows")
+    for call in (lambda: t.app.send_task("nobody.knows"), lambda: t.app.tasks["nobody.knows"]):
+        with pytest.raises(KeyError, match=r"^No task is registered as 'nobody.knows'\.") as raised:
+            call()
+        assert isinstance(raised.value, NotRegistered)
+    assert t.app.tasks[t.add.name] is t.add
 
 
 def test_what_has_no_meaning_is_named_and_does_not_fail() -> None:
@@ -192,6 +229,59 @@ def test_retry_keeps_the_id_and_counts() -> None:
     assert labels() == [f"{result.id} {number}" for number in range(3)]
     job = Job.objects.get()
     assert (job.priority, job.queue_name, (job.options or {})["headers"]) == (4, "q", {"a": 1})
+
+
+@pytest.mark.parametrize("how", ["worker", "immediate", "eager", "apply"])
+def test_a_retry_may_have_other_arguments(how: str) -> None:
+    day = datetime.date(2036, 1, 2)
+    with override_settings(DBQUEUE={"IMMEDIATE": how == "immediate"}):
+        call = t.one_by_one.s(["a", "b", "c"], day=day) | t.echo.s()
+        t.app.conf.task_always_eager = how == "eager"
+        try:
+            result = call.apply() if how == "apply" else call.delay()
+        finally:
+            del t.app.conf["task_always_eager"]
+        assert done(result) == ["2 retries"]
+    assert labels() == [f"a 0 {day}", f"b 1 {day}", f"c 2 {day}", "echo ('2 retries',)"]
+
+
+@pytest.mark.parametrize("how", ["worker", "eager"])
+@pytest.mark.parametrize(
+    ("call", "said", "expected"),
+    [
+        (((1,), {"y": 2}), {"args": [3]}, [3, 2, None]),
+        (((1,), {"y": 2}), {"args": [3, 4]}, [3, 4, None]),
+        (((1, 2), {}), {"kwargs": {"y": 5}}, [1, 5, None]),
+        (((1, 2), {}), {"kwargs": {"x": 6}}, [6, 2, None]),
+        (((1, 2), {}), {"args": [7], "kwargs": {}}, [7, 0, None]),
+        (((), {"x": 1, "y": 2}), {"kwargs": {"x": 8}}, [8, 0, None]),
+    ],
+)
+def test_what_a_retry_does_not_say_stays(how: str, call: Any, said: dict[str, Any], expected: list[Any]) -> None:
+    args, kwargs = call
+    said = {**said, "kwargs": {**said["kwargs"], "say": None}} if "kwargs" in said else said
+    call = t.again_with.s(*args, **kwargs, say=said)
+    found = done(call.apply() if how == "eager" else call.delay())
+    assert found[:2] == expected[:2]
+
+
+def test_arguments_of_a_retry_are_checked_as_at_a_call() -> None:
+    for said, error in (
+        ({"args": [1, 2, 3]}, InvalidArguments),
+        ({"kwargs": {"z": 1}}, InvalidArguments),
+        ({"args": "text"}, TypeError),
+    ):
+        result = t.again_with.delay(1, say=said)
+        with pytest.raises(error):
+            done(result)
+        assert len(labels()) == 1
+        Mark.objects.all().delete()
+        assert t.again_with.apply((1,), {"say": said}).failed()
+        Mark.objects.all().delete()
+    t.boom.apply_async(link_error=t.again_with.s(say={"args": [1]}))
+    run_jobs(scheduled=True)
+    told = Job.objects.get(task=t.again_with.name, kwargs={"say": {"args": [1]}})
+    assert "runs as an errback" in told.attempt_set.get().traceback
 
 
 def test_three_retries_are_four_runs_and_then_the_error_itself() -> None:
@@ -352,12 +442,64 @@ def test_ignore_reject_and_ignored_results() -> None:
     assert quiet.state == "SUCCESS" and quiet.get() is None
 
 
+def test_without_a_result_backend_a_task_may_return_anything(caplog: pytest.LogCaptureFixture) -> None:
+    result = t.returns_what_is_no_json.delay()
+    run_jobs()
+    assert result.successful() and result.get(timeout=0) is None
+    assert labels()[1].startswith("on_success {") and "is not kept: Unsupported type" in caplog.text
+    Mark.objects.all().delete()
+    with an_app("other", backend="django-db"):
+        kept = t.returns_what_is_no_json.delay()
+        step = chain(t.returns_what_is_no_json.s(), t.echo.s())
+    step_result = step.delay()
+    with an_app("other", backend="django-db"):
+        run_jobs()
+    for failed in (kept, step_result):
+        with pytest.raises(NotStorable):
+            failed.get(timeout=0)
+    # Nobody was told of a success.
+    assert [label.split()[0] for label in labels()] == ["before_start", "on_failure", "after_return"] * 2
+
+
 def test_an_expired_job_never_runs_and_says_so() -> None:
     result = t.add.apply_async((1, 2), expires=0.001)
     store = store_for("default")
     store.expire(now=store.clock() + datetime.timedelta(seconds=1))
     run_jobs()
     assert result.state == "REVOKED" and str(result.result) == "expired"
+
+
+def test_an_expired_job_is_not_tried_again() -> None:
+    revoked = []
+    signals.task_revoked.connect(lambda expired, **told: revoked.append(expired), dispatch_uid="test")
+    result = t.automatic.apply_async(expires=3600)
+    run_jobs()
+    Job.objects.update(expires_at=timezone.now())
+    try:
+        assert result.state == "RETRY"
+        run_jobs(scheduled=True)
+    finally:
+        signals.task_revoked.disconnect(dispatch_uid="test")
+    assert result.state == "REVOKED" and str(result.result) == "expired"
+    assert labels() == ["automatic"] and revoked == [True]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_job_that_runs_is_pending_until_it_tells_or_is_tracked(settings: Any) -> None:
+    plain, tracked, again = t.add.delay(1, 2), t.tracked.delay(), t.add.delay(1, 2)
+    store = store_for("default")
+    store.claim(store.register(name="w", hostname="h", pid=7, queues="", threads=3), 3)
+    assert (plain.state, plain.info) == ("PENDING", None)
+    assert (tracked.state, tracked.info) == ("STARTED", {"pid": 7, "hostname": "w"})
+    Job.objects.filter(external_id=again.id).update(attempt=2)
+    assert again.state == "RETRY"
+    Job.objects.filter(external_id=again.id).update(crashes=1)
+    assert again.state == "PENDING"
+    t.app.conf.task_track_started = True
+    try:
+        assert plain.state == again.state == "STARTED"
+    finally:
+        del t.app.conf["task_track_started"]
 
 
 # Hooks and signals
@@ -586,6 +728,192 @@ def test_settings_without_a_namespace_are_the_old_ones_or_those_of_a_module() ->
             app.close()
 
 
+@contextmanager
+def an_app(*args: Any, **options: Any) -> Iterator[Celery]:
+    """One that is the current one for a while."""
+    app = Celery(*args, **options)
+    try:
+        yield app
+    finally:
+        app.close()
+        t.app.set_current()
+
+
+def test_settings_are_read_when_one_is_asked_for_and_dicts_are_the_apps_own(settings: Any) -> None:
+    settings.CELERY_BEAT_SCHEDULE = {"nightly": {"task": t.named.name, "schedule": 60}}
+    settings.CELERY_TASK_ALWAYS_EAGER = True
+    with an_app("other") as app, an_app("third") as third:
+        app.config_from_object("django.conf:settings", namespace="CELERY")
+        app.add_periodic_task(10, t.named, name="added")
+        app.conf.task_default_queue = "said"
+        assert not app.conf.found  # to say something needs no settings
+        app.conf.beat_schedule["by code"] = {"task": t.named.name, "schedule": 30}
+        assert sorted(app.conf.beat_schedule) == ["added", "by code", "nightly"]
+        assert (app.conf.task_always_eager, app.conf["task_default_queue"]) == (True, "said")
+        assert sorted(registry.find(t.named.name).schedules) == ["added", "by code", "nightly"]
+        third.conf.beat_schedule["mine"] = {}
+        with an_app("fourth") as fourth:
+            assert third.conf.beat_schedule == {"mine": {}} and fourth.conf.beat_schedule == {}
+        third.conf.beat_schedule.clear()
+
+
+def test_settings_that_can_not_be_read_say_so_each_time() -> None:
+    with an_app("other") as app:
+        app.config_from_object("tests.shop.nowhere_at_all")
+        for _ in range(2):
+            with pytest.raises(ModuleNotFoundError):
+                _ = app.conf.task_always_eager
+        app.config_from_object({"task_always_eager": True})
+        assert app.conf.task_always_eager
+
+
+@pytest.mark.parametrize(
+    ("source", "namespace"),
+    [
+        ({"task_default_queue": "q", "timezone": "Asia/Tokyo"}, None),
+        ({"CELERY_TASK_DEFAULT_QUEUE": "q", "CELERY_TIMEZONE": "Asia/Tokyo", "DEBUG": True}, "CELERY"),
+        ({"CELERY_TASK_DEFAULT_QUEUE": "q", "CELERY_TIMEZONE": "Asia/Tokyo", "DEBUG": True}, "CELERY_"),
+    ],
+)
+def test_a_dict_is_read_and_a_namespace_may_end_with_its_underscore(source: Any, namespace: str | None) -> None:
+    kinds: list[dict[str, Any]] = [{"config_source": source, "namespace": namespace}, {"namespace": namespace}]
+    for options in kinds:
+        with an_app("other", **options) as app:
+            if "config_source" not in options:
+                app.config_from_object(source)
+            assert (app.conf.task_default_queue, app.conf.timezone) == ("q", "Asia/Tokyo")
+            assert app.conf.ignored() == []
+
+
+def test_an_app_is_given_settings() -> None:
+    with an_app("other", timezone="Asia/Tokyo", include=["tests.shop.included"], changes={"task_time_limit": 5}) as app:
+        assert (app.conf.timezone, app.conf.task_time_limit) == ("Asia/Tokyo", 5)
+        assert "shop.included" not in Task.known
+        app.finalize()
+        assert done(app.send_task("shop.included")) == "included"
+    with an_app("other", set_as_current=False) as app:
+        assert current_app.main == "shop"
+
+
+def test_a_worker_has_the_modules_of_imports() -> None:
+    code = (
+        "import django; from dbqueue.compat.celery import Celery, Task; from django.conf import settings;"
+        "settings.CELERY_IMPORTS = ('tests.shop.included',); app = Celery('x');"
+        "app.config_from_object('django.conf:settings', namespace='CELERY'); django.setup();"
+        "assert 'shop.included' in Task.known"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_old_names_of_settings_are_those_of_celery() -> None:
+    names = {"CELERY_ACKS_LATE": "task_acks_late", "CELERY_TRACK_STARTED": "task_track_started"}
+    names |= {"CELERY_DEFAULT_RATE_LIMIT": "task_default_rate_limit", "CELERY_IMPORTS": "imports"}
+    names |= {"CELERY_DEFAULT_PRIORITY": "task_default_priority", "CELERY_ALWAYS_EAGER": "task_always_eager"}
+    for old, new in names.items():
+        assert named(old, "CELERY_") == named(old, "") == new and new in DEFAULTS
+
+
+def test_the_class_of_an_apps_tasks_is_that_of_shared_ones_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (t.Hooked, "tests.shop.celery_tasks:Hooked", "tests.shop.celery_tasks.Hooked"):
+        with an_app("other", task_cls=kind) as app:
+            assert app.Task is t.Hooked
+            made = app.task(name="shop.of_app")(module_level), shared_task(name="shop.shared")(module_level)
+            assert all(isinstance(one, t.Hooked) for one in made)
+    monkeypatch.setattr("dbqueue.compat.celery.app._apps", [])
+    monkeypatch.setattr("dbqueue.registry._waiting", [])
+    early, plain = shared_task(module_level), shared_task(base=Task, name="shop.plain")(module_level)
+    with an_app("other", task_cls=t.Hooked):
+        registry.ready()
+        assert isinstance(early, t.Hooked) and not isinstance(plain, t.Hooked)
+
+
+def test_a_base_that_is_not_of_this_package_is_named() -> None:
+    with pytest.raises(InvalidTask, match=r"The base of .*module_level is .*must be a class made of"):
+        shared_task(base=CoreTask)(module_level)
+
+
+def test_tasks_know_their_app_and_their_name() -> None:
+    assert t.named.app is t.app and t.add.app is t.app
+    assert t.add.__name__ == "add" and t.by_class.__name__ == "ByClass"
+    assert shared_task(Inside.method).name == f"{__name__}.method"
+
+
+class Inside:
+    @staticmethod
+    def method() -> None: ...
+
+
+def test_reading_the_current_app_makes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("dbqueue.compat.celery.app._apps", [])
+    assert current_app.conf.task_default_queue == "default"
+    with an_app("first") as app:
+        assert current_app.main == "first" and t.add.app is app
+
+
+def test_of_two_limits_the_shorter_one_counts(settings: Any) -> None:
+    with an_app("other") as app:
+        app.conf.update(task_soft_time_limit=60, task_time_limit=300)
+
+        def limits(core: Any) -> tuple[float | None, float | None]:
+            return core.options.timeout, core.options.hard_timeout
+
+        short, long, plain = (
+            CoreTask(app.task(name="shop.limited", **options)(module_level))
+            for options in ({"time_limit": 30}, {"soft_time_limit": 600}, {})
+        )
+        assert [limits(one) for one in (short, long, plain)] == [(30, 30), (300, 300), (60, 300)]
+        assert limits(plain.with_options(soft_time_limit=600)) == (300, 300)
+        assert limits(plain.with_options(time_limit=30)) == (30, 30)
+        assert limits(plain.with_options(time_limit=500)) == (60, 500)
+
+
+@pytest.mark.parametrize(
+    ("said", "rate"),
+    [
+        *((None, None), (0, None), ("0/m", None), ("100/m", "100/m"), (5, "5/s"), ("10", "10/s"), ("2.0/h", "2/h")),
+        *((0.5, "30/m"), ("0.5/s", "30/m"), ("0.01/s", "36/h"), ("1.5/m", "90/h"), ("0.1/h", "1/h")),
+    ],
+)
+def test_rates_are_those_that_celery_reads(said: Any, rate: str | None) -> None:
+    found = CoreTask(t.app.task(name="shop.rated", rate_limit=said)(module_level)).options.rate
+    assert (found and found.rate) == rate
+
+
+def test_a_rate_that_is_none_is_named() -> None:
+    with pytest.raises(InvalidTask, match="rate is 'often'"):
+        CoreTask(Task.from_function(module_level, name="shop.rated", rate_limit="often"))
+
+
+def test_without_settings_the_names_can_be_imported() -> None:
+    names = "app.control", "control", "result", "canvas", "schedules", "signals", "exceptions", "app.task"
+    imports = ";".join(f"import dbqueue.compat.celery.{name}" for name in names)
+    environment = {key: value for key, value in os.environ.items() if key != "DJANGO_SETTINGS_MODULE"}
+    subprocess.run([sys.executable, "-c", imports], check=True, env=environment)
+
+
+def test_a_periodic_task_that_can_not_be_is_checked_and_stops_no_worker(caplog: pytest.LogCaptureFixture) -> None:
+    with an_app("other") as app:
+
+        @app.on_after_configure.connect
+        def add(sender: Celery, **kwargs: Any) -> None:
+            sender.add_periodic_task(0.5, t.named, name="often")
+            sender.add_periodic_task(10, signature("nobody.knows"), name="gone")
+            sender.add_periodic_task(10, t.named, name="good")
+            sender.conf.beat_schedule["own"] = {"task": "celery.backend_cleanup", "schedule": 60}
+            sender.conf.beat_schedule["text"] = "no entry"
+
+        @app.on_after_finalize.connect
+        def fail(sender: Celery, **kwargs: Any) -> None:
+            sender.add_periodic_task(10, chain(t.named.s(), t.named.si()))
+
+        said = [message.msg for message in run_checks() if message.id == "dbqueue.E002"]
+        assert list(registry.find("shop.named").schedules) == ["good"]
+        own.worker_ready.send(sender=None, worker_id=1, name="w", queues="")
+    expected = ["A periodic task is chain", "['often']: A schedule is 0.5", "'nobody.knows'", "['text']: it is 'no"]
+    assert len(said) == 4 and all(words in message for message, words in zip(said, expected, strict=True))
+    assert all(message in caplog.text for message in said)
+
+
 def test_beat_schedule_becomes_schedules() -> None:
     t.app.conf.beat_schedule = {
         "nightly": {"task": t.add.name, "schedule": crontab(hour=5, minute=30, day_of_week="mon-fri"), "args": (1, 2)},
@@ -708,6 +1036,7 @@ def test_settings_that_a_test_overrides_are_read_again() -> None:
     [
         ({}, "* * * * *"),
         ({"minute": 0, "hour": [13, 5]}, "0 5,13 * * *"),
+        ({"minute": range(0, 60, 20), "hour": iter([8, 7])}, "0,20,40 7,8 * * *"),
         ({"minute": "*/15", "hour": "22-2"}, "*/15 22-23,0-2 * * *"),
         ({"minute": 0, "hour": "20-4/3"}, "0 20-23/3,2 * * *"),
         ({"minute": "7-7/2", "hour": "8-12/3"}, "7 8-12/3 * * *"),
@@ -765,6 +1094,14 @@ def test_what_means_nothing_is_named_once(settings: Any) -> None:
     assert not [message for message in run_checks() if message.id in ids]
 
 
+def test_settings_that_no_app_reads_are_warned_of(settings: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    settings.CELERY_TASK_ALWAYS_EAGER = True
+    assert not [message for message in run_checks() if message.id == "dbqueue.W042"]
+    monkeypatch.setattr("dbqueue.compat.celery.app._apps", [])
+    [said] = [message for message in run_checks() if message.id == "dbqueue.W042"]
+    assert "CELERY_TASK_ALWAYS_EAGER is set" in said.msg
+
+
 def test_the_zone_of_crontabs_is_checked() -> None:
     t.app.conf.update(timezone="Mars/X", beat_schedule={"a": {"task": t.named.name, "schedule": crontab(minute=5)}})
     try:
@@ -779,11 +1116,14 @@ def test_workers_and_revoked_tasks_tell_by_celerys_names() -> None:
     found = []
 
     def note(signal_name: str = "", sender: Any = None, **told: Any) -> None:
-        found.append((signal_name, sender))
+        found.append((signal_name, getattr(sender, "hostname", sender)))
+        if signal_name == "worker_ready":
+            apps.append(sender.app)
         if "request" in told:
             revoked.append((told["request"].id, told["request"].args, told["request"].task))
 
     revoked: list[Any] = []
+    apps: list[Any] = []
     watched = [signals.worker_init, signals.worker_ready, signals.worker_shutdown, signals.task_revoked]
     for signal in watched:
         signal.connect(note, dispatch_uid="test")
@@ -799,7 +1139,7 @@ def test_workers_and_revoked_tasks_tell_by_celerys_names() -> None:
         *(("worker_init", "w"), ("worker_ready", "w")),
         *(("task_revoked", t.add), ("worker_shutdown", "w")),
     ]
-    assert revoked == [(gone.id, [1, 2], t.add.name)]
+    assert revoked == [(gone.id, [1, 2], t.add.name)] and apps == [t.app]
 
 
 def test_inspect_reads_the_workers_rows() -> None:
@@ -811,7 +1151,10 @@ def test_inspect_reads_the_workers_rows() -> None:
     running = t.add.apply_async((1, 2), queue="mail")
     store.claim(worker, 1)
     active = inspect.active()
-    assert active is not None and [one["id"] for one in active["w"]] == [running.id]
+    assert active is not None
+    [one] = active["w"]
+    assert (one["id"], one["hostname"], one["worker_pid"], one["acknowledged"]) == (running.id, "w", 7, True)
+    assert one["delivery_info"]["redelivered"] is False
     scheduled = inspect.scheduled()
     assert scheduled is not None and [one["request"]["id"] for one in scheduled["w"]] == [result.id]
     stats, queues = inspect.stats(), inspect.active_queues()
@@ -834,3 +1177,45 @@ def test_a_worker_runs_them() -> None:
         assert chord([t.add.s(n, n) for n in range(3)], t.total.s()).delay().get(timeout=30) == 6
         with pytest.raises(ValueError, match="boom"):
             t.boom.delay().get(timeout=30)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_of_a_worker_that_dies_and_of_a_hard_limit_the_signal_tells() -> None:
+    """As with Celery the task's own hooks hear of the limit, too."""
+    dead, stuck = t.dies.delay(), None
+    with worker(
+        "--processes", "2", "--threads", "1", DBQUEUE_TASK_MODULES="tasks,celery_tasks", DBQUEUE_MAX_CRASHES="1"
+    ):
+        with pytest.raises(WorkerLost):
+            dead.get(timeout=30)
+        eventually(lambda: labels() == ["before_start", "failed True WorkerLost True"])
+        Mark.objects.all().delete()
+        stuck = t.gets_stuck.delay()
+        with pytest.raises(SoftTimeLimitExceeded):
+            stuck.get(timeout=30)
+        hooks = ["on_failure The task's hard_timeout is over. DeadlineExceeded", "after_return FAILURE"]
+        eventually(lambda: labels() == ["before_start", *hooks, "failed True DeadlineExceeded True"])
+
+
+@pytest.mark.django_db(transaction=True)
+def test_the_default_queue_may_be_called_as_celery_calls_it() -> None:
+    first, other = t.add.apply_async((1, 2), queue="celery"), t.named.delay()
+    burst("--queues", "celery", DBQUEUE_TASK_MODULES="tasks,celery_tasks")
+    assert (first.state, other.state) == ("SUCCESS", "PENDING")
+    burst("--exclude-queues", "celery", DBQUEUE_TASK_MODULES="tasks,celery_tasks")
+    assert other.state == "SUCCESS"
+
+
+@pytest.mark.django_db(transaction=True)
+def test_async_code_has_ways_of_its_own() -> None:
+    async def view() -> list[Any]:
+        for call in (t.add.delay, t.add.s(1, 2).delay, chain(t.add.s(1, 2), t.add.s(3)).delay):
+            with pytest.raises(SynchronousOnlyOperation, match=r"await adelay\(\) or aapply_async\(\)"):
+                call(*((1, 2) if call == t.add.delay else ()))
+        calls = chain(t.add.s(1, 2), t.add.s(3)), group(t.add.s(1, 2))
+        made = [await t.add.adelay(1, 2), await t.add.aapply_async((1, 2), queue="mail")]
+        return [*made, *[await call.adelay() for call in calls], await t.add.s(1, 2).aapply_async(countdown=60)]
+
+    made = async_to_sync(view)()
+    run_jobs(scheduled=True)
+    assert [result.get(timeout=0) for result in made] == [3, 3, 6, [3], 3]

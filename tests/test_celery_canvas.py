@@ -2,13 +2,16 @@
 
 import datetime
 import decimal
+import json
 import uuid
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any
 
 import pytest
 
 from dbqueue.compat.celery import AsyncResult, GroupResult, chain, chord, group, signals, signature
+from dbqueue.compat.celery.values import encoded
 from dbqueue.exceptions import InvalidTask, NotStorable
 from dbqueue.models import Job
 from dbqueue.testing import run_jobs
@@ -21,6 +24,18 @@ pytestmark = pytest.mark.django_db
 
 def labels() -> list[str]:
     return list(Mark.objects.order_by("id").values_list("label", flat=True))
+
+
+def done(result: Any) -> Any:
+    run_jobs(scheduled=True)
+    return result.get(timeout=0)
+
+
+@pytest.fixture
+def eager() -> Iterator[None]:
+    t.app.conf.task_always_eager = True
+    yield
+    del t.app.conf["task_always_eager"]
 
 
 def jobs_of(task: Any) -> list[Job]:
@@ -225,6 +240,36 @@ def test_values_that_json_does_not_hold_come_back_as_they_were() -> None:
         t.echo.delay({1, 2})
 
 
+def test_keys_become_text_as_json_has_it() -> None:
+    value = {2: "a", 1.5: "b", True: "c", None: {2: "d"}}
+    assert done(t.echo.delay(value)) == [json.loads(json.dumps(value))]
+    with pytest.raises(NotStorable):
+        t.echo.delay({(1, 2): "a"})
+
+
+@pytest.mark.parametrize(
+    ("callback", "expected"),
+    [
+        (t.add.s(1), 6),
+        (t.add.si(1, 2), 3),
+        (t.add.s(1).set(queue="mail", link=t.echo.s("linked")), 6),
+        (t.add.s(1) | t.add.s(2), 8),
+        (group(t.add.s(1), t.add.s(2) | t.add.s(3)), [6, 10]),
+        (chord([t.add.s(1), t.add.s(2)], t.total.s()), 13),
+        (t.add.s(1) | group(t.add.s(1), t.add.s(2)), [7, 8]),
+    ],
+)
+def test_a_signature_may_be_an_argument(callback: Any, expected: Any) -> None:
+    found = signature(json.loads(json.dumps(encoded(callback))))
+    assert repr(found) == repr(callback) and done(found.delay(5)) == expected
+    called = done(t.calls_back.delay(callback, 5))
+    run_jobs()
+    result = AsyncResult(called)
+    found = GroupResult.restore(called) or result
+    assert found.get(timeout=0) == expected
+    assert labels() == ["echo (6, 'linked')"] * (2 if getattr(callback, "links", ()) else 0)
+
+
 # Eager
 
 
@@ -262,5 +307,54 @@ def test_eagerly_errors_are_told_and_may_be_raised() -> None:
     ],
 )
 def test_eagerly_the_errbacks_of_a_workflow_are_told_once(call: Any) -> None:
-    call.apply()
+    with suppress(ValueError):
+        call.apply()
     assert len(labels()) == 1 and labels()[0].startswith("late ") and not Job.objects.exists()
+
+
+@pytest.mark.usefixtures("eager")
+def test_eagerly_calls_are_checked_and_errors_of_steps_are_raised(django_assert_num_queries: Any) -> None:
+    for call in (t.add.delay, t.add.s(1).delay):
+        with pytest.raises(TypeError, match="missing a required argument"):
+            call()
+    calls = chain(t.boom.s(), t.echo.s()), chord([t.boom.s()], t.echo.s()), chain(t.named.si(), t.boom.s(), t.echo.s())
+    for steps in calls:
+        with pytest.raises(ValueError, match="boom"):
+            steps.delay()
+    assert chain(t.named.si(), t.boom.si()).delay().failed()
+    assert t.replaced.delay(1).get() == 12
+    with django_assert_num_queries(0):
+        assert group(t.add.s(1, 2)).delay().parent is None
+    assert chain(t.ignored.si(), t.echo.s()).delay().state == "IGNORED" and not labels()
+
+
+def test_a_class_of_tasks_may_enqueue_otherwise() -> None:
+    """As with Celery its apply_async() is asked of each call, however that is made."""
+    calls = [
+        (t.whose.s("x"), ["acme", "x"]),
+        (chain(t.named.si(), t.whose.s()), ["acme", "named"]),
+        (chain(t.whose.si(), t.named.si() | t.whose.si("y")), ["acme", "y"]),
+        (group(t.whose.s("a"), t.whose.s("b")), [["acme", "a"], ["acme", "b"]]),
+        (chord([t.whose.s("a")], t.whose.s()), ["acme", [["acme", "a"]]]),
+    ]
+    for call, expected in calls:
+        assert done(call.delay()) == expected
+        assert done(call.clone().apply_async(task_id=None)) == expected
+    assert done(t.whose.delay("x")) == ["acme", "x"]
+    assert set(Job.objects.filter(task=t.whose.name).values_list("queue_name", flat=True)) == {"acme"}
+    assert Job.objects.filter(task=t.add.name).count() == Job.objects.filter(task=t.whose.name).count()
+    linked = t.add.apply_async((1, 2), link=t.whose.s())
+    run_jobs()
+    assert linked.children[0].get(timeout=0) == ["acme", 3]
+
+
+def test_a_class_of_tasks_may_let_a_call_out_but_no_step() -> None:
+    assert t.whose.s(leave_out=True).delay() is None
+    with pytest.raises(InvalidTask, match="no step can be left out"):
+        chain(t.named.si(), t.whose.si(leave_out=True)).delay()
+
+
+def test_a_retry_of_a_class_is_that_of_automatic_ones_too() -> None:
+    with pytest.raises(t.Flaky):
+        done(t.retries_itself.delay())
+    assert labels() == ["own retry 1.0", "own retry 2.0", "own retry 4.0"]

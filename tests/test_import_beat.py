@@ -11,6 +11,7 @@ from django.utils import timezone
 import dbqueue
 from dbqueue.compat.beat import imported
 from dbqueue.models import Schedule, Source
+from dbqueue.scheduling import Scheduling, change
 from dbqueue.store import store_for
 
 from .shop.tasks import add
@@ -115,6 +116,30 @@ def test_what_the_code_declares_is_left_to_the_workers(monkeypatch: pytest.Monke
     monkeypatch.setattr(add, "schedules", {"nightly": dbqueue.every(minutes=1)})
     [said] = done(row("nightly", crontab=NIGHTLY))
     assert said.startswith("nightly: left out (a schedule of the code") and not Schedule.objects.exists()
+
+
+def test_what_was_switched_off_stays_so_also_where_the_code_declares_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its entries stand in django-celery-beat's table too, so that they can be switched off."""
+    monkeypatch.setattr(add, "schedules", {"nightly": dbqueue.every(minutes=1, args=[1, 2])})
+    rows = [row("nightly", crontab=NIGHTLY, enabled=False)]
+    assert done(*rows, dry_run=True)[0].startswith("nightly: switched off") and not Schedule.objects.exists()
+    assert done(*rows)[0].startswith("nightly: switched off (a schedule of the code has this name")
+
+    Scheduling(store_for("default")).step()  # a worker starts
+    nightly = Schedule.objects.get()
+    assert (nightly.source, nightly.every, nightly.enabled, nightly.overrides) == (Source.CODE, 60, False, ["enabled"])
+    assert done(*rows)[0].startswith("nightly: left out") and not Schedule.objects.get().enabled
+
+    change(store_for("default"), nightly.pk, {"enabled": True})
+    assert done(*rows)[0].startswith("nightly: left out") and Schedule.objects.get().enabled
+
+
+def test_what_a_worker_made_before_is_switched_off(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(add, "schedules", {"nightly": dbqueue.every(minutes=1, args=[1, 2])})
+    Scheduling(store_for("default")).step()
+    assert Schedule.objects.get().next_at is not None
+    done(row("nightly", crontab=NIGHTLY, enabled=False))
+    assert (Schedule.objects.get().enabled, Schedule.objects.get().next_at) == (False, None)
 
 
 @pytest.mark.parametrize("bound", ["start_time", "expires"])

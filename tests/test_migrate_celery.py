@@ -38,7 +38,7 @@ def said(folder: Path, source: str, others: dict[str, str] | None = None) -> lis
 def test_imports(tmp_path: Path) -> None:
     source = """\
         import celery
-        import celery.signals as heard
+        import celery.signals as heard, celery.signals, celery.bin
         from celery import shared_task as job, Celery, bootsteps
         from celery.utils.log import get_task_logger
         from celery.schedules import crontab, solar
@@ -51,8 +51,10 @@ def test_imports(tmp_path: Path) -> None:
         from celery.canvas import *
         """
     assert said(tmp_path, source) == [
-        (1, "celery", C),
+        (1, "celery", D),
         (2, "celery.signals", C),
+        (2, "celery.signals", D),
+        (2, "celery.bin", M),
         (3, "celery.shared_task", C),
         (3, "celery.Celery", C),
         (3, "celery.bootsteps", M),
@@ -239,11 +241,11 @@ def test_what_self_is_in_a_bound_task(tmp_path: Path) -> None:
             self.update_state(state="PROGRESS", meta={})
             self.request.retries, self.request.delivery_info, self.request.chord, self.request.tenant
             self.backend.store()
-            self.own_thing()
+            self.request.started = self.own_thing()
             try:
                 pass
             except OSError as exc:
-                raise self.retry(exc=exc, countdown=2, queue="slow")
+                raise self.retry(exc=exc, countdown=2, queue="slow", args=(1,), kwargs={})
 
         @shared_task
         def g(self):
@@ -263,9 +265,13 @@ def test_what_self_is_in_a_bound_task(tmp_path: Path) -> None:
         (6, "request.chord", M),
         (6, "request.tenant", L),
         (7, "task.backend", M),
+        (8, "request.started", C),
+        (8, "task.request", C),
         (12, "self.retry(exc=)", C),
         (12, "self.retry(countdown=)", C),
         (12, "self.retry(queue=)", D),
+        (12, "self.retry(args=)", C),
+        (12, "self.retry(kwargs=)", C),
         (12, "task.retry", C),
         (14, "@task", C),
     ]
@@ -312,6 +318,253 @@ def test_classes_of_tasks(tmp_path: Path) -> None:
         (21, "app.register_task", C),
         (22, "task.delay", C),
     ]
+
+
+def test_a_base_from_elsewhere_may_be_celerys_still(tmp_path: Path) -> None:
+    source = """\
+        from celery import Celery, Task, shared_task
+        from elsewhere.tasks import OpenTask, work
+        from theirs import OfCelery
+        from .bases import Ours
+        from . import bases
+        app = Celery("x", task_cls=OpenTask)
+
+        class Own(OpenTask): ...
+
+        @shared_task(base=OpenTask)
+        def a(): ...
+        @app.task(base=Own)
+        def b(): ...
+        @app.task(base=Ours)
+        def c(): ...
+        @app.task(base=bases.Ours)
+        def d(): ...
+        @app.task(base=Task)
+        def e(): ...
+        @app.task(base=None)
+        def f(): ...
+        app.register_task(Own())
+        app.register_task(Ours())
+        work.delay()
+        """
+    bases = "from celery import Task\nclass Ours(Task): ...\n"
+    found = report(tmp_path, source, {"bases.py": bases}).uses
+    looked = [(use.line, use.name) for use in found if use.judgement.verdict is L]
+    assert looked == [
+        (3, "theirs.OfCelery"),
+        (6, "Celery(task_cls=)"),
+        (10, "@task(base=)"),
+        (12, "@task(base=)"),
+        (22, "app.register_task()"),
+        (24, ".delay()"),
+    ]
+    assert "its package has to be moved too" in {use.line: use for use in found}[10].judgement.reason
+    assert [use.judgement for use in found if use.line == 24] == [coverage.FOREIGN_TASK]
+    assert len([use for use in found if use.name == "@task(base=)" and use.judgement.verdict is C]) == 4
+
+
+def test_what_jobs_keep_on_their_task_is_shared_by_threads(tmp_path: Path) -> None:
+    source = """\
+        import os, signal
+        from celery import Task, shared_task
+
+        class Base(Task):
+            _db = None
+            def __init__(self):
+                self.made = 1
+            def __call__(self, *args):
+                self.current = args[0]
+                self.a, b = args
+                self.count += 1
+                del self.current
+                return self.run(*args)
+            @property
+            def db(self):
+                if self._db is None:
+                    self._db = connect()
+                args = self._db
+                args.x = 1
+                def inner():
+                    self.inner: int = 1
+                return args
+
+        @shared_task(bind=True)
+        def f(this):
+            global cache
+            this.cache = 1
+            os.chdir("/")
+            signal.signal(1, None)
+            this.helper.x = 1
+
+        @shared_task
+        def g(self):
+            self.x = 1
+
+        def h(self):
+            global cache
+            self.x = 1
+            os.chdir("/")
+            f.max_retries = 1
+
+        class Other:
+            def i(self):
+                self.x = 1
+        """
+    found = report(tmp_path, source).uses
+    assert [(use.line, use.name) for use in found if use.judgement is coverage.STATE] == [
+        (9, "self.… ="),
+        (10, "self.… ="),
+        (11, "self.… ="),
+        (17, "self.… ="),
+        (21, "self.… ="),
+        (26, "global cache"),
+        (27, "self.… ="),
+        (28, "os.chdir()"),
+        (29, "signal.signal()"),
+    ]
+    assert "--threads 1 --processes N" in coverage.STATE.reason
+
+
+def test_a_hard_limit_is_never_without_its_neighbours(tmp_path: Path) -> None:
+    source = """\
+        from celery import Task, shared_task
+        class Base(Task):
+            time_limit = 5
+        @shared_task(time_limit=5)
+        def f(): ...
+        f.apply_async(time_limit=5)
+        f.s().set(time_limit=5)
+        CELERY_TASK_TIME_LIMIT = CELERYD_TASK_TIME_LIMIT = 5
+        """
+    found = report(tmp_path, source).uses
+    assert [use.line for use in found if use.judgement.reason == coverage.HARD_LIMIT] == [3, 4, 6, 7, 8, 8]
+    assert all(use.judgement.verdict is D for use in found if use.judgement.reason == coverage.HARD_LIMIT)
+    assert "--threads 1" in coverage.HARD_LIMIT
+
+
+def test_a_coroutine_can_not_enqueue(tmp_path: Path) -> None:
+    source = """\
+        from asgiref.sync import sync_to_async
+        from celery import current_app, group, shared_task
+        @shared_task
+        def f(): ...
+
+        async def view(request):
+            f.delay()
+            group([f.s()]).apply_async()
+            current_app.send_task("x")
+            await sync_to_async(f.delay)()
+            def inner():
+                f.delay()
+            f()
+        """
+    found = [use for use in report(tmp_path, source).uses if use.judgement is coverage.IN_A_COROUTINE]
+    assert [(use.line, use.name) for use in found] == [
+        (7, "task.delay() in a coroutine"),
+        (8, "group.apply_async() in a coroutine"),
+        (9, "app.send_task() in a coroutine"),
+    ]
+
+
+def test_a_function_in_a_function_is_no_task_without_a_name(tmp_path: Path) -> None:
+    source = """\
+        import functools
+        from celery import Celery, shared_task
+        app = Celery("x")
+
+        class View:
+            def __init_subclass__(cls):
+                def execute(self): ...
+                execute = transaction.atomic(execute)
+                cls.execute = app.task(bind=True)(execute)
+            @shared_task
+            def member(): ...
+
+        def test_it():
+            @shared_task
+            def f(): ...
+            class Inner:
+                @app.task
+                def g(): ...
+            @app.task(name="x")
+            def h(): ...
+            app.task(name="y")(f), shared_task(f, name="z")
+
+        def ours(func):
+            @shared_task(bind=True)
+            @functools.wraps(func)
+            def wrapper(self): ...
+            return wrapper
+
+        def theirs(func):
+            @functools.wraps(func)
+            def wrapper(self): ...
+            return shared_task(wrapper) or shared_task(func)
+
+        def plain(): ...
+        plain_task = app.task(plain)
+        """
+    found = [use for use in report(tmp_path, source).uses if use.judgement is coverage.LOCAL]
+    assert [(use.line, use.name) for use in found] == [(9, "@task"), (14, "@task"), (17, "@task")]
+
+
+def test_what_can_not_be_linked_or_be_periodic(tmp_path: Path) -> None:
+    source = """\
+        from celery import chain, chord, current_app as app, group, shared_task
+        @shared_task
+        def f(): ...
+
+        f.apply_async(link_error=chain(f.s()))
+        f.s().on_error(group(f.s()))
+        f.s().link_error(f.s() | f.s())
+        f.apply_async(link=[f.s(), chord(f.s(), f.s())])
+        chain(f.s()).link(chord(f.s(), f.s()))
+        app.add_periodic_task(5, chain(f.s()))
+        app.add_periodic_task(5, sig=group(f.s()))
+
+        f.apply_async(link_error=[f.s()], link=chain(f.s()))
+        f.s().link(group(f.s())), f.s().on_error(f.si())
+        app.add_periodic_task(5, f.s())
+        """
+    refused = (coverage.ERRBACK, coverage.LINKED_CHORD, coverage.PERIODIC_CALL)
+    found = [use for use in report(tmp_path, source).uses if use.judgement in refused]
+    assert [(use.line, use.name) for use in found] == [
+        (5, "apply_async(link_error=)"),
+        (6, "on_error()"),
+        (7, "link_error()"),
+        (8, "apply_async(link=)"),
+        (9, "link()"),
+        (10, "add_periodic_task()"),
+        (11, "add_periodic_task(sig=)"),
+    ]
+
+
+def test_intervals_are_read_wherever_they_stand(tmp_path: Path) -> None:
+    source = """\
+        from datetime import timedelta
+        from celery import current_app as app
+        from celery.schedules import schedule
+        HALF = 0.5
+        app.add_periodic_task(0.5, f.s())
+        app.add_periodic_task(schedule=0, sig=f.s())
+        app.add_periodic_task(HALF, f.s())
+        app.add_periodic_task(timedelta(milliseconds=500), f.s())
+        app.add_periodic_task(367 * 24 * 60 * 60, f.s())
+        schedule(run_every=timedelta(0, 1, 5))
+        CELERY_BEAT_SCHEDULE = {"a": {"task": "x", "schedule": timedelta(weeks=60)}}
+
+        app.add_periodic_task(0.5 * 60, f.s())
+        app.add_periodic_task(timedelta(days=1), f.s())
+        app.add_periodic_task(timedelta(minutes=made()), f.s())
+        app.add_periodic_task(timedelta(**made()), f.s())
+        app.add_periodic_task(theirs.timedelta(milliseconds=1), f.s())
+        app.add_periodic_task(True, f.s())
+        schedule(60.0)
+        """
+    found = [use for use in report(tmp_path, source).uses if "an interval of" in use.judgement.reason]
+    assert [use.line for use in found] == [5, 6, 7, 8, 9, 10, 11]
+    assert all(use.judgement.verdict is M for use in found)
+    assert found[5].judgement.reason.startswith("an interval of 1")
 
 
 def test_results_control_and_inspect(tmp_path: Path) -> None:
@@ -386,21 +639,67 @@ def test_signatures_and_what_is_made_of_them(tmp_path: Path) -> None:
         (6, "signature.set", C),
         (7, "AsyncResult.get", C),
         (7, "apply_async(queue=)", C),
-        (7, "signature.apply_async", C),
+        (7, "chain.apply_async", C),
         (8, "GroupResult.join", C),
-        (8, "signature.delay", C),
+        (8, "group.delay", C),
         (9, "AsyncResult.collect", M),
         (10, "signature.on_error", C),
         (10, "apply_async(immutable=)", C),
         (11, "task.chunks", C),
         (11, "task.map", C),
         (11, "task.starmap", C),
-        (12, "signature.unchain_tasks", M),
+        (12, "chain.unchain_tasks", M),
         (13, "GroupResult.save", C),
-        (13, "signature.apply_async", C),
+        (13, "group.apply_async", C),
         (14, "GroupResult.join", C),
         (15, "GroupResult.get", C),
         (15, "GroupResult.restore", C),
+    ]
+
+
+def test_members_of_what_is_composed_are_its_own(tmp_path: Path) -> None:
+    source = """\
+        from celery import chain, chord, group, shared_task
+        @shared_task
+        def f(): ...
+
+        f.s().freeze(), f.s().tasks, f.s()["args"]
+        chain(f.s()).freeze(), group(f.s()).args, chord(f.s()).name, (f.s() | f.s()).immutable
+        chain(f.s()).tasks, group(f.s()).tasks, chord(f.s()).body, (f.s() | f.s()).body, group()["tasks"]
+        f.chunks([], 1).group().skew()
+        group(f.s()).apply_async(task_id="x", immutable=True).get()
+        chain(f.s()).apply_async(task_id="x", link=f.s()).get()
+        chain(f.s()).set(link=f.s())
+        f.chunks([], 1).apply_async().join()
+        """
+    found = [one for one in said(tmp_path, source) if one[0] > 4 and one[1] not in ("task.s", "task.chunks")]
+    assert found == [
+        (5, "signature.freeze", C),
+        (5, "signature.tasks", M),
+        (5, "signature[…]", M),
+        (6, "chain.freeze", M),
+        (6, "group.args", M),
+        (6, "chord.name", M),
+        (6, "chain.immutable", M),
+        (7, "chain.tasks", C),
+        (7, "group.tasks", C),
+        (7, "chord.body", C),
+        (7, "chain.body", M),
+        (7, "signature[…]", M),
+        (8, "group.skew", M),
+        (8, "chunks.group", C),
+        (9, "GroupResult.get", C),
+        (9, "apply_async(task_id=)", D),
+        (9, "apply_async(immutable=)", D),
+        (9, "group.apply_async", C),
+        (10, "AsyncResult.get", C),
+        (10, "apply_async(task_id=)", C),
+        (10, "apply_async(link=)", C),
+        (10, "chain.apply_async", C),
+        (11, "apply_async(link=)", D),
+        (11, "chain.set", C),
+        (12, "GroupResult.join", C),
+        (12, "chunks.apply_async", C),
     ]
 
 
@@ -417,11 +716,41 @@ def test_signals_by_every_way_to_name_them(tmp_path: Path) -> None:
         celery.signals.celeryd_init.connect(a)
         """
     assert said(tmp_path, source) == [
-        (1, "celery", C),
+        (1, "celery", D),
         (2, "celery.signals", C),
         (3, "celery.signals.task_prerun", C),
         (7, "celery.signals.task_retry", C),
         (9, "celery.signals.celeryd_init", D),
+    ]
+
+
+def test_what_receivers_of_signals_are_given(tmp_path: Path) -> None:
+    source = """\
+        from celery import signals
+        from celery.signals import task_prerun, worker_ready, before_task_publish
+
+        @task_prerun.connect
+        def a(task_id, task, **kwargs):
+            task.request.chord, task.send_event()
+        @signals.task_failure.connect(weak=False)
+        def b(sender=None, **kwargs):
+            sender.request.stack
+        @worker_ready.connect
+        def c(sender, **kwargs):
+            sender.request.stack
+        @before_task_publish.connect
+        def d(sender, **kwargs):
+            sender.request.stack
+        @other.connect
+        def e(sender, **kwargs):
+            sender.request.stack
+        """
+    found = [one for one in said(tmp_path, source) if one[0] > 3 and one[1] != "task.request"]
+    assert found == [
+        (6, "request.chord", M),
+        (6, "task.send_event", M),
+        (7, "celery.signals.task_failure", C),
+        (9, "request.stack", M),
     ]
 
 
@@ -513,14 +842,14 @@ def test_settings_of_an_app(tmp_path: Path) -> None:
     found = [one for one in said(tmp_path, source) if one[0] > 2 and one[1] not in ("app.conf", "beat_schedule: task")]
     assert found == [
         (3, "Celery(broker=)", D),
-        (3, "Celery(changes=)", D),
+        (3, "Celery(changes=)", C),
         (3, "Celery(invented=)", D),
         (4, "app.config_from_object", C),
         (5, "app.config_from_object(namespace=)", L),
         (5, "app.config_from_object", C),
         (6, "app.config_from_object()", L),
         (6, "app.config_from_object", C),
-        (7, "conf.task_track_started", D),
+        (7, "conf.task_track_started", C),
         (8, "conf.task_serializer", M),
         (9, "conf.task_always_eager", C),
         (9, "conf.worker_prefetch_multiplier", D),
@@ -539,6 +868,128 @@ def test_settings_of_an_app(tmp_path: Path) -> None:
         (20, "CELERY_TASK_EAGER_PROPAGATES", C),
         (21, "celery_worker", M),
     ]
+
+
+def test_settings_that_nobody_reads_are_not_covered(tmp_path: Path) -> None:
+    source = """\
+        from celery import Celery
+        CELERY_IMPORTS = CELERY_INCLUDE = ("shop.background",)
+        CELERY_ENABLE_UTC = False
+        CELERY_DEFAULT_PRIORITY = 1
+        CELERY_EAGER = True
+        app = Celery("x", include=["y"], timezone="Asia/Tokyo", task_time_limit=5, task_cls="a.B", result_expires=1)
+        app.config_from_object("django.conf:settings")
+        app.config_from_object("django.conf:settings", namespace="OURS")
+        app.config_from_object("django.conf:settings", namespace="CELERY_")
+        app.config_from_object({"task_always_eager": True, "task_serializer": "pickle"})
+        """
+    found = report(tmp_path, source).uses
+    assert [(use.line, use.name, use.judgement.verdict) for use in found if use.judgement.verdict is not C] == [
+        (3, "CELERY_ENABLE_UTC", D),
+        (4, "CELERY_DEFAULT_PRIORITY", D),
+        (5, "CELERY_EAGER", L),
+        (6, "Celery(task_time_limit=)", D),
+        (6, "Celery(task_cls=)", L),
+        (6, "Celery(result_expires=)", D),
+        (7, "app.config_from_object(namespace=)", L),
+        (8, "app.config_from_object(namespace=)", L),
+        (10, "task_serializer", M),
+    ]
+    assert [use.judgement for use in found if use.line in (7, 8) and use.judgement.verdict is L] == [
+        coverage.NAMESPACE,
+        coverage.OTHER_NAMESPACE,
+    ]
+
+
+def test_schedules_that_are_changed_while_the_program_runs_are_to_look_at(tmp_path: Path) -> None:
+    source = """\
+        from celery import Celery, current_app
+        app = Celery("x")
+        app.conf.beat_schedule["a"] = {"task": "x", "schedule": 5}
+        app.conf.beat_schedule.update({"b": {"task": "x", "schedule": 0.5}})
+        CELERY_BEAT_SCHEDULE = {}
+        CELERY_BEAT_SCHEDULE.update({"b": {"task": "x", "schedule": 0.5}})
+        app.conf.timezone = "UTC"
+
+        @app.on_after_finalize.connect
+        def at_first(sender, **kwargs):
+            sender.add_periodic_task(5, f.s())
+            app.conf.beat_schedule.pop("a")
+        def connected(sender, **kwargs):
+            sender.conf.beat_schedule = {}
+        app.on_after_configure.connect(connected)
+        def made():
+            app = Celery("y")
+            app.conf.update(timezone="UTC")
+        class Config:
+            def ready(self):
+                app.conf.task_routes = {}
+
+        def view(request):
+            app.conf.beat_schedule["a"] = {}
+            app.conf.beat_schedule.update(a={})
+            current_app.conf.beat_schedule.pop("a")
+            del app.conf.beat_schedule["a"]
+            schedule = app.conf.beat_schedule
+            schedule.clear()
+            app.conf.beat_schedule |= {}
+            app.conf.timezone = "UTC"
+            app.conf.update({"task_routes": {}})
+            app.add_periodic_task(5, f.s())
+            app.conf.task_always_eager = True
+            app.conf.beat_schedule.items(), app.conf.timezone
+            beat_schedule = {}
+            beat_schedule["a"] = {}
+            settings.CELERY_BEAT_SCHEDULE["a"] = {}
+            app.conf.task_routes.update({}), app.conf.task_queues.clear()
+        """
+    found = report(tmp_path, source).uses
+    changed = [(use.line, use.name) for use in found if use.judgement is coverage.AT_THE_START]
+    assert changed == [
+        (24, "beat_schedule, changed"),
+        (25, "beat_schedule, changed"),
+        (26, "beat_schedule, changed"),
+        (27, "beat_schedule, changed"),
+        (29, "beat_schedule, changed"),
+        (30, "beat_schedule, changed"),
+        (31, "timezone, changed"),
+        (32, "task_routes, changed"),
+        (33, "beat_schedule, changed"),
+        (38, "beat_schedule, changed"),
+        (39, "task_routes, changed"),
+    ]
+    assert [use.line for use in found if "an interval of" in use.judgement.reason] == [4, 6]
+
+
+@pytest.mark.parametrize(
+    ("importing", "is_named"),
+    [
+        ("from .celery import app", False),
+        ("from . import celery", False),
+        ("from proj import celery", False),
+        ("import proj.celery", False),
+        ("from proj.celery import app", False),
+        ("SETTINGS = 'proj.celery'", False),
+        ("from celery import shared_task", True),
+        ("from . import views", True),
+    ],
+)
+def test_an_app_that_no_file_imports_is_named(tmp_path: Path, importing: str, is_named: bool) -> None:
+    app = "from celery import Celery\napp = Celery('x')\napp.config_from_object('x', namespace='CELERY')\n"
+    files = {"proj/__init__.py": f"{importing}\n", "proj/celery.py": app, "proj/views.py": ""}
+    found = [use.line for use in report(tmp_path, "", files).uses if use.judgement is coverage.NOBODY_IMPORTS]
+    assert found == ([3] if is_named else [])
+    assert not [use for use in check(tmp_path / "proj/celery.py").uses if use.judgement is coverage.NOBODY_IMPORTS]
+
+
+def test_an_exception_is_no_dict(tmp_path: Path) -> None:
+    source = """\
+        from celery.result import AsyncResult
+        result = AsyncResult("x")
+        result.info["exc_type"], result.info["done"], other.info["exc_type"]
+        """
+    found = [use for use in report(tmp_path, source).uses if use.judgement is coverage.EXC_TYPE]
+    assert [(use.line, use.name) for use in found] == [(3, "AsyncResult.info['exc_type']")]
 
 
 def test_a_fixture_of_the_projects_own_is_not_celerys(tmp_path: Path) -> None:
@@ -602,7 +1053,7 @@ def test_what_super_is(tmp_path: Path) -> None:
                 return super().delay()
         """
     assert [one for one in said(tmp_path, source) if one[0] > 2] == [
-        (3, "Task.apply_async()", C),
+        (3, "Task.apply_async()", D),
         (4, "apply_async(shadow=)", D),
         (4, "apply_async(**)", L),
         (4, "task.apply_async", C),
@@ -624,6 +1075,7 @@ def test_what_reading_does_not_tell_is_listed_apart(tmp_path: Path) -> None:
                 [g.delay() for g in task]
             monkeypatch.setattr("celery.app.task.Task.retry", f)
         APP_CLASS = "celery.Celery"
+        HAS_CELERY = find_spec("celery") is not None and importlib.metadata.version("celery")
         LOGGERS = ["celery.task", "celery.utils.log", "celery", "see celery.Celery"]
         """
     assert said(tmp_path, source) == [
@@ -633,6 +1085,7 @@ def test_what_reading_does_not_tell_is_listed_apart(tmp_path: Path) -> None:
         (10, ".delay()", L),
         (11, "'celery.app.task.Task.retry'", L),
         (12, "'celery.Celery'", L),
+        (13, "'celery'", L),
     ]
 
 
@@ -670,6 +1123,41 @@ def test_names_bound_to_two_things_are_unknown(tmp_path: Path) -> None:
         loop.graph
         """
     assert [one for one in said(tmp_path, source) if one[0] > 1] == [(5, "AsyncResult.graph", M)]
+
+
+def test_what_stands_in_for_celery_is_not_what_is_meant(tmp_path: Path) -> None:
+    source = """\
+        from typing import TYPE_CHECKING
+        if TYPE_CHECKING:
+            from celery.local import Proxy
+            from celery.result import AsyncResult
+        else:
+            from celery.local import Proxy
+        try:
+            from celery import Task, shared_task
+        except ImportError:
+            shared_task = dummy
+            class Task: ...
+        try:
+            from celery import chain
+        except ValueError:
+            chain = None.made
+
+        class Base(Task): ...
+        @shared_task(base=Base)
+        def f(): ...
+        f.delay()
+        chain(f.s()).unchain_tasks()
+        """
+    assert [one for one in said(tmp_path, source) if one[0] not in (8, 13)] == [
+        (3, "celery.local.Proxy", L),
+        (4, "celery.result.AsyncResult", C),
+        (6, "celery.local.Proxy", M),
+        (18, "@task", C),
+        (18, "@task(base=)", C),
+        (20, "task.delay", C),
+        (21, "task.s", C),
+    ]
 
 
 def test_files_that_cant_be_parsed_are_named_and_others_folders_left_out(tmp_path: Path) -> None:

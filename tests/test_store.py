@@ -326,6 +326,42 @@ def test_finish_postpones_without_using_up_the_attempt(store: Store) -> None:
     assert job.finished_at is None
 
 
+class Portable(Store):
+    """The statements that MySQL is given, on any database."""
+
+    def clock(self) -> datetime.datetime:
+        return store_for(self.alias).clock()
+
+
+@pytest.mark.parametrize("is_portable", [False, True])
+def test_a_retry_may_have_other_arguments_and_costs_one_statement_more(store: Store, is_portable: bool) -> None:
+    store = Portable(store.alias) if is_portable else store
+
+    def written(call: tuple[str, str] | None) -> int:
+        with CaptureQueriesContext(connection) as queries:
+            assert store.finish([Outcome.retried(claimed(store), Boom(), 60, call)]) == []
+        return len(queries)
+
+    without, used = written(None), written(('["ü",2]', '{"day":null}'))
+
+    job, other = Job.objects.order_by("-id")
+    assert (job.status, job.args, job.kwargs) == (JobStatus.SCHEDULED, ["ü", 2], {"day": None})
+    assert (other.args, other.kwargs) == ([1, 2], {})
+    assert used == without + 1
+
+
+def test_a_lost_lease_writes_no_arguments(store: Store) -> None:
+    old = claimed(store)
+    rescue(store, store.clock() + HOUR)
+    late = Outcome.retried(old, Boom(), 0, ("[3,4]", "{}"))
+    [new] = store.claim(register(store, "other"), 1)
+
+    assert store.finish([late]) == [late]
+    # Nor beside one that is let through.
+    assert store.finish([late, Outcome.retried(new, Boom(), 0)]) == [late]
+    assert Job.objects.get().args == [1, 2]
+
+
 def test_finish_of_many_kinds_at_once(store: Store) -> None:
     store.enqueue([draft() for _ in range(30)])
     claims = store.claim(register(store), 30)

@@ -9,7 +9,7 @@ from .. import registry
 from ..exceptions import InvalidArguments, InvalidTask, NotStorable, UnknownTask
 from ..models import MAX_PRIORITY, Schedule, Source
 from ..schedule import Cron, Every, When
-from ..scheduling import plan
+from ..scheduling import aware, change, declarations, plan, stored
 from ..store import Store
 from .celery.schedules import crontab
 
@@ -40,13 +40,13 @@ def imported(rows: Iterable[Any], store: Store, *, dry_run: bool = False) -> Ite
 
     ``rows`` are those of django_celery_beat's PeriodicTask.
     """
-    declared = {name for task in registry.registered() for name in task.schedules}
+    declared = declarations()
     for row in rows:
         if row.task == "celery.backend_cleanup":
             yield Imported(row.name, "left out", "dbqueue deletes old results itself")
             continue
         if row.name in declared:
-            yield Imported(row.name, "left out", "a schedule of the code has this name, and workers make it")
+            yield _of_the_code(store, row, declared[row.name], dry_run=dry_run)
             continue
         try:
             values, said = _columns(row)
@@ -54,6 +54,24 @@ def imported(rows: Iterable[Any], store: Store, *, dry_run: bool = False) -> Ite
             yield Imported(row.name, "refused", str(exc))
             continue
         yield _written(store, row.name, values, said, dry_run=dry_run)
+
+
+def _of_the_code(store: Store, row: Any, values: dict[str, Any], *, dry_run: bool) -> Imported:
+    """Workers make it as the code has it. A row that is off stays so, as if the admin here had said it."""
+    if row.enabled:
+        return Imported(row.name, "left out", "a schedule of the code has this name, and workers make it")
+    with store.atomic():
+        schedules = store.schedules.filter(name=row.name, source=Source.CODE)
+        found = schedules.first()
+        if found is not None and ("enabled" in found.overrides or not found.enabled):
+            said = "a schedule of the code has this name, and it was decided here whether it is on"
+            return Imported(row.name, "left out", said)
+        if not dry_run:
+            if found is None:
+                now = stored(aware(store.clock()))
+                store.add_schedule(Schedule(name=row.name, source=Source.CODE, declared_at=now, **values))
+            change(store, schedules.get().pk, {"enabled": False})
+    return Imported(row.name, "switched off", "a schedule of the code has this name, and the row is switched off")
 
 
 def _written(store: Store, name: str, values: dict[str, Any], said: str, *, dry_run: bool) -> Imported:

@@ -6,7 +6,7 @@ members of an object. To correct a verdict, move its name.
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 
 class Verdict(enum.Enum):
@@ -82,6 +82,10 @@ NO_BROKER = "there is no broker: it is accepted and changes nothing; take it out
 NO_RESULT_STORE = (
     "a result stands on the job's row: it is accepted and changes nothing (KEEP_SUCCESSFUL_DAYS says for how long)"
 )
+RESULT_BACKEND = (
+    "a result stands on the job's row; whether one is set says only what becomes of a result that JSON can't hold: its "
+    "job fails, or, without, it is dropped with a warning"
+)
 NO_MESSAGE = "there are no messages, jobs are rows: it is accepted and changes nothing"
 NO_EVENTS = "there are no events, everything stands in rows: the admin and /metrics show it; accepted, changes nothing"
 THREADS = "workers run jobs on threads, and say how many on their own command line: it is accepted and changes nothing"
@@ -94,6 +98,11 @@ CUSTOM_SERIALIZER = (
     "arguments and results are JSON in a row: no serializer can be added; pass keys, or what JSON can hold"
 )
 UNKNOWN_KEYWORD = "an unknown keyword is named in a warning, and changes nothing"
+SOFT_LIMIT = "SoftTimeLimitExceeded is no Exception, so `except Exception` doesn't see it; SQL is cancelled too"
+HARD_LIMIT = (
+    "after it the worker process ends and is replaced, and all other jobs on its threads begin anew: such tasks belong "
+    "in a queue of their own, with a worker of --threads 1"
+)
 NOT_IN_TABLE = "it is not known whether this exists here"
 ONLY_JSON = "only JSON is spoken here"
 
@@ -200,9 +209,13 @@ MODULES: dict[str, Section] = {
         "celery.signals.{}",
         covered=_names(
             "after_task_publish before_task_publish task_failure task_postrun task_prerun task_retry task_revoked "
-            "task_success worker_init worker_process_init worker_ready worker_shutdown worker_shutting_down"
+            "task_success worker_shutdown worker_shutting_down"
         ),
         differs={
+            **_each(
+                "worker_init worker_process_init worker_ready",
+                "they come together, when a worker process has started: with --processes N that is N times",
+            ),
             "worker_process_shutdown": "sent where the worker process ends: a worker is one process with threads",
             **_each(
                 "after_setup_logger after_setup_task_logger beat_embedded_init beat_init celeryd_after_setup "
@@ -281,36 +294,24 @@ PACKAGES = Section(
 )
 """Packages that stand beside Celery, by the first part of their dotted name."""
 
-APP_OPTIONS = Section(
-    "Celery({}=)",
-    covered=_names("main namespace task_cls set_as_current autofinalize timezone include"),
-    differs=_each("broker broker_url", NO_BROKER)
-    | _each("backend result_backend", NO_RESULT_STORE)
-    | _each("changes config_source events fixups log loader", UNKNOWN_KEYWORD),
-    missing=_each("control amqp", "a control, or a transport, of one's own has no place"),
-    other=Judgement(Verdict.DIFFERS, UNKNOWN_KEYWORD),
-)
-
 TASK_OPTIONS = Section(
     "@task({}=)",
     covered=_names(
         "autoretry_for base bind default_retry_delay dont_autoretry_for expires ignore_result max_retries name queue "
-        "retry_backoff retry_backoff_max retry_jitter retry_kwargs throws"
+        "retry_backoff retry_backoff_max retry_jitter retry_kwargs throws track_started"
     ),
     differs={
         "acks_late": "a job whose worker dies runs again whatever this says (at MAX_CRASHES it is FAILED); "
         "tasks must bear that",
         "reject_on_worker_lost": "a job whose worker dies always runs again: it is accepted and changes nothing",
         "acks_on_failure_or_timeout": "there is nothing to acknowledge: it is accepted and changes nothing",
-        "rate_limit": "it holds over all workers together, not for each",
-        "soft_time_limit": "SoftTimeLimitExceeded is no Exception, so `except Exception` doesn't see it; SQL "
-        "is cancelled too",
-        "time_limit": "the soft limit's error is raised first; after the hard one the worker process ends and "
-        "is replaced",
+        "rate_limit": "it holds over all workers together, not for each; fractions are counted by minute or hour",
+        "soft_time_limit": SOFT_LIMIT,
+        "time_limit": HARD_LIMIT,
         "priority": HIGHER_FIRST,
         **_each("serializer compression exchange routing_key delivery_mode", NO_MESSAGE),
         **_each(
-            "send_events track_started trail resultrepr_maxsize",
+            "send_events trail resultrepr_maxsize",
             "rows tell all of that always: accepted, changes nothing",
         ),
         **_each("store_errors_even_if_ignored store_eager_result", "errors are always kept: accepted, changes nothing"),
@@ -328,11 +329,12 @@ TASK_OPTIONS = Section(
 APPLY_OPTIONS = Section(
     "apply_async({}=)",
     covered=_names(
-        "args kwargs countdown eta expires headers immutable link link_error options queue soft_time_limit task_id "
-        "time_limit debug app task"
+        "args kwargs countdown eta expires headers immutable link link_error options queue task_id debug app task"
     ),
     differs={
         "priority": HIGHER_FIRST,
+        "soft_time_limit": SOFT_LIMIT,
+        "time_limit": HARD_LIMIT,
         "ignore_result": "a result is kept or not by the task, not by the call: it is accepted and changes nothing",
         **_each(
             "argsrepr chord compression connection correlation_id delivery_mode exchange expiration group_id "
@@ -346,6 +348,12 @@ APPLY_OPTIONS = Section(
     other=Judgement(Verdict.DIFFERS, UNKNOWN_KEYWORD),
 )
 """Keywords of ``apply_async()``, ``send_task()``, ``signature()`` and ``.set()``."""
+
+CHAIN_OPTIONS = replace(APPLY_OPTIONS, covered=APPLY_OPTIONS.covered - _names("app debug immutable options task"))
+"""Keywords of a chain's or a chord's ``apply_async()``; ``.set()`` knows no links of these."""
+
+GROUP_OPTIONS = replace(CHAIN_OPTIONS, covered=CHAIN_OPTIONS.covered - {"task_id"})
+"""The same of a group, which is many jobs."""
 
 EAGER_OPTIONS = Section(
     "apply({}=)",
@@ -364,11 +372,8 @@ UPDATE_STATE = Section(
 
 RETRY_OPTIONS = Section(
     "self.retry({}=)",
-    covered=_names("countdown eta exc max_retries"),
+    covered=_names("args countdown eta exc kwargs max_retries"),
     differs={"throw": "with False the retry comes when the task's code has ended; what that returns is not kept"}
-    | _each(
-        "args kwargs", "a retry has the arguments of its job: it is named in a warning; enqueue another job instead"
-    )
     | _each(
         "queue priority headers expires routing_key time_limit soft_time_limit link link_error",
         "a retry has the options of its job: it is named in a warning, and changes nothing",
@@ -401,10 +406,12 @@ TASK = Section(
 
 HOOKS = Section(
     "Task.{}()",
-    covered=_names(
-        "__call__ after_return before_start on_failure on_retry on_success run apply_async delay apply retry"
-    ),
-    differs=_each("on_bound", "a task is bound to no app: it is never called"),
+    covered=_names("__call__ after_return before_start on_failure on_retry on_success run delay apply retry"),
+    differs={
+        "on_bound": "a task is bound to no app: it is never called",
+        "apply_async": "it is asked of calls and, when they are enqueued, of steps, which it can't leave out; not of "
+        "schedules, of what the admin enqueues, and of errbacks",
+    },
     missing=_each("start_strategy", "how a worker takes a job can't be replaced"),
     other=None,
 )
@@ -416,7 +423,7 @@ REQUEST = Section(
         "args called_directly correlation_id eta expires get headers hostname id is_eager kwargs retries task timelimit"
     ),
     differs={
-        "delivery_info": "it tells the queue (routing_key) and the priority; there is no exchange",
+        "delivery_info": "it tells the queue (routing_key), the priority and redelivered; there is no exchange",
         **_each("group parent_id", "it is None: AsyncResult.parent and the workflow's page tell what stands before"),
         "root_id": "it is the job's own id, also of a step of a workflow",
     },
@@ -472,22 +479,59 @@ GROUP_RESULT = Section(
     other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
 )
 
+_OF_ALL_SIGNATURES = _names("__call__ apply apply_async clone delay link link_error on_error options set")
+
+_OF_NO_SIGNATURE = {
+    **_each(
+        "id update subtask_type reprcall app election flatten_links stamp stamp_links parent_id root_id AsyncResult",
+        "a signature is an object, no dict: read .args, .kwargs, .options",
+    ),
+    **_each("unchain_tasks prepare_steps from_dict register_type TYPES skew replace", "nothing of it exists here"),
+    **_each("partial", "use clone()"),
+    **_each("run apply_chunks", "use apply_async()"),
+    **_each("append_to_list_option append_to_link extend_list_option", "use link() and link_error()"),
+}
+
 SIGNATURE = Section(
     "signature.{}",
-    covered=_names(
-        "__call__ apply apply_async args clone delay freeze immutable kwargs link link_error name on_error options set "
-        "set_immutable task tasks type"
+    covered=_OF_ALL_SIGNATURES | _names("args freeze immutable kwargs name set_immutable task type"),
+    missing=_OF_NO_SIGNATURE | _each("body tasks", "only a chain, a group or a chord has it"),
+    other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
+)
+
+_OF_ONE_TASK = _OF_NO_SIGNATURE | {
+    **_each(
+        "args kwargs immutable name set_immutable task type",
+        "only a signature of a single task has it: read .tasks and .options",
     ),
-    differs=_each("body", "a chord's body; of a chord that is made by | it is the chain's last"),
-    missing={
-        **_each(
-            "id update subtask_type reprcall app election flatten_links stamp",
-            "a signature is an object, no dict: read .args, .kwargs, .options",
-        ),
-        **_each("unchain_tasks prepare_steps from_dict skew replace", "nothing of it exists here"),
-        **_each("run", "use apply_async()"),
-        **_each("append_to_list_option append_to_link extend_list_option", "use link() and link_error()"),
-    },
+    "freeze": "its id is known when it is enqueued: it is that of what apply_async() returns",
+}
+
+CHAIN = Section(
+    "chain.{}",
+    covered=_OF_ALL_SIGNATURES | {"tasks"},
+    missing=_OF_ONE_TASK | _each("body", "what is made by | is a chain, also with a group before it: read .tasks[-1]"),
+    other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
+)
+
+GROUP = Section(
+    "group.{}",
+    covered=_OF_ALL_SIGNATURES | {"tasks"},
+    missing=_OF_ONE_TASK,
+    other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
+)
+
+CHORD = Section(
+    "chord.{}",
+    covered=_OF_ALL_SIGNATURES | {"body", "tasks"},
+    missing=_OF_ONE_TASK,
+    other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
+)
+
+CHUNKS = Section(
+    "chunks.{}",
+    covered=_OF_ALL_SIGNATURES | {"group"},
+    missing=_OF_ONE_TASK,
     other=Judgement(Verdict.LOOK, NOT_IN_TABLE),
 )
 
@@ -626,15 +670,17 @@ ROUTE = Section(
 SETTINGS = Section(
     "{}",
     covered=_names(
-        "beat_schedule enable_utc imports include task_always_eager task_default_queue "
-        "task_eager_propagates task_ignore_result task_soft_time_limit task_time_limit timezone task_routes"
+        "beat_schedule imports include task_always_eager task_default_queue "
+        "task_eager_propagates task_ignore_result task_track_started timezone task_routes"
     ),
     differs={
+        "enable_utc": "a time without a zone is of UTC, whatever this says; crontabs go by CELERY_TIMEZONE",
+        "task_soft_time_limit": SOFT_LIMIT,
+        "task_time_limit": HARD_LIMIT,
         "task_acks_late": TASK_OPTIONS.differs["acks_late"],
         "task_reject_on_worker_lost": TASK_OPTIONS.differs["reject_on_worker_lost"],
         "task_default_priority": HIGHER_FIRST,
         "task_default_rate_limit": TASK_OPTIONS.differs["rate_limit"],
-        "task_track_started": "the row tells that a job runs, always: it is accepted and changes nothing",
         "task_create_missing_queues": "any name is a queue: it is accepted and changes nothing",
         "task_publish_retry": "jobs are rows in the caller's transaction: it is accepted and changes nothing",
         "task_publish_retry_policy": "jobs are rows in the caller's transaction: it is accepted and changes nothing",
@@ -649,6 +695,7 @@ SETTINGS = Section(
         "task_queue_max_priority": "priorities are -100 to 100 on every queue: it is accepted and changes nothing",
         "task_inherit_parent_priority": "steps of a workflow inherit it where nothing else is said; accepted, "
         "changes nothing",
+        "result_backend": RESULT_BACKEND,
         "result_expires": "KEEP_SUCCESSFUL_DAYS and KEEP_FAILED_DAYS say for how long jobs are kept: "
         "accepted, changes nothing",
         "beat_scheduler": "the workers keep the clock: it is accepted and changes nothing; "
@@ -688,34 +735,70 @@ SETTINGS = Section(
 )
 """Settings by their new names in lower case, without ``CELERY_``."""
 
+APP_OPTIONS = Section(
+    "Celery({}=)",
+    covered=_names("main autofinalize changes config_source namespace set_as_current task_cls") | SETTINGS.covered,
+    differs={
+        **_each("broker broker_url", NO_BROKER),
+        **_each("backend result_backend", RESULT_BACKEND),
+        **_each("events fixups log loader", UNKNOWN_KEYWORD),
+        **{
+            name: SETTINGS.differs[name]
+            for name in _names(
+                "task_acks_late task_default_priority task_default_rate_limit task_soft_time_limit task_time_limit"
+            )
+        },
+    },
+    missing=_each("control amqp", "a control, or a transport, of one's own has no place"),
+    other=Judgement(Verdict.DIFFERS, UNKNOWN_KEYWORD),
+)
+"""Keywords of ``Celery()``: settings that are read are among them."""
+
 OLD_SETTINGS = {
+    "acks_late": "task_acks_late",
+    "acks_on_failure": "task_acks_on_failure",
+    "acks_on_failure_or_timeout": "task_acks_on_failure_or_timeout",
+    "acks_on_timeout": "task_acks_on_timeout",
+    "allow_error_cb_on_chord_header": "task_allow_error_cb_on_chord_header",
     "always_eager": "task_always_eager",
-    "eager_propagates_exceptions": "task_eager_propagates",
-    "eager_propagates": "task_eager_propagates",
-    "default_queue": "task_default_queue",
+    "annotations": "task_annotations",
+    "create_missing_queue_exchange_type": "task_create_missing_queue_exchange_type",
+    "create_missing_queue_type": "task_create_missing_queue_type",
+    "create_missing_queues": "task_create_missing_queues",
+    "default_delivery_mode": "task_default_delivery_mode",
     "default_exchange": "task_default_exchange",
     "default_exchange_type": "task_default_exchange_type",
-    "default_routing_key": "task_default_routing_key",
+    "default_priority": "task_default_priority",
+    "default_queue": "task_default_queue",
     "default_rate_limit": "task_default_rate_limit",
-    "ignore_result": "task_ignore_result",
-    "store_errors_even_if_ignored": "task_store_errors_even_if_ignored",
-    "routes": "task_routes",
-    "queues": "task_queues",
-    "acks_late": "task_acks_late",
-    "track_started": "task_track_started",
-    "annotations": "task_annotations",
-    "create_missing_queues": "task_create_missing_queues",
-    "task_result_expires": "result_expires",
-    "send_task_sent_event": "task_send_sent_event",
-    "send_events": "worker_send_task_events",
-    "send_task_error_emails": "worker_send_task_error_emails",
+    "default_queue_type": "task_default_queue_type",
+    "default_routing_key": "task_default_routing_key",
     "disable_rate_limits": "worker_disable_rate_limits",
-    "eager": "task_always_eager",
-    "hijack_root_logger": "worker_hijack_root_logger",
-    "redirect_stdouts": "worker_redirect_stdouts",
-    "message_compression": "result_compression",
+    "eager_propagates_exceptions": "task_eager_propagates",
+    "enable_remote_control": "worker_enable_remote_control",
+    "ignore_result": "task_ignore_result",
+    "inherit_parent_priority": "task_inherit_parent_priority",
     "max_cached_results": "result_cache_max",
-    "force_execv": "worker_force_execv",
+    "message_compression": "task_compression",
+    "queue_max_priority": "task_queue_max_priority",
+    "queues": "task_queues",
+    "redirect_stdouts": "worker_redirect_stdouts",
+    "redirect_stdouts_level": "worker_redirect_stdouts_level",
+    "reject_on_worker_lost": "task_reject_on_worker_lost",
+    "remote_tracebacks": "task_remote_tracebacks",
+    "repr_maxlevels": "task_repr_maxlevels",
+    "result_db_short_lived_sessions": "database_short_lived_sessions",
+    "result_db_tablenames": "database_table_names",
+    "result_dburi": "database_url",
+    "result_engine_options": "database_engine_options",
+    "retry_on_worker_lost": "task_retry_on_worker_lost",
+    "routes": "task_routes",
+    "send_events": "worker_send_task_events",
+    "send_task_sent_event": "task_send_sent_event",
+    "store_eager_result": "task_store_eager_result",
+    "store_errors_even_if_ignored": "task_store_errors_even_if_ignored",
+    "task_result_expires": "result_expires",
+    "track_started": "task_track_started",
 }
 """Names of settings from before Celery 4, without ``CELERY_``, and what they are called since."""
 
@@ -723,8 +806,10 @@ CONFIG_SOURCE = Judgement(
     Verdict.LOOK, "settings that are read from here are not looked at: name the file to --check too"
 )
 NAMESPACE = Judgement(
-    Verdict.LOOK, "settings are read by their new names with CELERY_ before them: say namespace='CELERY'"
+    Verdict.LOOK,
+    "without namespace='CELERY' old names are read, as in Celery, and here also new ones with CELERY_ before them",
 )
+OTHER_NAMESPACE = Judgement(Verdict.LOOK, "settings are read with this prefix; --check knows those with CELERY_ only")
 
 PICKLE = Judgement(Verdict.MISSING, "pickle is not spoken here: arguments and results must be what JSON can hold")
 OTHER_SERIALIZER = Judgement(Verdict.MISSING, CUSTOM_SERIALIZER)
@@ -743,13 +828,61 @@ AS_TEXT = Judgement(Verdict.LOOK, "Celery's name as text is not changed with the
 INTEGRATION = Judgement(
     Verdict.LOOK, "made for Celery by somebody else: it hears nothing from dbqueue unless it says so"
 )
+BASE = Judgement(
+    Verdict.LOOK,
+    "no class that was read, or none that is known to be a task's: if it is made of Celery's Task, its package has to "
+    "be moved too, or declaring a task with it fails",
+)
+STATE = Judgement(
+    Verdict.LOOK,
+    "jobs on all threads of a worker share it, where Celery's have a process each: keep it in local variables, or "
+    "run the worker with --threads 1 --processes N",
+)
+LOCAL = Judgement(
+    Verdict.MISSING,
+    "a function that is made inside of another is no task without a name=: it would be another one at each call",
+)
+ERRBACK = Judgement(
+    Verdict.MISSING, "a failure is told to a signature of one task, which may enqueue the rest: this is refused"
+)
+LINKED_CHORD = Judgement(Verdict.MISSING, "a chord can't be linked to a task: let it come after it in a chain")
+PERIODIC_CALL = Judgement(
+    Verdict.MISSING, "a periodic task is a task or a signature of one: have a task enqueue the chain, group or chord"
+)
+FOREIGN_TASK = Judgement(
+    Verdict.LOOK, "of a package that was not read: if this is a task of Celery's, that package has to be moved too"
+)
+AT_THE_START = Judgement(
+    Verdict.LOOK, "schedules, and settings that tasks take over, are read at a worker's start: later changes are lost"
+)
+IN_A_COROUTINE = Judgement(
+    Verdict.MISSING,
+    "to enqueue is to write a row, which Django refuses in a coroutine: await task.adelay(…) or aapply_async(…)",
+)
+NOBODY_IMPORTS = Judgement(
+    Verdict.LOOK,
+    "no file that was read imports this one: `celery -A` did, manage.py does not, and its settings and schedules are "
+    "lost; import it in the project's __init__.py",
+)
+BARE_IMPORT = Judgement(
+    Verdict.DIFFERS, "write `from dbqueue.compat import celery`: `import dbqueue.compat.celery` binds another name"
+)
+EXC_TYPE = Judgement(
+    Verdict.DIFFERS, "of a failure .info and .result are always the exception, never a dict that tells of one"
+)
+NO_DICT = Judgement(Verdict.MISSING, "a signature is an object, no dict: read .task, .args, .kwargs, .options")
+FOR_TYPES = Judgement(Verdict.LOOK, "dbqueue.compat.celery has no such name; only type checkers read it here")
 STAR = Judgement(Verdict.LOOK, "what this brings can't be read here: import by name")
 FIXTURE = Judgement(Verdict.MISSING, "a fixture of Celery's pytest plugin: use dbqueue_jobs (docs/features.md)")
 NOT_LITERAL = Judgement(Verdict.LOOK, "entries that are made by code can't be read here")
 
 MEMBERS = {
     "App": APP,
+    "Chain": CHAIN,
+    "Chord": CHORD,
+    "Chunks": CHUNKS,
     "Control": CONTROL,
+    "Group": GROUP,
     "GroupResult": GROUP_RESULT,
     "Inspect": INSPECT,
     "Request": REQUEST,
@@ -758,6 +891,8 @@ MEMBERS = {
     "Task": TASK,
 }
 """Members by the kind of object that has them."""
+
+_LINKS = _names("link link_error")
 
 KEYWORDS = {
     ("App", "add_periodic_task"): PERIODIC,
@@ -771,6 +906,10 @@ KEYWORDS = {
     ("Signature", "apply"): EAGER_OPTIONS,
     ("Signature", "apply_async"): APPLY_OPTIONS,
     ("Signature", "set"): APPLY_OPTIONS,
+    **{(kind, "apply_async"): CHAIN_OPTIONS for kind in ("Chain", "Chord")},
+    **{(kind, "set"): replace(CHAIN_OPTIONS, covered=CHAIN_OPTIONS.covered - _LINKS) for kind in ("Chain", "Chord")},
+    **{(kind, "apply_async"): GROUP_OPTIONS for kind in ("Group", "Chunks")},
+    **{(kind, "set"): replace(GROUP_OPTIONS, covered=GROUP_OPTIONS.covered - _LINKS) for kind in ("Group", "Chunks")},
     ("Task", "apply"): EAGER_OPTIONS,
     ("Task", "apply_async"): APPLY_OPTIONS,
     ("Task", "retry"): RETRY_OPTIONS,
@@ -782,6 +921,10 @@ KEYWORDS = {
 
 CALLS = {"Celery": APP_OPTIONS, "crontab": CRONTAB, "schedule": SCHEDULE}
 """Keywords of what is imported from Celery and called."""
+
+
+READ_LIVE = _names("task_always_eager task_eager_propagates task_ignore_result task_track_started")
+"""Settings that are read at each call, or at the end of each job."""
 
 
 def imported(path: tuple[str, ...]) -> tuple[str, Judgement]:

@@ -6,7 +6,7 @@ things, or comes from elsewhere, is unknown: None.
 
 import ast
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -68,6 +68,9 @@ PROPERTIES = {
 }
 """What members are that are no methods."""
 
+SIGNATURES = ("Signature", "Chain", "Chord", "Chunks", "Group")
+"""Calls that have not been made."""
+
 RETURNS = {
     "App.AsyncResult": "Result",
     "App.GroupResult": "GroupResult",
@@ -76,12 +79,15 @@ RETURNS = {
     "App.send_task": "Result",
     "App.signature": "Signature",
     "Chain.__call__": "Result",
+    "Chord.__call__": "Result",
+    "Chunks.__call__": "GroupResult",
+    "Chunks.group": "Group",
     "Control.inspect": "Inspect",
     "Group.__call__": "GroupResult",
     "GroupResult.__call__": "GroupResult",
     "GroupResult.restore": "GroupResult",
     "Task.AsyncResult": "Result",
-    "Task.chunks": "Signature",
+    "Task.chunks": "Chunks",
     "Task.map": "Signature",
     "Task.s": "Signature",
     "Task.si": "Signature",
@@ -90,11 +96,11 @@ RETURNS = {
     "Task.subtask": "Signature",
     **{
         f"{kind}.{name}": "Result"
-        for kind in ("Task", "Signature", "Chain")
+        for kind in ("Task", "Signature", "Chain", "Chord")
         for name in ("delay", "apply_async", "apply")
     },
-    **{f"Group.{name}": "GroupResult" for name in ("delay", "apply_async", "apply")},
-    **{f"{kind}.{name}": kind for kind in ("Signature", "Chain", "Group") for name in ("set", "clone", "on_error")},
+    **{f"{kind}.{name}": "GroupResult" for kind in ("Group", "Chunks") for name in ("delay", "apply_async", "apply")},
+    **{f"{kind}.{name}": kind for kind in SIGNATURES for name in ("set", "clone", "on_error")},
 }
 """What a call of a method gives."""
 
@@ -110,8 +116,8 @@ MADE = {
     "ResultSet": "GroupResult",
     "Signature": "Signature",
     "chain": "Chain",
-    "chord": "Chain",
-    "chunks": "Signature",
+    "chord": "Chord",
+    "chunks": "Chunks",
     "group": "Group",
     "maybe_signature": "Signature",
     "signature": "Signature",
@@ -135,8 +141,6 @@ ANNOTATED = {
 
 OF_AN_APP = ("autodiscover_tasks", "config_from_object")
 """Methods that nothing but an app has, however it was made."""
-
-COMPOSED = ("Signature", "Chain", "Group")
 
 Bound: TypeAlias = Name | Thing | FunctionNode | ast.ClassDef | ast.expr | None
 
@@ -178,6 +182,18 @@ class Scope:
         found = self.bound[name]
         return found[0] if len(found) == 1 and isinstance(found[0], ast.expr) else None
 
+    @property
+    def is_in_a_function(self) -> bool:
+        """Whether it is one's, or stands inside of one."""
+        return self.parent is not None and (not self.is_class or self.parent.is_in_a_function)
+
+    def is_parameter(self, name: str) -> bool:
+        """Whether it is one of a function around it, of which it is known what it is."""
+        outer: Scope | None = self
+        while outer is not None and (outer.is_class or name not in outer.bound):
+            outer = outer.parent
+        return outer is not None and all(isinstance(bound, Thing) for bound in outer.bound[name])
+
     def _beyond(self, name: str) -> Meaning:
         for star in self.stars:
             if (found := self.project.resolve(Name((*star.path, name)))) is not None and found != Name(
@@ -218,6 +234,7 @@ class Project:
         self._scopes: dict[Source, Scope] = {}
         self._inner: dict[ast.AST, Scope] = {}
         self._returned: dict[FunctionNode, Meaning] = {}
+        self._imported: set[Source] | None = None
         for source in self.sources:
             for start in range(len(source.parts)):
                 self._by_end[source.parts[start:]].append(source)
@@ -246,6 +263,25 @@ class Project:
     def owns(self, top: str) -> bool:
         """Whether a file or package of this name was read."""
         return (top,) in self._by_end or any(top in source.parts for source in self.sources)
+
+    def is_imported(self, source: Source) -> bool:
+        """Whether another file that was read imports it, or a name from it, or names it as text, as settings are."""
+        if self._imported is None:
+            self._imported = {found for one in self.sources for found in self._imports(one)}
+        return source in self._imported
+
+    def _imports(self, source: Source) -> Iterator[Source]:
+        for node in ast.walk(source.tree):
+            if isinstance(node, ast.Import):
+                paths = [tuple(alias.name.split(".")) for alias in node.names]
+            elif isinstance(node, ast.ImportFrom) and (base := imported_from(node, source)) not in ((), ("",)):
+                paths = [base, *((*base, alias.name) for alias in node.names)]
+            elif isinstance(node, ast.Constant) and isinstance(node.value, str) and "." in node.value:
+                paths = [tuple(node.value.split("."))]
+            else:
+                continue
+            found = (self._module(path) for path in paths if path[0] != "celery")
+            yield from (one for one in found if one is not None and one is not source)
 
     def defines(self, name: str) -> bool:
         """Whether a module that was read has a function of this name."""
@@ -291,7 +327,7 @@ def meaning(node: ast.expr | None, scope: Scope) -> Meaning:
         case ast.Call():
             return _called(node, scope)
         case ast.BinOp(left=left, op=ast.BitOr(), right=right):
-            is_chain = any(kind_of(meaning(side, scope)) in COMPOSED for side in (left, right))
+            is_chain = any(kind_of(meaning(side, scope)) in SIGNATURES for side in (left, right))
             return Thing("Chain") if is_chain else None
         case ast.Subscript(value=value):
             return _item(kind_of(meaning(value, scope)))
@@ -323,6 +359,44 @@ def class_kind(node: ast.ClassDef, scope: Scope) -> Meaning:
             if of == Thing(kind) or (isinstance(of, Name) and of.is_celery and of.path[-1] == name):
                 return Thing(kind)
     return None
+
+
+def is_task_class(of: Meaning) -> bool:
+    """Whether tasks can have it as their base: Celery's own class, an app's, or one made of these."""
+    return of == Thing("TaskClass") or (isinstance(of, Name) and of.is_celery and of.path[-1] == "Task")
+
+
+def is_local(node: FunctionNode, scope: Scope) -> bool:
+    """Whether it is a function that another makes, under a name of its own: ``functools.wraps`` gives it another's."""
+    return scope.is_in_a_function and not any(map(_wraps, node.decorator_list))
+
+
+def is_named(call: ast.expr) -> bool:
+    """Whether a decorator, or the call of one, says ``name=``."""
+    while isinstance(call, ast.Call):
+        if any(keyword.arg == "name" for keyword in call.keywords):
+            return True
+        call = call.func
+    return False
+
+
+def names_local(node: ast.expr, scope: Scope) -> bool:
+    """Whether it names such a function, whatever else is bound to the name afterwards."""
+    outer: Scope | None = scope
+    while outer is not None and isinstance(node, ast.Name) and node.id not in outer.bound:
+        outer = outer.parent
+    if outer is None or not isinstance(node, ast.Name):
+        return False
+    return any(isinstance(one, FunctionNode) and is_local(one, outer) for one in outer.bound[node.id])
+
+
+def _wraps(decorator: ast.expr) -> bool:
+    return isinstance(decorator, ast.Call) and ast.unparse(decorator.func).endswith(("wraps", "update_wrapper"))
+
+
+def is_own_task(node: ast.expr, scope: Scope) -> bool:
+    """Whether it is ``self`` of a bound task, or of a method of a class of tasks."""
+    return isinstance(node, ast.Name) and kind_of(meaning(node, scope)) == "Task" and scope.is_parameter(node.id)
 
 
 def _member(of: Meaning, attr: str, scope: Scope) -> Meaning:
@@ -467,10 +541,26 @@ class _Binder(ast.NodeVisitor):
             self.scope.bound[node.name].append(None)
         self.generic_visit(node)
 
+    def visit_Try(self, node: ast.Try) -> None:
+        """What stands in for an import that fails is not what the name means."""
+        before = set(self.scope.bound)
+        for part in (*node.body, *node.orelse, *node.finalbody):
+            self.visit(part)
+        made = {name: list(bound) for name, bound in self.scope.bound.items() if name not in before}
+        for handler in node.handlers:
+            self.visit(handler)
+        if any(map(_is_of_an_import, node.handlers)):
+            self.scope.bound.update(made)
+
     def visit_Lambda(self, node: ast.AST) -> None:
         """It has names of its own."""
 
     visit_ListComp = visit_SetComp = visit_DictComp = visit_GeneratorExp = visit_Lambda
+
+
+def _is_of_an_import(handler: ast.ExceptHandler) -> bool:
+    names = {getattr(node, "id", getattr(node, "attr", "")) for node in ast.walk(handler.type or handler)}
+    return handler.type is None or bool(names & {"ImportError", "ModuleNotFoundError"})
 
 
 def filled(scope: Scope, body: Iterable[ast.stmt]) -> Scope:
@@ -514,8 +604,20 @@ def _bind_parameters(node: FunctionNode | ast.Lambda, scope: Scope) -> None:
         return
     if (first := _first(node, scope.parent)) is not None:
         scope.bound[parameters[0].arg] = [first]
-    if any(kind_of(meaning(_undone(one), scope.parent)) == "AppSignal.connect" for one in node.decorator_list):
-        scope.bound["sender"] = [Thing("App")]
+    for decorator in node.decorator_list:
+        for name, told in _told(meaning(_undone(decorator), scope.parent)).items():
+            if name in scope.bound:
+                scope.bound[name] = [told]
+
+
+def _told(of: Meaning) -> dict[str, Thing]:
+    """What a receiver of a signal is given, by the names of its parameters; nothing for another decorator."""
+    if kind_of(of) == "AppSignal.connect":
+        return {"sender": Thing("App")}
+    if not isinstance(of, Name) or of.path[:2] != ("celery", "signals") or of.path[-1] != "connect":
+        return {}
+    is_of_a_run = of.path[-2].startswith("task_")
+    return {"sender": Thing("Task"), "task": Thing("Task"), "request": Thing("Request")} if is_of_a_run else {}
 
 
 def _annotated(parameter: ast.arg, scope: Scope) -> Thing | None:

@@ -2,16 +2,23 @@
 
 import ast
 from collections.abc import Iterator
+from datetime import timedelta
 from typing import TypeGuard
 
 from . import coverage
 from .coverage import COVERED, Judgement, Verdict
-from .meanings import Function, Scope, kind_of, meaning
+from .meanings import Function, Name, Scope, kind_of, meaning
 
 Said = tuple[int, str, Judgement]
 """A line, a name as it is shown, and its judgement."""
 
 JSON = ("json", "application/json", "text/json")
+
+UNITS = ("days", "seconds", "microseconds", "milliseconds", "minutes", "hours", "weeks")
+"""What a timedelta is made of, in its order."""
+
+LONGEST = 366 * 86_400
+"""Seconds of the longest interval."""
 
 
 def of_setting(shown: str, name: str, value: ast.expr | None, line: int, scope: Scope) -> Iterator[Said]:
@@ -48,7 +55,7 @@ def of_entry(value: ast.expr, scope: Scope) -> Iterator[Said]:
     for line, name, said in _items(entry):
         yield from _judged_by(coverage.BEAT_ENTRY, line, name)
         if name == "schedule":
-            yield from interval("beat_schedule: schedule", said)
+            yield from interval("beat_schedule: schedule", said, scope)
         if name == "options" and isinstance(said, ast.Dict):
             for option_line, option, _ in _items(said):
                 yield from _judged_by(coverage.BEAT_OPTIONS, option_line, option)
@@ -132,11 +139,37 @@ def _is_pair(value: ast.expr | None) -> TypeGuard[ast.List | ast.Tuple]:
     )
 
 
-def interval(shown: str, value: ast.expr) -> Iterator[Said]:
-    """A number is seconds: here whole ones."""
-    if isinstance(value, ast.Constant) and isinstance(value.value, float) and not value.value.is_integer():
-        reason = f"an interval of {value.value} s: it must be whole seconds, from 1"
+def interval(shown: str, value: ast.expr, scope: Scope) -> Iterator[Said]:
+    """A number is seconds, as is a timedelta: here whole ones, up to 366 days."""
+    seconds = _seconds(value, scope)
+    if seconds is not None and not (1 <= seconds <= LONGEST and seconds == int(seconds)):
+        reason = f"an interval of {seconds:g} s: it must be whole seconds, from 1 to 366 days"
         yield value.lineno, shown, Judgement(Verdict.MISSING, reason)
+
+
+def _seconds(value: ast.expr, scope: Scope) -> float | None:
+    """Of an interval that is written out."""
+    value = _followed(value, scope) or value
+    if isinstance(value, ast.Call):
+        if meaning(value.func, scope) != Name(("datetime", "timedelta")):
+            return None
+        given = dict(zip(UNITS, value.args, strict=False))
+        given.update((keyword.arg or "", keyword.value) for keyword in value.keywords)
+        said = {name: number for name, one in given.items() if (number := _number(one)) is not None}
+        is_read = said.keys() == given.keys() <= set(UNITS)
+        return timedelta(**said).total_seconds() if is_read else None
+    return _number(value)
+
+
+def _number(value: ast.expr) -> float | None:
+    """A number, or a product of numbers."""
+    match value:
+        case ast.Constant(value=int() | float() as number) if not isinstance(number, bool):
+            return number
+        case ast.BinOp(left=left, op=ast.Mult(), right=right):
+            first, second = _number(left), _number(right)
+            return None if first is None or second is None else first * second
+    return None
 
 
 def _judged_by(section: coverage.Section, line: int, name: str) -> Iterator[Said]:

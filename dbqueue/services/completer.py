@@ -186,7 +186,8 @@ class Completer(Service):
 
 
 def _size(outcome: Outcome) -> int:
-    return len(outcome.value_json or "") + len(outcome.failure.traceback if outcome.failure else "")
+    written = (outcome.value_json or "", outcome.failure.traceback if outcome.failure else "", *(outcome.call or ()))
+    return sum(map(len, written))
 
 
 def _refuses_the_value(exc: Error) -> bool:

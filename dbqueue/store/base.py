@@ -150,6 +150,7 @@ class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Que
             written = [outcome for outcome in outcomes if fence(outcome) in applied]
             self._record_failures(written, now)
             if later := [outcome.claim.job_id for outcome in written if outcome.status is JobStatus.SCHEDULED]:
+                self._write_calls(written)
                 self._cancel_requested(later, now)
                 self.call_workers({ANY_QUEUE})
             if steps := [outcome for outcome in written if is_of_workflow(outcome)]:
@@ -187,6 +188,14 @@ class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Que
             if self._held(outcome.claim).update(**_columns(outcome, now)):
                 applied.add(fence(outcome))
         return applied
+
+    def _write_calls(self, outcomes: Iterable[Outcome]) -> None:
+        """Give those jobs other arguments that are tried again with them. Their fence has let them through."""
+        for outcome in outcomes:
+            if outcome.call is not None:
+                args, kwargs = map(json.loads, outcome.call)
+                again = self.jobs.leaving({JobStatus.SCHEDULED}, [outcome.claim.job_id])
+                again.filter(lease=outcome.claim.lease).update(args=args, kwargs=kwargs)
 
     def _record_failures(self, outcomes: Iterable[Outcome], now: datetime.datetime) -> None:
         self._attempts().bulk_create(

@@ -1,8 +1,11 @@
 """Tasks by Celery's names, found only where DBQUEUE['TASK_MODULES'] names this module, or a test imports it."""
 
+import ctypes
+import os
+import signal
 from typing import Any
 
-from dbqueue.compat.celery import Celery, Task, shared_task
+from dbqueue.compat.celery import Celery, Task, maybe_signature, shared_task, signals
 from dbqueue.compat.celery.exceptions import Ignore, Reject
 from dbqueue.compat.celery.utils.log import get_task_logger
 
@@ -60,6 +63,22 @@ def by_hand(self: Task, succeed_at: int) -> int:
     return self.request.retries
 
 
+@shared_task(bind=True, max_retries=9, default_retry_delay=0)
+def one_by_one(self: Task, names: list[str], attempt: int = 0, *, day: Any = None) -> str:
+    mark(f"{names[0]} {attempt} {day}")
+    if names[1:]:
+        raise self.retry(args=[names[1:]], kwargs={"attempt": attempt + 1, "day": day})
+    return f"{self.request.retries} retries"
+
+
+@shared_task(bind=True, max_retries=2, default_retry_delay=0)
+def again_with(self: Task, x: Any, y: Any = 0, *, say: Any = None) -> list[Any]:
+    mark(f"{x} {y}")
+    if self.request.retries:
+        return [x, y, say]
+    raise self.retry(**say)
+
+
 @shared_task(bind=True, max_retries=1, default_retry_delay=0)
 def longer_than_declared(self: Task) -> int:
     if self.request.retries < 3:
@@ -82,6 +101,17 @@ def automatic(fatal: bool = False) -> None:
 def tells_state(self: Task) -> str:
     self.update_state(state="PROGRESS", meta={"done": 3})
     return "done"
+
+
+@shared_task(bind=True)
+def keeps(self: Task) -> list[Any]:
+    self.request.started = 5  # type: ignore[attr-defined]
+    request = self.request
+    return [request.started, request.get("started"), request.delivery_info["redelivered"], request.get("task")]
+
+
+@shared_task(track_started=True)
+def tracked() -> None: ...
 
 
 @shared_task
@@ -127,6 +157,51 @@ def hooked(self: Task, how: str) -> str:
     return how
 
 
+class Tenant(Task):
+    """A base that adds to each call, as projects with tenants have it."""
+
+    def apply_async(  # type: ignore[override]
+        self, args: Any = None, kwargs: Any = None, **options: Any
+    ) -> Any:
+        if kwargs and kwargs.pop("leave_out", None):
+            return None
+        add.delay(1, 2)
+        return super().apply_async(args, kwargs, **{**options, "headers": {"tenant": "acme"}, "queue": "acme"})
+
+    def retry(self, *args: Any, **kwargs: Any) -> Any:
+        mark(f"own retry {kwargs.get('countdown')}")
+        return super().retry(*args, **{**kwargs, "countdown": 0})
+
+
+@shared_task(base=Tenant, bind=True)
+def whose(self: Task, *args: Any) -> list[Any]:
+    return [self.request.get("tenant"), *args]
+
+
+@shared_task(base=Tenant, autoretry_for=(Flaky,), retry_backoff=True, retry_jitter=False, max_retries=2)
+def retries_itself() -> None:
+    raise Flaky
+
+
+@shared_task(base=Hooked)
+def dies() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@shared_task(base=Hooked, time_limit=1)
+def gets_stuck() -> None:
+    ctypes.CDLL(None).usleep(60_000_000)
+
+
+def failed(sender: Task, task_id: str, exception: BaseException, einfo: Any, **kwargs: Any) -> None:
+    name = type(exception).__name__
+    mark(f"failed {sender.request.id == task_id} {name} {name in str(einfo)}")
+
+
+for one in (dies, gets_stuck):
+    signals.task_failure.connect(failed, sender=one)
+
+
 class ByClass(Task):
     name = "shop.by_class"
 
@@ -163,8 +238,8 @@ def old_errback(task_id: str) -> None:
 
 
 @shared_task(bind=True)
-def replaced(self: Task, x: int) -> None:
-    self.replace(add.s(x, 1) | add.s(10))
+def replaced(self: Task, x: int) -> Any:
+    return self.replace(add.s(x, 1) | add.s(10))
 
 
 class Listed(Task):
@@ -190,6 +265,16 @@ def later(self: Task) -> None:
 def echo(*args: Any, **kwargs: Any) -> Any:
     mark(f"echo {args}")
     return list(args)
+
+
+@shared_task(base=Hooked)
+def returns_what_is_no_json() -> Any:
+    return {"a set", "no JSON"}
+
+
+@shared_task
+def calls_back(callback: Any, value: int) -> Any:
+    return maybe_signature(callback).delay(value).id
 
 
 @shared_task

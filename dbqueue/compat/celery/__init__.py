@@ -12,9 +12,16 @@ from .task import Task
 
 
 def _connect() -> None:
+    from ...models import DEFAULT_QUEUE
+    from ...queues import OTHER_NAMES
     from . import checks, worker  # noqa: F401  importing the checks registers them
+    from .app import all_apps
 
+    # Celery's default queue: "celery worker -Q celery" becomes "--queues celery".
+    OTHER_NAMES["celery"] = DEFAULT_QUEUE
     worker.connect()
+    for app in all_apps():
+        app.import_named()
 
 
 registry.when_ready(_connect)

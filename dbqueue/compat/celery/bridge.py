@@ -2,14 +2,17 @@
 
 import datetime
 import inspect
+import logging
 import socket
 import warnings
+from collections.abc import Callable
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 from ... import definition, registry, results
 from ...claim import Claim
-from ...exceptions import CancelRequested, Discard, InvalidTask, Replaced, Snooze
+from ...encoding import encode
+from ...exceptions import CancelRequested, Discard, InvalidTask, NotStorable, Replaced, Snooze, UnknownTask
 from ...models import MAX_PRIORITY, MIN_PRIORITY, Job
 from ...options import MOST_ATTEMPTS
 from ...plan import MOST_TOLD
@@ -17,12 +20,14 @@ from ...running import current
 from ...schedule import Periodic
 from . import app as apps
 from . import signals, states
-from .exceptions import Ignore, Reject, Retry
+from .exceptions import Ignore, NotRegistered, Reject, Retry
 from .request import Request
 from .result import error_of
 from .stack import pushed
 from .task import OF_A_MESSAGE, EinfoLike, Task
 from .values import encoded
+
+logger = logging.getLogger("dbqueue.job")
 
 ERRBACK = "celery_errback"
 """The header of a job that is told of another's failure, in Celery's way: how many of its arguments tell of it."""
@@ -31,13 +36,16 @@ ERRBACK = "celery_errback"
 class CoreTask(definition.Task[Any, Any]):
     """A task of Celery's, as workers and pages know it."""
 
+    expires_between_runs = True
+
     def __init__(self, task: Task) -> None:
         self.celery = task
+        self._may_be_local = task.is_named
         conf = apps.settings()
-        soft = task.soft_time_limit or conf.task_soft_time_limit
-        hard = task.time_limit or conf.task_time_limit
+        self._soft = task.soft_time_limit or conf.task_soft_time_limit
+        self._hard = task.time_limit or conf.task_time_limit
         most = task.most_retries
-        rate = task.rate_limit or conf.task_default_rate_limit
+        rate = conf.task_default_rate_limit if task.rate_limit is None else task.rate_limit
         route = apps.route_of(task.name)
         priority = next(
             (one for one in (task.priority, route.get("priority"), conf.task_default_priority) if one is not None), None
@@ -49,9 +57,9 @@ class CoreTask(definition.Task[Any, Any]):
             priority=_priority(priority),
             max_attempts=MOST_ATTEMPTS if most is None else min(most + 1, MOST_ATTEMPTS),
             retry_on=(Retry,),
-            timeout=soft or hard,
-            hard_timeout=hard,
-            rate=f"{rate}/s" if isinstance(rate, int | float) and rate else rate or None,
+            timeout=_timeout(self._soft, self._hard),
+            hard_timeout=self._hard or None,
+            rate=_rate(rate),
             expires=_expiry(task.expires),
         )
 
@@ -98,9 +106,10 @@ class CoreTask(definition.Task[Any, Any]):
             "queue_name": None if queue is None else _queue(getattr(queue, "name", queue)),
             "priority": None if priority is None else _priority(priority),
             "headers": headers or None,
-            "timeout": soft_time_limit or time_limit,
-            "hard_timeout": time_limit,
         }
+        if soft_time_limit or time_limit:
+            hard = time_limit or self._hard
+            said |= {"timeout": _timeout(soft_time_limit or self._soft, hard), "hard_timeout": hard}
         said = {name: value for name, value in said.items() if value is not None}
         return self.using(**said) if said else self
 
@@ -111,65 +120,123 @@ class CoreTask(definition.Task[Any, Any]):
         args = request.args
         if number := (claim.options.get("headers") or {}).get(ERRBACK):
             args = told(args, number, database)
-        value = encoded(traced(self.celery, request, args, request.kwargs))
         # What a step returns is what the next one is given.
-        is_ignored = self.celery.ignore_result
-        if is_ignored is None:
-            is_ignored = apps.settings().task_ignore_result
-        return None if is_ignored and claim.workflow_id is None else value
+        is_step = claim.workflow_id is not None
+        return with_hooks(self.celery, request, args, request.kwargs, lambda value: self._kept(value, is_step))
+
+    def _kept(self, value: Any, is_step: bool) -> Any:
+        """What is kept of a return value. Raises NotStorable before anybody is told of a success.
+
+        Without a result backend nobody looks at it, so it may be anything, as with Celery.
+        """
+        conf, is_ignored = apps.settings(), self.celery.ignore_result
+        if value is None or (not is_step and (conf.task_ignore_result if is_ignored is None else is_ignored)):
+            return None
+        value = encoded(value)
+        try:
+            encode(value, "The return value")
+        except NotStorable as exc:
+            if is_step or conf.result_backend:
+                raise
+            logger.warning("What %s returned is not kept: %s", self.name, exc)
+            return None
+        return value
 
 
 NOT_RETURNED = frozenset({states.RETRY, states.IGNORED, states.REJECTED})
 """Ends of an attempt of which after_return() is not told, as in Celery."""
 
 
-def traced(task: Task, request: Request, args: Any, kwargs: dict[str, Any]) -> Any:
-    """Run it with all that Celery does around a task. Raises what dbqueue understands, or the task's own error."""
+class End(NamedTuple):
+    """How a run has ended, by Celery's names."""
+
+    state: str
+    value: Any = None
+    einfo: EinfoLike | None = None
+
+    @classmethod
+    def of(cls, exc: BaseException) -> "End":
+        match exc:
+            case Retry():
+                return cls(states.RETRY, exc, EinfoLike(exc.exc or exc))
+            case Ignore() | Snooze() | Discard() | Replaced():
+                return cls(states.IGNORED)
+            case Reject():
+                return cls(states.REJECTED)
+            case CancelRequested():
+                return cls(states.REVOKED)
+        return cls(states.FAILURE, exc, EinfoLike(exc))
+
+
+def with_hooks(
+    task: Task, request: Request, args: Any, kwargs: dict[str, Any], keep: Callable[[Any], Any] = lambda value: value
+) -> Any:
+    """Run it with all that Celery does around a task. Raises what dbqueue understands, or the task's own error.
+
+    Returns what ``keep`` makes of the task's value, before others are told of that.
+    """
+    id = str(request.id)
+    said = {"task_id": request.id, "task": task, "args": args, "kwargs": kwargs}
     with pushed(request):
-        said = {"task_id": request.id, "task": task, "args": args, "kwargs": kwargs}
         signals.task_prerun.send(sender=task, **said)
-        state, value, einfo = states.FAILURE, None, None
+        end = End(states.FAILURE)
         try:
-            task.before_start(str(request.id), args, kwargs)
-            value = _with_retries(task, request, args, kwargs)
-            state = states.SUCCESS
-            task.on_success(value, str(request.id), args, kwargs)
-            signals.task_success.send(sender=task, result=value)
-            return value
-        except Retry as exc:
-            state, value, einfo = states.RETRY, exc, EinfoLike(exc.exc or exc)
-            task.on_retry(exc.exc or exc, str(request.id), args, kwargs, einfo)
-            signals.task_retry.send(sender=task, request=request, reason=exc, einfo=einfo)
-            raise
-        except Ignore as exc:
-            state = states.IGNORED
-            raise Discard(str(exc) or "ignored") from exc
-        except Reject as exc:
-            state = states.REJECTED
-            raise (Snooze(0) if exc.requeue else Discard(str(exc))) from exc
-        except (Snooze, Discard, Replaced):
-            state = states.IGNORED
-            raise
-        except CancelRequested:
-            state = states.REVOKED
-            raise
+            task.before_start(id, args, kwargs)
+            end = End(states.SUCCESS, _with_retries(task, request, args, kwargs))
+            kept = keep(end.value)
+            task.on_success(end.value, id, args, kwargs)
+            signals.task_success.send(sender=task, result=end.value)
+            return kept
         except BaseException as exc:
-            value, einfo = exc, EinfoLike(exc)
-            task.on_failure(exc, str(request.id), args, kwargs, einfo)
-            signals.task_failure.send(
-                sender=task,
-                task_id=request.id,
-                exception=exc,
-                args=args,
-                kwargs=kwargs,
-                traceback=exc.__traceback__,
-                einfo=einfo,
-            )
-            raise
+            end = End.of(exc)
+            _tell(task, request, args, kwargs, end)
+            if (understood := _understood(exc)) is exc:
+                raise
+            raise understood from exc
         finally:
-            if state not in NOT_RETURNED:
-                task.after_return(state, value, str(request.id), args, kwargs, einfo)
-            signals.task_postrun.send(sender=task, retval=value, state=state, **said)
+            if end.state not in NOT_RETURNED:
+                task.after_return(end.state, end.value, id, args, kwargs, end.einfo)
+            signals.task_postrun.send(sender=task, retval=end.value, state=end.state, **said)
+
+
+def _understood(exc: BaseException) -> BaseException:
+    """As dbqueue says it."""
+    match exc:
+        case Ignore():
+            return Discard(str(exc) or "ignored")
+        case Reject():
+            return Snooze(0) if exc.requeue else Discard(str(exc))
+    return exc
+
+
+def _tell(task: Task, request: Request, args: Any, kwargs: dict[str, Any], end: End) -> None:
+    """Those who are told of a retry or a failure."""
+    if end.state == states.RETRY:
+        task.on_retry(end.value.exc or end.value, str(request.id), args, kwargs, end.einfo)
+        signals.task_retry.send(sender=task, request=request, reason=end.value, einfo=end.einfo)
+    elif end.state == states.FAILURE and end.einfo is not None:
+        task.on_failure(end.value, str(request.id), args, kwargs, end.einfo)
+        _send_failure(task, request.id, end.value, args, kwargs, end.einfo)
+
+
+def _send_failure(task: Task, id: str | None, exc: BaseException, args: Any, kwargs: Any, einfo: EinfoLike) -> None:
+    signals.task_failure.send(
+        sender=task, task_id=id, exception=exc, args=args, kwargs=kwargs, traceback=exc.__traceback__, einfo=einfo
+    )
+
+
+def tell_failure(task: Task, job: Job, traceback: str, *, with_hooks: bool) -> None:
+    """Of a run that could not tell of its end itself, from its row."""
+    request, exc = Request.of_row(task, job), error_of(job)
+    einfo = EinfoLike(exc)
+    einfo.traceback = traceback
+    with pushed(request):
+        try:
+            if with_hooks:
+                task.on_failure(exc, str(request.id), request.args, request.kwargs, einfo)
+                task.after_return(states.FAILURE, exc, str(request.id), request.args, request.kwargs, einfo)
+        finally:
+            _send_failure(task, request.id, exc, request.args, request.kwargs, einfo)
 
 
 def _with_retries(task: Task, request: Request, args: Any, kwargs: dict[str, Any]) -> Any:
@@ -193,9 +260,12 @@ def _with_automatic_retries(task: Task, request: Request, args: Any, kwargs: dic
     except decided:
         raise
     except task.autoretry_for as exc:
-        most = task.most_retries
+        most = task.most_retries if type(task).retry is Task.retry else None
         if most is not None and request.retries >= most:
             raise
+        if type(task).retry is not Task.retry:
+            said = {"countdown": task.countdown(request.retries)} if task.retry_backoff else {}
+            raise task.retry(exc=exc, **{**task.retry_kwargs, **said}) from exc
         raise Retry(exc=exc, when=task.countdown(request.retries)) from exc
 
 
@@ -210,7 +280,10 @@ def told(args: list[Any], number: int, database: str) -> list[Any]:
 
 def by_name(name: str) -> Task:
     """Raises NotRegistered, with the nearest names."""
-    found = registry.find(name)
+    try:
+        found = registry.find(name)
+    except UnknownTask as exc:
+        raise NotRegistered(str(exc)) from None
     if not isinstance(found, CoreTask):
         raise InvalidTask(f"{name!r} is a task of dbqueue's own: enqueue it with dbqueue.enqueue({name!r}, …).")
     return found.celery
@@ -230,7 +303,8 @@ def tell_state(state: str, meta: Any) -> None:
 
 
 def scheduled(task: CoreTask) -> dict[str, Periodic]:
-    """Those entries of ``beat_schedule`` that name this task."""
+    """Those entries of ``beat_schedule`` that name this task, and can be read; of the others a check tells."""
+    from .checks import names, problems
     from .schedules import crontab, maybe_schedule
 
     found: dict[str, Periodic] = {}
@@ -238,7 +312,7 @@ def scheduled(task: CoreTask) -> dict[str, Periodic]:
         app.finalize()
         zone = str(app.conf.timezone or "")
         for name, entry in app.conf.beat_schedule.items():
-            if entry["task"] == task.name:
+            if names(entry, task.name) and not any(problems(app, entry)):
                 when = maybe_schedule(entry["schedule"])
                 options = entry.get("options") or {}
                 said = {
@@ -250,6 +324,33 @@ def scheduled(task: CoreTask) -> dict[str, Periodic]:
                 }
                 found[name] = when.periodic(zone, **said) if isinstance(when, crontab) else when.periodic(**said)
     return found
+
+
+def _timeout(soft: float | None, hard: float | None) -> float | None:
+    """Where a soft limit is the longer one, as where there is none, the hard one ends the task softly as well."""
+    return min(soft or hard, hard) if hard else soft or None
+
+
+_IN_AN_HOUR = {"s": 3600, "m": 60, "h": 1}
+
+
+def _rate(value: str | float | None) -> str | None:
+    """Celery's ``"100/m"``, ``"0.5/s"``, ``"10"`` or ``10`` (a second), whole as dbqueue's are; None for no limit.
+
+    What is no such rate stays as it is, and is refused by name.
+    """
+    number, _, period = str(value or 0).partition("/")
+    try:
+        often, period = float(number), period or "s"
+        hourly = often * _IN_AN_HOUR[period]
+    except (ValueError, KeyError):
+        return str(value)
+    if hourly <= 0:
+        return None
+    if often == int(often):
+        return f"{int(often)}/{period}"
+    per_minute = hourly / 60
+    return f"{int(per_minute)}/m" if per_minute == int(per_minute) else f"{max(1, round(hourly))}/h"
 
 
 def _queue(name: Any) -> str:

@@ -1,9 +1,13 @@
 """Signatures, chains, groups and chords by Celery's names, made into dbqueue's own when they are enqueued."""
 
+import contextvars
 import itertools
 import warnings
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, Self
+
+from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 
 from ...exceptions import InvalidTask
 from . import eager, signals
@@ -42,6 +46,10 @@ class Part:
     def enqueue(self) -> Any:
         raise NotImplementedError
 
+    def __json__(self) -> dict[str, Any]:
+        """As an argument of a task, which makes it a signature again by ``signature()``: the dict of Celery's."""
+        raise NotImplementedError
+
     def as_links(self) -> "list[core.Signature[Any]]":
         """What comes after another, beside the rest. Raises InvalidTask where dbqueue has no such thing."""
         raise InvalidTask(f"{self!r} can't be linked to a task; let it come after it in a chain.")
@@ -58,12 +66,42 @@ class Part:
 
     def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
         """Enqueue it, in the caller's transaction."""
-        found = self.clone(*checked_arguments(args, kwargs), **options)
-        return found.run_eagerly(()) if eager.is_eager() else found.enqueue()
+        return self.clone(*checked_arguments(args, kwargs), **options).send()
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> Any:
+        """As delay(), from async code."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(self, *args: Any, **kwargs: Any) -> Any:
+        """As apply_async(), from async code."""
+        return await sync_to_async(self.apply_async)(*args, **kwargs)
+
+    def send(self) -> Any:
+        """Enqueue it as it is, or run it where everything runs eagerly."""
+        if eager.is_eager():
+            return self.run_eagerly(())
+        try:
+            return self.enqueue()
+        except SynchronousOnlyOperation:
+            raise SynchronousOnlyOperation(
+                f"{self!r} is enqueued from async code, where Django's database can't be used: "
+                "await adelay() or aapply_async() instead of delay() or apply_async()."
+            ) from None
 
     def apply(self, args: Any = None, kwargs: Any = None, throw: bool | None = None, **options: Any) -> Any:
         """Run all of it here and now, without the database. ``throw``: whether its error is raised."""
         return self.clone(*checked_arguments(args, kwargs), **options).run_eagerly((), throw)
+
+
+class _Asked:
+    """A step of a workflow about which the ``apply_async()`` of its task's class is asked: what it would enqueue."""
+
+    def __init__(self, task: Task) -> None:
+        self.task = task
+        self.call: Signature | None = None
+
+
+_asked: "contextvars.ContextVar[_Asked | None]" = contextvars.ContextVar("dbqueue_celery_asked", default=None)
 
 
 class Signature(Part):
@@ -89,6 +127,9 @@ class Signature(Part):
         self.errbacks: tuple[Part, ...] = ()
         self.linked(link, link_error)
         self.linked(self.options.pop("link", None), self.options.pop("link_error", None))
+
+    _is_asked = False
+    """Whether the apply_async() of the task's class has had its say."""
 
     @property
     def type(self) -> Task:
@@ -116,6 +157,18 @@ class Signature(Part):
     def _said(self) -> Any:
         return self.task, self.args, self.kwargs, self.options, self.immutable, self.links, self.errbacks
 
+    def __json__(self) -> dict[str, Any]:
+        linked = {"link": list(self.links), "link_error": list(self.errbacks)}
+        return {
+            "task": self.task,
+            "args": list(self.args),
+            "kwargs": self.kwargs,
+            "options": {**self.options, **{name: parts for name, parts in linked.items() if parts}},
+            "subtask_type": None,
+            "immutable": self.immutable,
+            "chord_size": None,
+        }
+
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Call the task here and now."""
         found = self.clone(args, kwargs)
@@ -125,7 +178,7 @@ class Signature(Part):
         options = {name: value for name, value in options.items() if value is not None}
         if self.immutable:
             args, kwargs = (), {}
-        return Signature(
+        found = Signature(
             self._task,
             (*(args or ()), *self.args),
             {**self.kwargs, **(kwargs or {})},
@@ -134,6 +187,8 @@ class Signature(Part):
             self.links,
             self.errbacks,
         )
+        found._is_asked = self._is_asked
+        return found
 
     def linked(self, link: Any, link_error: Any) -> "Signature":
         self.links = _with(self.links, _several(link))
@@ -197,7 +252,43 @@ class Signature(Part):
         return CoreSignature(self.type.core.with_options(**options), args, kwargs, self.immutable)
 
     def node(self) -> "core.Signature[Any]":
-        return self.call().link(*(one for link in self.links for one in link.as_links()))
+        asked = self._as_its_task_says()
+        return asked.call().link(*(one for link in asked.links for one in link.as_links()))
+
+    def apply_async(self, args: Any = None, kwargs: Any = None, **options: Any) -> Any:
+        """Enqueue it, in the caller's transaction, as the class of its task does that."""
+        found = self.clone(*checked_arguments(args, kwargs), **options)
+        return found._by_its_task() if found.type.enqueues_otherwise else found.send()
+
+    def send(self) -> Any:
+        """What Task.apply_async() comes to, after all that the class of the task has done before."""
+        self._is_asked = True
+        if eager.is_eager():
+            self.type.core.signature.bind(*self.args, **self.kwargs)
+        asked = _asked.get()
+        if asked is None or asked.call is not None or asked.task is not self.type:
+            return super().send()
+        asked.call = self
+        return AsyncResult(self.options.setdefault("task_id", uuid()))
+
+    def _by_its_task(self, **more: Any) -> Any:
+        linked = {"link": list(self.links), "link_error": list(self.errbacks)}
+        said = {**self.options, **{name: several for name, several in linked.items() if several}, **more}
+        return self.type.apply_async(self.args, dict(self.kwargs), **said)
+
+    def _as_its_task_says(self) -> "Signature":
+        """Steps are inserted together: a class that adds to each call is asked what, and to enqueue none."""
+        if self._is_asked or not self.type.enqueues_otherwise:
+            return self
+        asked = _Asked(self.type)
+        token = _asked.set(asked)
+        try:
+            self._by_its_task(task_id=self.options.get("task_id") or uuid())
+        finally:
+            _asked.reset(token)
+        if asked.call is None:
+            raise InvalidTask(f"The apply_async() of {self.task} lets this call out, and no step can be left out.")
+        return asked.call.set(immutable=self.immutable)
 
     def as_links(self) -> "list[core.Signature[Any]]":
         """What comes after another, beside the rest."""
@@ -246,6 +337,20 @@ class _Composed(Part):
 
     def __len__(self) -> int:
         return len(self.tasks)
+
+    def __json__(self) -> dict[str, Any]:
+        kind = next(kind.__name__ for kind in (chord, chain, group) if isinstance(self, kind))
+        inside = {"header": self.tasks, "body": self.body} if isinstance(self, chord) else {"tasks": self.tasks}
+        options = {**self.options, **({"link_error": list(self.errbacks)} if self.errbacks else {})}
+        return {
+            "task": f"celery.{kind}",
+            "args": [],
+            "kwargs": inside,
+            "options": options,
+            "subtask_type": kind,
+            "immutable": False,
+            "chord_size": None,
+        }
 
     def set(self, **options: Any) -> Self:
         self.options.update(options)
@@ -334,10 +439,11 @@ class chain(_Composed):
     def run_eagerly(self, before: Any, throw: bool | None = None) -> Any:
         result: Any = None
         for task in self._steps():
+            if result is not None:
+                before = (result.get(),)  # as with Celery the error of a step is raised, unless it is the last one
             result = task.run_eagerly(before, throw)
-            if not result.successful():
+            if not (result.successful() or result.failed()):
                 return result
-            before = (result.get(),)
         return result
 
 
@@ -441,7 +547,7 @@ class chord(_Composed):
         header, body = self._steps()
         results = header.run_eagerly(before, throw)
         for result in results:
-            if not result.successful():
+            if not (result.successful() or result.failed()):
                 return result
         return body.run_eagerly((results.get(),), throw)
 
@@ -488,15 +594,33 @@ def signature(varies: Any, args: Any = None, kwargs: Any = None, **options: Any)
     """Of a task, of the name of one, of what is one already, or of a dict as Celery has it."""
     if isinstance(varies, Part):
         return varies.clone(args, kwargs, **options)
-    if isinstance(varies, dict) and isinstance(varies.get("task"), str) and not varies.get("subtask_type"):
-        said = {name: varies[name] for name in ("args", "kwargs", "options", "immutable") if name in varies}
-        return Signature(varies["task"], **said).clone(args, kwargs, **options)
+    if isinstance(varies, dict) and isinstance(varies.get("task"), str):
+        return _of_dict(varies).clone(args, kwargs, **options)
     if not isinstance(varies, Task | str):
         raise InvalidTask(f"A signature is made of {varies!r}; it must be of a task, or of the name of one.")
     return Signature(varies, args, kwargs, **options)
 
 
 subtask = signature
+
+
+def _of_dict(said: dict[str, Any]) -> Part:
+    """Of the form that Celery gives a signature in a message."""
+    kind, inside = said.get("subtask_type"), said.get("kwargs") or {}
+    options = {
+        name: list(map(maybe_signature, _several(value))) if name in ("link", "link_error") else value
+        for name, value in (said.get("options") or {}).items()
+    }
+    if not kind:
+        return Signature(said["task"], said.get("args"), inside, options, bool(said.get("immutable")))
+    if kind == "chord":
+        header = inside["header"]
+        header = maybe_signature(header).tasks if isinstance(header, dict) else list(map(maybe_signature, header))
+        return chord(header, maybe_signature(inside["body"])).clone(**options)
+    if kind not in ("chain", "group"):
+        raise InvalidTask(f"A signature is one of Celery's {kind}; it can be a chain, a group or a chord.")
+    tasks = list(map(maybe_signature, inside["tasks"]))
+    return (chain if kind == "chain" else group)(tasks).clone(**options)
 
 
 def maybe_signature(value: Any, app: Any = None, clone: bool = False) -> Any:

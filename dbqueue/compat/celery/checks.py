@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
+from django.conf import settings
 from django.core import checks
 
 from ...exceptions import DBQueueError
@@ -21,25 +22,50 @@ def check_settings(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage
 
 
 @checks.register
+def check_app(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
+    """Settings of Celery's are read by an app, and somebody has to import the module that makes it."""
+    if all_apps() or not (found := sorted(key for key in dir(settings) if key.startswith("CELERY_"))):
+        return []
+    message = f"{found[0]} is set, and no app of dbqueue.compat.celery is there to read it."
+    hint = "proj/celery.py has to be imported, by proj/__init__.py; only the celery command did that by itself."
+    return [checks.Warning(message, hint=hint, id="dbqueue.W042")]
+
+
+@checks.register
 def check_schedules(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
     """Every entry of beat_schedule can be read, and is a call of a task that this process knows."""
-    return [
-        checks.Error(f"beat_schedule[{name!r}]: {problem}", id="dbqueue.E002")
-        for app in all_apps()
-        for name, entry in app.read().beat_schedule.items()
-        for problem in _problems(app, entry)
-    ]
+    return [checks.Error(problem, id="dbqueue.E002") for problem in schedule_problems()]
+
+
+def schedule_problems() -> Iterator[str]:
+    """Of all apps, also of what receivers of ``on_after_finalize`` and ``on_after_configure`` add."""
+    for app in all_apps():
+        app.finalize()
+        yield from app.troubles
+        for name, entry in app.conf.beat_schedule.items():
+            for problem in problems(app, entry):
+                yield f"beat_schedule[{name!r}]: {problem}"
 
 
 ENTRY = frozenset({"task", "schedule", "args", "kwargs", "options", "relative"})
 """The keys of an entry."""
 
 
-def _problems(app: Celery, entry: Any) -> Iterator[str]:
+OF_CELERYS_OWN = "celery.backend_cleanup"
+"""A task that settings may name for beat: dbqueue deletes old results itself, so it is left out."""
+
+
+def names(entry: Any, task: str) -> bool:
+    return isinstance(entry, dict) and entry.get("task") == task
+
+
+def problems(app: Celery, entry: Any) -> Iterator[str]:
     """What keeps an entry from being a schedule; one thing at a time."""
     from .schedules import crontab, maybe_schedule
     from .task import Task
 
+    if names(entry, OF_CELERYS_OWN):
+        return
     if not isinstance(entry, dict) or not {"task", "schedule"} <= entry.keys():
         yield f"it is {entry!r}; it must be a dict with a 'task' and a 'schedule'"
     elif unknown := sorted(map(str, entry.keys() - ENTRY)):

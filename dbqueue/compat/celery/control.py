@@ -1,13 +1,16 @@
 """``app.control``: what workers are and do, read from their rows, and revoking."""
 
 from collections import defaultdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ... import conf, registry
 from ...claim import Selection
-from ...models import Job, JobStatus, Worker
-from ...store import Store, store_for
+from .request import delivery
 from .result import AsyncResult
+
+if TYPE_CHECKING:
+    from ...models import Job, Worker
+    from ...store import Store
 
 MOST = 1000
 """Jobs of one kind that are told."""
@@ -32,7 +35,7 @@ class Control:
 
     def purge(self, **kwargs: Any) -> int:
         """Cancel all jobs that wait. Returns how many."""
-        found = _store().jobs.filter(status__in=(JobStatus.READY, JobStatus.SCHEDULED, JobStatus.BLOCKED))
+        found = _store().jobs.filter(status__in=("READY", "SCHEDULED", "BLOCKED"))
         return _store().cancel(list(found.values_list("pk", flat=True)), reason="purged")
 
     discard_all = purge
@@ -47,19 +50,19 @@ class Inspect:
     def active(self, safe: Any = None) -> dict[str, list[dict[str, Any]]] | None:
         """What runs, by worker."""
         workers = self._workers()
-        jobs = _store().jobs.filter(status=JobStatus.RUNNING, ahead=False, worker_id__in=[one.pk for one in workers])
+        jobs = _store().jobs.filter(status="RUNNING", ahead=False, worker_id__in=[one.pk for one in workers])
         return self._by_worker(workers, jobs)
 
     def reserved(self, safe: Any = None) -> dict[str, list[dict[str, Any]]] | None:
         """What they have claimed and not begun."""
         workers = self._workers()
-        jobs = _store().jobs.filter(status=JobStatus.RUNNING, ahead=True, worker_id__in=[one.pk for one in workers])
+        jobs = _store().jobs.filter(status="RUNNING", ahead=True, worker_id__in=[one.pk for one in workers])
         return self._by_worker(workers, jobs)
 
     def scheduled(self, safe: Any = None) -> dict[str, list[dict[str, Any]]] | None:
         """What waits for its time. It waits in the database: each worker that serves its queue tells of it."""
         workers = self._workers()
-        jobs = list(_store().jobs.filter(status=JobStatus.SCHEDULED).order_by("run_after")[:MOST])
+        jobs = list(_store().jobs.filter(status="SCHEDULED").order_by("run_after")[:MOST])
         return {
             one.name: [
                 {
@@ -104,18 +107,19 @@ class Inspect:
     def revoked(self) -> dict[str, list[str]] | None:
         return {one.name: [] for one in self._workers()} or None
 
-    def _workers(self) -> list[Worker]:
+    def _workers(self) -> "list[Worker]":
         found = _store().living_workers(conf.read()[0].heartbeat_timeout)
         return [one for one in found if self._names is None or one.name in self._names]
 
-    def _by_worker(self, workers: list[Worker], jobs: Any) -> dict[str, list[dict[str, Any]]] | None:
+    def _by_worker(self, workers: "list[Worker]", jobs: Any) -> dict[str, list[dict[str, Any]]] | None:
+        by_id = {one.pk: one for one in workers}
         found: dict[int | None, list[dict[str, Any]]] = defaultdict(list)
         for job in jobs.order_by("id")[:MOST]:
-            found[job.worker_id].append(_told(job))
+            found[job.worker_id].append(_told(job, by_id[job.worker_id]))
         return {one.name: found[one.pk] for one in workers} or None
 
 
-def _told(job: Job) -> dict[str, Any]:
+def _told(job: "Job", worker: "Worker | None" = None) -> dict[str, Any]:
     return {
         "id": job.external_id or str(job.pk),
         "name": job.task,
@@ -123,9 +127,14 @@ def _told(job: Job) -> dict[str, Any]:
         "args": job.args,
         "kwargs": job.kwargs,
         "time_start": None if job.last_attempted_at is None else job.last_attempted_at.timestamp(),
-        "delivery_info": {"routing_key": job.queue_name, "priority": job.priority},
+        "delivery_info": delivery(job.queue_name, job.priority, job.crashes),
+        "hostname": worker and worker.name,
+        "worker_pid": worker and worker.pid,
+        "acknowledged": worker is not None,
     }
 
 
-def _store() -> Store:
+def _store() -> "Store":
+    from ...store import store_for
+
     return store_for(conf.read()[0].database)

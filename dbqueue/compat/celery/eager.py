@@ -1,6 +1,5 @@
 """Tasks that run where they are called, without the database: ``apply()``, and all of them with task_always_eager."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from . import states
@@ -36,7 +35,7 @@ def applied(
     """Run it through its retries, with no pause between them. ``throw``, or task_eager_propagates, raises its error."""
     from .app import settings
 
-    found = _until_it_ends(lambda retries: _once(task, args, kwargs, task_id or uuid(), headers, retries))
+    found = _until_it_ends(task, list(args), kwargs, task_id or uuid(), headers)
     if found.successful():
         found.children = [link.clone(() if link.immutable else (found.result,)).run_eagerly(()) for link in links]
     else:
@@ -47,18 +46,20 @@ def applied(
     return found
 
 
-def _until_it_ends(once: "Callable[[int], EagerResult]") -> EagerResult:
+def _until_it_ends(task: "Task", args: list[Any], kwargs: dict[str, Any], task_id: str, headers: Any) -> EagerResult:
     retries = 0
-    while (found := once(retries)).state == states.RETRY:
+    while (found := _once(task, args, kwargs, task_id, headers, retries)).state == states.RETRY:
         retries += 1
+        if found.result.again is not None:
+            args, kwargs = found.result.again.args, found.result.again.kwargs
     return found
 
 
 def _once(
-    task: "Task", args: Any, kwargs: dict[str, Any], task_id: str, headers: dict[str, Any] | None, retries: int
+    task: "Task", args: list[Any], kwargs: dict[str, Any], task_id: str, headers: Any, retries: int
 ) -> EagerResult:
     from ...exceptions import Discard, Snooze
-    from .bridge import traced
+    from .bridge import with_hooks
     from .task import EinfoLike
 
     request = Request(
@@ -75,7 +76,7 @@ def _once(
         hostname="eager",
     )
     try:
-        value = traced(task, request, list(args), kwargs)
+        value = with_hooks(task, request, list(args), kwargs)
     except Retry as exc:
         return EagerResult(request, exc, states.RETRY)
     except (Discard, Snooze):

@@ -2,10 +2,13 @@
 
 import builtins
 import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ...exceptions import CancelRequested, DBQueueError, DeadlineExceeded, UnknownTask
 from ...exceptions import Retry as _Retry
+
+if TYPE_CHECKING:
+    from .again import Again
 
 
 class CeleryError(DBQueueError):
@@ -23,17 +26,26 @@ class TaskPredicate(CeleryError):
 class Retry(_Retry, TaskPredicate):
     """Raised by ``self.retry()``: the task is tried again.
 
-    ``exc`` is why, ``when`` the countdown in seconds or the time. Whoever raised it has counted how often.
+    ``exc`` is why, ``when`` the countdown in seconds or the time, ``again`` the call, where it is to be another one.
+    Whoever raised it has counted how often.
     """
 
     is_decided = True
 
     def __init__(
-        self, message: str | None = None, exc: Any = None, when: Any = None, is_eager: bool = False, **kwargs: Any
+        self,
+        message: str | None = None,
+        exc: Any = None,
+        when: Any = None,
+        is_eager: bool = False,
+        again: "Again | None" = None,
+        **kwargs: Any,
     ) -> None:
         self.exc = exc
         self.when = when
         self.is_eager = is_eager
+        self.again = again
+        self.call = None if again is None else again.as_json
         self.message = message
         super().__init__(message or (f"Retry: {exc!r}" if exc is not None else "Retry"), delay=_seconds(when))
 
@@ -86,7 +98,11 @@ class TimeoutError(TaskError, builtins.TimeoutError):
     """``get(timeout=…)`` has waited for so long."""
 
 
-NotRegistered = UnknownTask
+class NotRegistered(UnknownTask, KeyError):
+    """A name under which no task is registered here."""
+
+    __str__ = Exception.__str__  # a KeyError's would be in quotes
+
 
 SoftTimeLimitExceeded = DeadlineExceeded
 """Raised inside of a task whose soft_time_limit is over. No ``Exception``: ``except Exception`` doesn't see it."""

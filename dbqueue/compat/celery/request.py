@@ -13,9 +13,12 @@ if TYPE_CHECKING:
     from .task import Task
 
 
-@dataclass(slots=True)
+@dataclass
 class Request:
-    """By Celery's names. Of a direct call most is empty. ``retries`` does not count crashes of workers."""
+    """By Celery's names. Of a direct call most is empty. ``retries`` does not count crashes of workers.
+
+    Code may keep attributes of its own with it.
+    """
 
     task_object: "Task"
     id: str | None = None
@@ -52,7 +55,7 @@ class Request:
 
     def get(self, name: str, default: Any = None) -> Any:
         """As a dict would: what travels with the job stands in it, too."""
-        if name in self.__slots__:
+        if name in self.__dict__ or name in ("task", "timelimit"):
             return getattr(self, name)
         return (self.headers or {}).get(name, default)
 
@@ -75,7 +78,7 @@ class Request:
             headers=options.get("headers"),
             eta=claim.run_after,
             expires=claim.expires_at,
-            delivery_info={"routing_key": claim.queue_name, "priority": claim.priority, "exchange": ""},
+            delivery_info=delivery(claim.queue_name, claim.priority, claim.crashes),
             hostname=hostname,
             is_eager=False,
             called_directly=False,
@@ -95,9 +98,14 @@ class Request:
             kwargs=decoded(job.kwargs),
             headers=(job.options or {}).get("headers"),
             expires=job.expires_at,
-            delivery_info={"routing_key": job.queue_name, "priority": job.priority, "exchange": ""},
+            delivery_info=delivery(job.queue_name, job.priority, job.crashes),
             called_directly=False,
             root_id=id,
             correlation_id=id,
             job_id=job.pk,
         )
+
+
+def delivery(queue_name: str, priority: int, crashes: int) -> dict[str, Any]:
+    """``redelivered``: a worker has died of it, or with it."""
+    return {"routing_key": queue_name, "priority": priority, "exchange": "", "redelivered": crashes > 0}

@@ -73,7 +73,7 @@ class AsyncResult:
             return error_of(_blamed(job))
         if state == states.REVOKED:
             return TaskRevokedError(job.reason or "revoked")
-        return None
+        return _started(job) if state == states.STARTED else None
 
     @property
     def info(self) -> Any:
@@ -222,8 +222,9 @@ class GroupResult:
 
     @property
     def parent(self) -> "AsyncResult | GroupResult | None":
-        """What stands before it in its workflow."""
-        return None if self.id is None else _before(AsyncResult(self.id)._job())
+        """What stands before it in its workflow; nothing, where that ran eagerly."""
+        is_eager = any(isinstance(result, EagerResult) for result in self.results)
+        return None if self.id is None or is_eager else _before(AsyncResult(self.id)._job())
 
     @property
     def children(self) -> list[Any]:
@@ -347,11 +348,30 @@ def _state(job: Any) -> str:
             return states.FAILURE
         case JobStatus.CANCELLED:
             return states.REVOKED if _blamed(job) is job else states.FAILURE
-        case JobStatus.RUNNING:
+        case JobStatus.RUNNING if _is_tracked(job):
             return states.STARTED
-        case JobStatus.SCHEDULED if job.attempt:
-            return states.RETRY
-    return states.PENDING
+        case JobStatus.WAITING:  # for others, which may have replaced it
+            return states.PENDING
+    # What runs once more is RETRY still, and what runs for the first time PENDING, as with Celery.
+    failed = job.attempt - job.earlier_attempts - job.crashes - (job.status == JobStatus.RUNNING)
+    return states.RETRY if failed > 0 else states.PENDING
+
+
+def _is_tracked(job: Any) -> bool:
+    """Whether it is told that it runs: ``track_started`` of its task, or else of the settings."""
+    from .app import settings
+    from .task import Task
+
+    said = Task.known[job.task].track_started if job.task in Task.known else None
+    return bool(settings().task_track_started if said is None else said)
+
+
+def _started(job: Any) -> dict[str, Any]:
+    """What Celery keeps of a task that runs."""
+    from ...models import Worker
+
+    worker = Worker.objects.using(job._state.db).filter(pk=job.worker_id).first()
+    return {"pid": worker and worker.pid, "hostname": worker and worker.name}
 
 
 def _blamed(job: Any) -> Any:

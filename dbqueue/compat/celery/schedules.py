@@ -2,7 +2,7 @@
 
 import datetime
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ...schedule import LONGEST
@@ -113,7 +113,7 @@ def _interval(value: Any) -> datetime.timedelta:
 
 
 def _field(value: Any, numbers: range, names: Sequence[str] = ()) -> str:
-    several = isinstance(value, set | frozenset | list | tuple)
+    several = isinstance(value, Iterable) and not isinstance(value, str)
     text = ",".join(map(str, sorted(value))) if several else str(value)
     return ",".join(_part(part, numbers, names) for part in text.replace(" ", "").lower().split(","))
 

@@ -1,11 +1,15 @@
 """The settings of Celery that mean something here, by their names in lower case, and those that don't."""
 
-from collections.abc import Iterator, MutableMapping
+import copy
+from collections import ChainMap
+from collections.abc import Callable, Iterator, MutableMapping
 from typing import Any
 
 DEFAULTS: dict[str, Any] = {
     "beat_schedule": {},
-    "enable_utc": True,
+    "imports": (),
+    "include": (),
+    "result_backend": None,
     "task_acks_late": False,
     "task_always_eager": False,
     "task_default_priority": None,
@@ -16,17 +20,22 @@ DEFAULTS: dict[str, Any] = {
     "task_routes": None,
     "task_soft_time_limit": None,
     "task_time_limit": None,
+    "task_track_started": False,
     "timezone": None,
 }
 """What is read, and what it is where nothing is set."""
 
 OLD_NAMES = {
+    "acks_late": "task_acks_late",
     "always_eager": "task_always_eager",
+    "default_rate_limit": "task_default_rate_limit",
     "eager_propagates_exceptions": "task_eager_propagates",
     "beat_schedule": "beat_schedule",
     "celerybeat_schedule": "beat_schedule",
+    "default_priority": "task_default_priority",
     "default_queue": "task_default_queue",
     "ignore_result": "task_ignore_result",
+    "track_started": "task_track_started",
     "routes": "task_routes",
     "task_serializer": "task_serializer",
     "celeryd_task_time_limit": "task_time_limit",
@@ -36,20 +45,25 @@ OLD_NAMES = {
 
 
 class Configuration(MutableMapping[str, Any]):
-    """``app.conf``: attributes, and items, of what was set; of what was not, the default."""
+    """``app.conf``, by attribute and by item: what code has ``said``, what was ``found`` in settings, or the default.
 
-    def __init__(self) -> None:
-        self.__dict__["said"] = {}
+    Whoever first asks for something has the settings read, by ``read()``; to say something needs none of them.
+    """
+
+    def __init__(self, read: Callable[[], object] = lambda: None) -> None:
+        # The defaults are this app's own: code may add to a dict that it is given.
+        self.__dict__.update(said={}, found={}, defaults=copy.deepcopy(DEFAULTS), read=read)
 
     def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):
+            raise AttributeError(name)
         return self.get(name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         self[name] = value
 
     def __getitem__(self, name: str) -> Any:
-        name = known_name(name)
-        return self.said[name] if name in self.said else DEFAULTS[name]
+        return self._all()[known_name(name)]
 
     def __setitem__(self, name: str, value: Any) -> None:
         self.said[known_name(name)] = value
@@ -58,10 +72,14 @@ class Configuration(MutableMapping[str, Any]):
         del self.said[known_name(name)]
 
     def __iter__(self) -> Iterator[str]:
-        return iter({**DEFAULTS, **self.said})
+        return iter(self._all())
 
     def __len__(self) -> int:
-        return len({**DEFAULTS, **self.said})
+        return len(self._all())
+
+    def _all(self) -> ChainMap[str, Any]:
+        self.read()
+        return ChainMap(self.said, self.found, self.defaults)
 
     def get(self, name: str, default: Any = None) -> Any:
         try:
@@ -71,7 +89,7 @@ class Configuration(MutableMapping[str, Any]):
 
     def ignored(self) -> list[str]:
         """What was set and means nothing here."""
-        return sorted(name for name in self.said if name not in DEFAULTS)
+        return sorted(name for name in self._all() if name not in DEFAULTS)
 
 
 def known_name(name: str) -> str:

@@ -7,9 +7,12 @@ import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
+from asgiref.sync import sync_to_async
+
 from ... import registry
 from ...exceptions import InvalidTask
 from . import signals
+from .again import called_again
 from .exceptions import MaxRetriesExceededError, Retry
 from .request import Request
 from .stack import of_task, pushed
@@ -33,7 +36,6 @@ WITHOUT_MEANING = frozenset(
         "serializer",
         "store_errors_even_if_ignored",
         "store_eager_result",
-        "track_started",
         "trail",
         "typing",
         "backend",
@@ -99,6 +101,7 @@ class Task:
     retry_backoff_max: int = 600
     retry_jitter: bool = True
     ignore_result: bool | None = None
+    track_started: bool | None = None
     queue: str | None = None
     priority: int | None = None
     rate_limit: str | int | None = None
@@ -109,7 +112,28 @@ class Task:
     abstract = True
     bind = False
     MaxRetriesExceededError = MaxRetriesExceededError
-    app: "Celery | None" = None
+    is_named = False
+    """Whether somebody has said its name: then its function may stand in another one, from which several are made."""
+
+    waits_for_app = False
+    """Whether a base of the app's is to be its base as soon as there is an app."""
+
+    @property
+    def app(self) -> "Celery":
+        """Its own, or the current one."""
+        from .app import the_app
+
+        return self._app or the_app()
+
+    @app.setter
+    def app(self, value: "Celery | None") -> None:
+        self._app = value
+
+    _app: "Celery | None" = None
+
+    @property
+    def __name__(self) -> str:
+        return type(self).__name__  # type: ignore[return-value]  # the class's own, not this one
 
     def run(self, *args: Any, **kwargs: Any) -> Any:
         """The work. A class-based task has its own."""
@@ -128,7 +152,7 @@ class Task:
             "__wrapped__": staticmethod(func),
         }
         made: Self = type(func.__name__, (cls,), body | options_of(options, cls))()
-        made.name = made.name or f"{func.__module__}.{func.__qualname__}"
+        made.name = made.name or f"{func.__module__}.{func.__name__}"
         made.func = func
         return made
 
@@ -180,8 +204,21 @@ class Task:
     ) -> "AsyncResult":
         """Enqueue it, in the caller's transaction. Raises what dbqueue's ``enqueue()`` does."""
         call = self.signature(*checked_arguments(args, kwargs))
-        found: AsyncResult = call.apply_async(task_id=task_id, link=link, link_error=link_error, **options)
+        found: AsyncResult = call.clone(task_id=task_id, link=link, link_error=link_error, **options).send()
         return found
+
+    @property
+    def enqueues_otherwise(self) -> bool:
+        """Whether its class has an apply_async() of its own."""
+        return type(self).apply_async is not Task.apply_async
+
+    async def adelay(self, *args: Any, **kwargs: Any) -> "AsyncResult":
+        """As delay(), from async code."""
+        return await self.aapply_async(args, kwargs)
+
+    async def aapply_async(self, *args: Any, **kwargs: Any) -> "AsyncResult":
+        """As apply_async(), from async code."""
+        return await sync_to_async(self.apply_async)(*args, **kwargs)
 
     def delay_on_commit(self, *args: Any, **kwargs: Any) -> None:
         """As delay(): a job that is enqueued in a transaction is there when that is committed."""
@@ -254,19 +291,18 @@ class Task:
         """Raise Retry, after which the job runs again with its id, headers and priority.
 
         With ``throw=False`` it is raised when the task's code has ended, and what that returns is not kept.
+        ``args`` and ``kwargs`` are those of the next run, checked as at a call; what is not said stays as it is.
         Where no retry is left: ``exc``, or MaxRetriesExceededError. Called directly: ``exc``, or Retry.
         """
         request = self.request
-        if options or args is not None or kwargs is not None:
-            named = sorted(options) + [
-                name for name, given in (("args", args), ("kwargs", kwargs)) if given is not None
-            ]
-            warnings.warn(f"retry() of {self.name} has no use for {', '.join(named)} here.", stacklevel=2)
+        if options:
+            warnings.warn(f"retry() of {self.name} has no use for {', '.join(sorted(options))} here.", stacklevel=2)
         most = self.max_retries if max_retries is None else max_retries
         if request.called_directly or (most is not None and request.retries >= most):
             self._give_up(exc, request)
         when = eta if eta is not None else countdown
-        ret = Retry(exc=exc, when=self.default_retry_delay if when is None else when)
+        again = called_again(self, request, args, kwargs)
+        ret = Retry(exc=exc, when=self.default_retry_delay if when is None else when, again=again)
         if throw:
             raise ret from exc
         request.promised = ret
@@ -277,13 +313,17 @@ class Task:
             raise exc
         if request.called_directly:
             raise Retry("Task can be retried, but only where a worker runs it.")
-        raise MaxRetriesExceededError(f"No retry is left for {self.name}[{request.id}].", task_args=request.args)
+        raise MaxRetriesExceededError(
+            f"No retry is left for {self.name}[{request.id}].", task_args=request.args, task_kwargs=request.kwargs
+        )
 
-    def replace(self, sig: Any) -> NoReturn:
-        """End this run, and do ``sig`` in its place; see ``context.replace()``."""
+    def replace(self, sig: Any) -> Any:
+        """End this run, and do ``sig`` in its place; see ``context.replace()``. Run eagerly it returns its value."""
         from .bridge import current_context
 
-        current_context().replace(sig.node())
+        if self.request.is_eager:
+            return sig.apply().get()
+        return current_context().replace(sig.node())
 
     def add_to_chord(self, sig: Any, lazy: bool = False) -> None:
         """Add a member to the group in which this task stands; see ``context.add()``."""
@@ -334,8 +374,11 @@ class Task:
 
     def _core_of(self) -> None:
         if self._core is None:
+            from .app import all_apps
             from .bridge import CoreTask
 
+            if self.waits_for_app and (apps := all_apps()):
+                type(self).__bases__ = (apps[-1].Task,)
             self._core = CoreTask(self)
             registry.register(self._core)
 

@@ -3,6 +3,7 @@
 import base64
 import datetime
 import decimal
+import enum
 import uuid
 from collections.abc import Callable
 from typing import Any
@@ -23,10 +24,12 @@ _KINDS: dict[str, tuple[type[Any], Callable[[Any], str], Callable[[str], Any]]] 
 def encoded(value: Any) -> Any:
     """``{"__type__": "uuid", "__value__": "…"}`` for what JSON can't hold; of a lazy text the text.
 
+    Of an object with ``__json__()``, as a signature, what that gives. Keys are made text as JSON does it.
+
     What else JSON can't hold stays as it is: dbqueue refuses it, by name.
     """
     if isinstance(value, dict):
-        return {key: encoded(one) for key, one in value.items()}
+        return {_key(key): encoded(one) for key, one in value.items()}
     if isinstance(value, list | tuple):
         return [encoded(one) for one in value]
     if isinstance(value, Promise):
@@ -34,7 +37,16 @@ def encoded(value: Any) -> Any:
     for name, (kind, write, _) in _KINDS.items():
         if isinstance(value, kind):
             return {"__type__": name, "__value__": write(value)}
+    if (as_json := getattr(value, "__json__", None)) is not None:
+        return encoded(as_json())
     return value
+
+
+def _key(key: Any) -> Any:
+    """As JSON writes a key that is no text; what can be none stays, and is refused."""
+    if key is None or isinstance(key, bool):
+        return {None: "null", True: "true", False: "false"}[key]
+    return repr(key) if isinstance(key, int | float) and not isinstance(key, enum.Enum) else key
 
 
 def decoded(value: Any) -> Any:

@@ -25,6 +25,7 @@ from ...connections import close_all
 from ...dispatcher import Dispatcher, Mode
 from ...exceptions import InvalidSettings
 from ...models import NAME_LENGTH, Worker
+from ...queues import with_other_names
 from ...supervisor import READY, Supervisor
 
 LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
@@ -81,7 +82,7 @@ class Command(BaseCommand):
             _keep_streams_open()
         _log_to_console(options["verbosity"])
         settings = _settings(options)
-        selection = Selection(options["queues"], options["exclude_queues"])
+        selection = Selection(with_other_names(options["queues"]), with_other_names(options["exclude_queues"]))
         _refuse(options, settings, selection)
         if options["supervised_by"] is None and (options["processes"] > 1 or options["reload"]):
             sys.exit(_run(Supervisor(settings, options["processes"], options["name"], reload=options["reload"])))

@@ -4,7 +4,8 @@ import fnmatch
 import importlib
 import re
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
 
 from django.conf import settings as settings_of_django
@@ -12,7 +13,8 @@ from django.core.signals import setting_changed
 
 from .... import registry
 from ....exceptions import InvalidTask
-from ..settings import Configuration, named
+from ..exceptions import NotRegistered
+from ..settings import DEFAULTS, Configuration, known_name, named
 from ..signals import Signal
 from ..stack import top
 from ..task import Task, options_of
@@ -30,82 +32,128 @@ class Celery:
     on_after_configure: Signal
     on_after_finalize: Signal
 
-    def __init__(self, main: str | None = None, **options: Any) -> None:
+    task_cls: "type[_Task] | str | None" = None
+    """The base of its tasks, or the dotted path of it."""
+
+    def __init__(
+        self,
+        main: str | None = None,
+        *,
+        task_cls: "type[_Task] | str | None" = None,
+        namespace: str | None = None,
+        config_source: Any = None,
+        changes: Mapping[str, Any] | None = None,
+        set_as_current: bool = True,
+        autofinalize: bool = True,
+        **options: Any,
+    ) -> None:
+        """``options`` are settings, as ``timezone`` and ``include``."""
         self.main = main
-        self.conf = Configuration()
+        self.task_cls = task_cls or self.task_cls
+        self.namespace = namespace
+        self.conf = Configuration(self.read)
         self.on_after_configure = Signal("on_after_configure")
         self.on_after_finalize = Signal("on_after_finalize")
-        self.Task: type[Task] = options.pop("task_cls", None) or Task
         self._is_final = False
-        for name in ("include", "broker", "backend", "set_as_current", "autofinalize", "namespace", "timezone"):
-            options.pop(name, None)
+        self.troubles: list[str] = []
+        """What went wrong where others were told that it is set up."""
+        self._periodic: dict[str, Any] = {}
+        options.pop("broker", None)
+        options["result_backend"] = options.pop("backend", None)
+        settings = {name: options.pop(name) for name in list(options) if known_name(name) in DEFAULTS}
+        self.conf.update({**(changes or {}), **{name: value for name, value in settings.items() if value is not None}})
         if options:
             warnings.warn(f"Celery() has no use for {', '.join(sorted(options))} here.", stacklevel=2)
-        _apps.append(self)
+        if config_source is not None:
+            self.config_from_object(config_source)
+        # The last one is the current one.
+        _apps.insert(len(_apps) if set_as_current else 0, self)
 
     def __repr__(self) -> str:
         return f"<Celery {self.main}>"
 
     # Settings
 
-    def config_from_object(self, obj: Any, silent: bool = False, force: bool = False, namespace: str = "") -> None:
-        """Read, when asked for, the names of an object, or of a dotted path, that begin with ``namespace``."""
-        self._source = (obj, f"{namespace}_" if namespace else "")
+    def config_from_object(
+        self, obj: Any, silent: bool = False, force: bool = False, namespace: str | None = None
+    ) -> None:
+        """Read, when first asked for, the names of an object, a dict or a dotted path that begin with ``namespace``."""
+        self.namespace = namespace or self.namespace
+        self._source = obj
         self._is_read = False
+        if force:
+            self.read()
 
-    _source: tuple[Any, str] | None = None
+    _source: Any = None
     _is_read = True
 
+    @property
+    def _prefix(self) -> str:
+        return f"{self.namespace.rstrip('_')}_" if self.namespace else ""
+
     def read(self) -> Configuration:
-        """The settings, now that they may be read."""
-        if not self._is_read and self._source is not None:
-            self._is_read = True
-            found, prefix = self._object(), self._source[1]
-            for key in dir(found):
-                if (setting := named(key, prefix)) is not None:
-                    self.conf.said.setdefault(setting, getattr(found, key))
+        """The settings. Raises what the import of their module does."""
+        if not self._is_read:
+            self._is_read = True  # at once: while they are imported somebody may ask for one of them
+            try:
+                found = dict(self._found())
+            except BaseException:
+                self._is_read = False
+                raise
+            self.conf.found.clear()
+            self.conf.found.update(found)
+        if self._periodic:
+            added, self._periodic = self._periodic, {}
+            self.conf.beat_schedule = {**(self.conf.beat_schedule or {}), **added}
         return self.conf
+
+    def _found(self) -> Iterator[tuple[str, Any]]:
+        source = self._object()
+        for key in source if isinstance(source, Mapping) else dir(source):
+            if (setting := named(key, self._prefix)) is not None:
+                yield setting, source[key] if isinstance(source, Mapping) else getattr(source, key)
 
     def _object(self) -> Any:
         """That of config_from_object()."""
-        found = None if self._source is None else self._source[0]
-        if not isinstance(found, str):
-            return found
-        module, _, name = found.partition(":")
-        found = importlib.import_module(module)
-        return getattr(found, name) if name else found
+        return imported(self._source) if isinstance(self._source, str) else self._source
 
     def read_again(self, key: str) -> None:
         """One of Django's settings, which a test has changed, or has changed back."""
         if self._source is None or not self._is_read or self._object() is not settings_of_django:
             return
-        if (setting := named(key, self._source[1])) is None:
+        if (setting := named(key, self._prefix)) is None:
             return
         if hasattr(settings_of_django, key):
-            self.conf.said[setting] = getattr(settings_of_django, key)
+            self.conf.found[setting] = getattr(settings_of_django, key)
         else:
-            self.conf.said.pop(setting, None)
+            self.conf.found.pop(setting, None)
+
+    def import_named(self) -> None:
+        """The modules of the settings ``imports`` and ``include``."""
+        for names in (self.conf.imports, self.conf.include):
+            for name in [names] if isinstance(names, str) else names or ():
+                importlib.import_module(name)
 
     # Tasks
 
     @overload
-    def task(self, func: Callable[..., Any], /) -> Task: ...
+    def task(self, func: Callable[..., Any], /) -> "_Task": ...
     @overload
-    def task(self, **options: Any) -> Callable[[Callable[..., Any]], Task]: ...
+    def task(self, **options: Any) -> "Callable[[Callable[..., Any]], _Task]": ...
     def task(self, *args: Any, **options: Any) -> Any:
         """``@app.task``, or ``@app.task(bind=True, …)``."""
         return _declare(self, args, options)
 
-    def register_task(self, task: "Task | type[Task]", **options: Any) -> Task:
+    def register_task(self, task: "_Task | type[_Task]", **options: Any) -> "_Task":
         """Of a class-based task, an instance or the class."""
         made = task() if isinstance(task, type) else task
         made.__dict__.update(options_of(options, type(made)))
         return made.registered(self)
 
     @property
-    def tasks(self) -> dict[str, Task]:
-        """All tasks of Celery's kind, by name."""
-        return dict(Task.known)
+    def tasks(self) -> "dict[str, _Task]":
+        """All tasks of Celery's kind, by name. Raises NotRegistered for a name that none has."""
+        return _Tasks(Task.known)
 
     def autodiscover_tasks(
         self,
@@ -141,7 +189,7 @@ class Celery:
         return Control()
 
     @property
-    def current_task(self) -> Task | None:
+    def current_task(self) -> "_Task | None":
         request = top()
         return None if request is None else request.task_object
 
@@ -172,20 +220,25 @@ class Celery:
             "kwargs": call.kwargs,
             "options": {**call.options, **options},
         }
-        self.conf.beat_schedule = {**self.read().beat_schedule, key: entry}
+        self._periodic[key] = entry
         return key
 
     def finalize(self, auto: bool = False) -> None:
         """Tell once that the app is set up, to those who then add periodic tasks."""
         if not self._is_final:
             self._is_final = True
-            self.read()
-            self.on_after_configure.send(sender=self)
-            self.on_after_finalize.send(sender=self)
+            self.import_named()
+            for signal in (self.on_after_configure, self.on_after_finalize):
+                answers = signal.send(sender=self)
+                self.troubles += [
+                    f"A receiver of {signal.name} failed, so what it was to add is not there: {answer}"
+                    for _, answer in answers
+                    if isinstance(answer, Exception)
+                ]
 
     def set_current(self) -> None:
         """Make it the one that ``current_app`` is."""
-        _apps.remove(self)
+        self.close()
         _apps.append(self)
 
     set_default = set_current
@@ -200,8 +253,23 @@ class Celery:
 
     worker_main = start
 
+    @cached_property
+    def Task(self) -> "type[_Task]":
+        """The base of its tasks."""
+        found = self.task_cls or Task
+        kind: type[_Task] = imported(found) if isinstance(found, str) else found
+        return kind
 
+
+class _Tasks(dict[str, Task]):
+    def __missing__(self, name: str) -> Task:
+        raise NotRegistered(f"No task is registered as {name!r}.")
+
+
+_Task = Task
 _apps: list[Celery] = []
+_nobodys: list[Celery] = []
+"""The app that stands in where nobody has made one; nobody's schedules are read of it."""
 
 
 def _setting_changed(*, setting: str, **kwargs: Any) -> None:
@@ -240,7 +308,10 @@ current_task: Any = _CurrentTask()
 
 
 def the_app() -> Celery:
-    return _apps[-1] if _apps else Celery()
+    if not _apps and not _nobodys:
+        Celery()
+        _nobodys.append(_apps.pop())
+    return (_apps or _nobodys)[-1]
 
 
 def settings() -> Configuration:
@@ -298,14 +369,48 @@ def _matches(pattern: Any, name: str) -> bool:
 
 def _declare(app: Celery | None, args: tuple[Any, ...], options: dict[str, Any]) -> Any:
     def declare(func: Callable[..., Any]) -> Task:
-        base = options.get("base") or (app.Task if app is not None else Task)
-        return base.from_function(func, **{k: v for k, v in options.items() if k != "base"}).registered(app)
+        # As with Celery a shared task has the base of the app; where there is none yet, it gets it later.
+        base = options.get("base") or (app.Task if app is not None else _apps[-1].Task if _apps else Task)
+        if not isinstance(base, type) or not issubclass(base, Task):
+            raise InvalidTask(
+                f"The base of {func.__module__}.{func.__name__} is {base!r}; it must be a class made of "
+                "dbqueue.compat.celery.Task: where it comes from, celery is imported, too."
+            )
+        said = {name: value for name, value in options.items() if name != "base"}
+        made = base.from_function(func, **{**said, "name": said.get("name") or _name_of(app, func)})
+        made.is_named = "name" in said
+        made.waits_for_app = app is None and not _apps and "base" not in options
+        return made.registered(app)
 
     if len(args) == 1 and callable(args[0]):
         return declare(args[0])
     if args:
         raise TypeError("@task takes keywords only")
     return declare
+
+
+def _name_of(app: Celery | None, func: Callable[..., Any]) -> str:
+    """As Celery names it: what runs as a script has the app's name."""
+    main = (app or the_app()).main if func.__module__ == "__main__" else None
+    return f"{main or func.__module__}.{func.__name__}"
+
+
+def imported(path: str) -> Any:
+    """What stands at ``module:name``; without a colon the module, or else the last part of it as its name."""
+    module, _, name = path.partition(":")
+    try:
+        found = importlib.import_module(module)
+    except ModuleNotFoundError as exc:
+        parent, _, last = module.rpartition(".")
+        if name or exc.name != module or not hasattr(importlib.import_module(parent), last):
+            raise
+        return getattr(importlib.import_module(parent), last)
+    return getattr(found, name) if name else found
+
+
+def _is_part_of(missing: str | None, name: str) -> bool:
+    """Whether it is this module that is missing, or a package of it, and nothing that it imports."""
+    return missing is not None and f"{name}.".startswith(f"{missing}.")
 
 
 def _import_all(packages: Any, related_name: str) -> None:
@@ -318,5 +423,5 @@ def _import_all(packages: Any, related_name: str) -> None:
         try:
             importlib.import_module(name)
         except ModuleNotFoundError as exc:
-            if exc.name is None or not name.startswith(exc.name):
+            if not _is_part_of(exc.name, name):
                 raise

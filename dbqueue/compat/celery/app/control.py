@@ -1,4 +1,4 @@
-"""Where Celery has its Control. Needs Django to be ready, as it reads rows."""
+"""Where Celery has its Control. What it reads are rows: to ask it something needs Django to be ready."""
 
 from ..control import Control, Inspect
 

@@ -132,13 +132,13 @@ class Signature(Node, Generic[R]):
         return name == "allow_failure" or getattr(self.task.options, name, None) == getattr(_DEFAULTS, name, None)
 
     def lay(self, after: int | None, steps: list[Step]) -> int:
-        given = int(after is not None and not self.immutable)
-        draft = self.task.draft(self.args, self.kwargs, given=given)
-        if draft.unique_scope is not None:
+        if self.task.options.unique:  # before the draft: of what is given later no key can be made
             raise InvalidTask(
                 f"{self.task.name} is unique, and a step of a workflow can't be: another job might stand in its place. "
                 "Use .set(unique=False)."
             )
+        given = int(after is not None and not self.immutable)
+        draft = self.task.draft(self.args, self.kwargs, given=given)
         callbacks = tuple(_callback(one) for one in self.callbacks)
         step = Step(draft, after, immutable=self.immutable, allow_failure=self.allow_failure, callbacks=callbacks)
         place = len(steps)

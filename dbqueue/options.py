@@ -324,7 +324,13 @@ def _unknown(name: str, names: Iterable[str]) -> str:
     if near and near[0] in ON_THE_TASK:
         return f"There is no option {name!r}; @task, and it alone, has {near[0]!r}."
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"There is no option {name!r}; there are {', '.join(sorted(names))}.{hint}"
+    if "retries" in name:
+        # Other queues have it, and a number that is carried over as it is would be one run short.
+        hint = " Did you mean 'max_attempts'? It counts all runs: 3 retries are max_attempts=4."
+    return (
+        f"There is no option {name!r}; there are {', '.join(sorted(names))}, and on @task alone "
+        f"{', '.join(sorted(ON_THE_TASK))}.{hint}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

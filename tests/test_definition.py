@@ -334,6 +334,8 @@ def test_the_context_is_for_workers_to_give() -> None:
             "it must be later than run_after",
         ),
         ({"max_attempt": 3}, "Did you mean 'max_attempts'?"),
+        ({"max_retries": 3}, "Did you mean 'max_attempts'? It counts all runs: 3 retries are max_attempts=4."),
+        ({"colour": 3}, "unique, and on @task alone admin_enqueue, name, schedule, sensitive, takes_context."),
         ({"takes_contexts": True}, "@task, and it alone, has 'takes_context'"),
     ],
 )

@@ -14,6 +14,7 @@ from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
 
 from . import registry
+from .binding import misfits
 from .canvas import Signature
 from .claim import Claim
 from .conf import Settings
@@ -155,7 +156,7 @@ class Task(Generic[P, R]):
         """
         registry.find(self.name)
         self._check_queue()
-        bound = self._bind((*[GIVEN_LATER] * given, *args), kwargs)
+        bound = self.bind((*[GIVEN_LATER] * given, *args), kwargs)
         try:
             args_json = encode(args, "args") if args else "[]"
             kwargs_json = encode(kwargs, "kwargs") if kwargs else "{}"
@@ -187,13 +188,17 @@ class Task(Generic[P, R]):
             return other
         return NotStorable("A sensitive argument can't be stored as JSON; its value is not shown.")
 
-    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        """The arguments by name, without the context. Raises InvalidArguments, which says all that is wrong."""
         try:
             if self.takes_context and "context" in kwargs:
                 raise TypeError("the context is given by the worker")
             return self.signature.bind(*args, **kwargs)
         except TypeError as exc:
-            raise InvalidArguments(f"{self.name}{shown_signature(self)} can't be called so: {exc}.") from None
+            why = misfits(self.signature, args, kwargs) or exc
+            raise InvalidArguments(
+                f"{self.name}{shown_signature(self)} can't be called with these arguments: {why}."
+            ) from None
 
     def _keys(self, bound: inspect.BoundArguments) -> dict[str, Any]:
         call = Call.of(bound)
@@ -271,7 +276,7 @@ class Task(Generic[P, R]):
             )
         try:
             for one in given:
-                self._bind(one.args, one.kwargs)
+                self.bind(one.args, one.kwargs)
                 if one.queue_name or one.priority is not None:
                     Options(queue_name=one.queue_name or self.queue_name, priority=one.priority or 0)
                 encode(one.args, "args")

@@ -118,10 +118,7 @@ def _matching(task: Task[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def _bound(task: Task[Any, Any], args: Any, kwargs: Any) -> Any:
-    try:
-        bound = task.signature.bind(*args, **kwargs)
-    except TypeError as exc:
-        raise InvalidArguments(f"{task.name}{task.signature} can't be called so: {exc}.") from None
+    bound = task.bind(args, kwargs)
     bound.apply_defaults()
     return json.loads(encode(dict(bound.arguments), "args"))
 

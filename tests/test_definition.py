@@ -1,6 +1,7 @@
 """Declaring tasks and enqueueing them from Python: what goes in, and what is refused."""
 
 import datetime
+import inspect
 import re
 import sys
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from pytest_django import Settings as SettingsWrapper
 
 import dbqueue
 from dbqueue import Task, registry, task
+from dbqueue.binding import misfits
 from dbqueue.exceptions import (
     DBQueueError,
     InvalidArguments,
@@ -154,16 +156,35 @@ def refused(kind: type[Exception], part: str, call: Callable[[], Any]) -> None:
 @pytest.mark.parametrize(
     ("args", "kwargs", "part"),
     [
-        ((), {}, "missing a required argument: 'x'"),
-        ((1,), {}, "missing a required argument: 'y'"),
-        ((1, 2, 3), {}, "too many positional arguments"),
-        ((1, 2), {"z": 3}, "got an unexpected keyword argument 'z'"),
-        ((1, 2), {"x": 3}, "multiple values for argument 'x'"),
+        ((), {}, "int can't be called with these arguments: 'x' and 'y' are missing."),
+        ((1,), {}, "arguments: 'y' is missing."),
+        ((1,), {"z": "value"}, "arguments: there is no argument 'z'; 'y' is missing."),
+        ((1, 2, 3), {}, "arguments: it takes 2 arguments by position, and has 3."),
+        ((1, 2), {"z": 3}, "arguments: there is no argument 'z'."),
+        ((1, 2), {"z": 3, "a": 4}, "arguments: there is no argument 'z' or 'a'."),
+        ((1, 2), {"x": 3}, "arguments: 'x' is given by position and by name."),
     ],
 )
 def test_arguments_that_do_not_bind(args: tuple[Any, ...], kwargs: dict[str, Any], part: str) -> None:
     refused(InvalidArguments, part, lambda: dbqueue.enqueue("tests.shop.tasks.add", *args, **kwargs))
     refused(InvalidArguments, "tests.shop.tasks.add(x: int, y: int)", lambda: tasks.add.enqueue(*args, **kwargs))
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs", "part"),
+    [
+        (lambda a, /, b, *, c: None, (), {"a": 1}, "'a' can be given by position only; 'a', 'b' and 'c' are missing."),
+        (lambda a, /, **rest: None, (), {"a": 1}, "'a' is missing."),
+        (lambda *rest, c: None, (1, 2), {"d": 3}, "there is no argument 'd'; 'c' is missing."),
+        (lambda: None, (1,), {}, "it takes no arguments by position, and has 1."),
+        (lambda a: None, (1, 2), {"a": 3}, "by position, and has 2; 'a' is given by position and by name."),
+    ],
+)
+def test_all_that_does_not_bind_is_told(function: Any, args: Any, kwargs: Any, part: str) -> None:
+    signature = inspect.signature(function)
+    with pytest.raises(TypeError):
+        signature.bind(*args, **kwargs)
+    assert f"{misfits(signature, args, kwargs)}.".endswith(part)
 
 
 def test_the_context_can_not_be_enqueued() -> None:

@@ -266,8 +266,8 @@ def test_a_schedule_that_does_not_fit_its_task_is_refused() -> None:
         (["0 5 * * *"], "it must be what dbqueue.cron"),
         (Every(5), "it must be what dbqueue.cron"),
         (None, "schedule of report is None"),
-        (dbqueue.every(hours=1), "can't be called so: missing a required argument: 'kind'"),
-        (dbqueue.every(hours=1, args=["a"], kwargs={"pages": 3}), "unexpected keyword argument 'pages'"),
+        (dbqueue.every(hours=1), "can't be called with these arguments: 'kind' is missing"),
+        (dbqueue.every(hours=1, args=["a"], kwargs={"pages": 3}), "there is no argument 'pages'"),
         (dbqueue.every(hours=1, args=not_storable), r"args\[0\] is <class 'set'>"),
         ([hourly, hourly], "Two schedules of report are named 'x'"),
     ]

@@ -378,5 +378,23 @@ def test_a_value_that_is_none_is_refused_where_it_is_made(make: Any, said: str) 
         make()
 
 
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("tests.shop.task.add", " Did you mean 'tests.shop.tasks.add'"),
+        ("elsewhere.add", "'tests.shop.tasks.add'"),
+        ("tests.shop.tasks.add_latre", " Did you mean 'tests.shop.tasks.add_later'?"),
+        ("tests.shop.tasks.nop", ""),
+        ("tests.shop.tasks.hello", ""),
+        ("", ""),
+    ],
+)
+def test_a_name_is_guessed_where_its_last_part_is_alike(name: str, meant: str) -> None:
+    with pytest.raises(UnknownTask) as caught:
+        dbqueue.enqueue(name)
+    assert meant in str(caught.value)
+    assert ("Did you mean" in str(caught.value)) is bool(meant)
+
+
 def test_a_tasks_own_name_finds_it() -> None:
     refused(UnknownTask, f"Did you mean {tasks.add.name!r}", lambda: dbqueue.enqueue("add", 1, 2))

@@ -57,15 +57,17 @@ def test_without_max_attempts_an_error_is_final() -> None:
     assert result.status is JobStatus.FAILED
 
 
-def test_an_operators_retry_counts_anew_and_keeps_the_history() -> None:
+def test_an_operators_retry_counts_anew_and_keeps_the_history(caplog: pytest.LogCaptureFixture) -> None:
     result = tasks.fails.using(max_attempts=2).enqueue()
     run_again()
     run_again()
+    assert "attempt=1 failed, 1 of 2 attempts, tried again" in caplog.text
     store_for("default").retry([int(result.id)])
 
     run_again()
     result.refresh()
     assert (result.status, result.attempts) == (JobStatus.SCHEDULED, 3)
+    assert "attempt=3 failed, 1 of 2 attempts since an operator's retry, tried again" in caplog.text
     run_again()
     result.refresh()
     assert (result.status, result.attempts, len(result.errors)) == (JobStatus.FAILED, 4, 4)

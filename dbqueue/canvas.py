@@ -97,6 +97,10 @@ class Signature(Node, Generic[R]):
             return self.task.enqueue(*self.args, **self.kwargs)
         return _enqueue(self).last_result()
 
+    def delay(self) -> JobResult[R]:
+        """The same as enqueue(), by Celery's name."""
+        return self.enqueue()
+
     async def aenqueue(self) -> JobResult[R]:
         """The same as enqueue(), from async code."""
         return await sync_to_async(self.enqueue)()
@@ -176,6 +180,10 @@ class _Composed(Node):
     def enqueue(self) -> WorkflowResult:
         """Insert all of its jobs, in the caller's transaction. Raises what ``Task.enqueue()`` does."""
         return _enqueue(self)
+
+    def delay(self) -> WorkflowResult:
+        """The same as enqueue(), by Celery's name."""
+        return self.enqueue()
 
     async def aenqueue(self) -> WorkflowResult:
         """The same as enqueue(), from async code."""

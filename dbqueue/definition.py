@@ -70,7 +70,7 @@ class Task(Generic[P, R]):
         **options: Unpack[JobOptions],
     ) -> None:
         if not inspect.isfunction(func) or "<locals>" in func.__qualname__:
-            raise InvalidTask(f"{func!r} can't be a task: it must be a function at the top level of a module.")
+            raise _not_at_the_top(func)
         # First, because it takes over the function's own attributes, and one may be called like an option.
         update_wrapper(self, func)
         self.func: Callable[..., Any] = func
@@ -370,6 +370,8 @@ def task(func: Any = None, /, **options: Any) -> Any:
     """
 
     def declare(func: Callable[..., Any]) -> Task[Any, Any]:
+        if "." in getattr(func, "__qualname__", ""):  # of a class, or local
+            raise _not_at_the_top(func)
         kind: type[Task[Any, Any]] = AsyncTask if inspect.iscoroutinefunction(func) else Task
         made = kind(func, **options)
         registry.register(made)
@@ -454,13 +456,24 @@ def _signature_of(func: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(func)
 
 
+def _not_at_the_top(func: object) -> InvalidTask:
+    return InvalidTask(f"{func!r} can't be a task: it must be a function at the top level of a module.")
+
+
 def _own_task(task: object) -> Task[Any, Any]:
+    if isinstance(name := getattr(task, "module_path", None), str):
+        raise InvalidTask(f"{name} is a task of django.tasks: call its own enqueue(), or give its name: {name!r}.")
     if not isinstance(task, Task):
         raise InvalidTask(f"{task!r} is not a task: decorate it with @dbqueue.task.")
     return task
 
 
 def _own_signature(signature: object) -> Signature[Any]:
+    if isinstance(signature, JobResult):
+        last = signature.task_name.rpartition(".")[2]
+        raise InvalidTask(
+            f"Job {signature.id} is not a signature: write {last}.s(…), not {last}.enqueue(…), which has enqueued it."
+        )
     if not isinstance(signature, Signature):
         raise InvalidTask(f"{signature!r} is not a signature: make one with task.s(…).")
     if signature.callbacks:

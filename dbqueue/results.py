@@ -238,13 +238,19 @@ def get_result(result_id: str | int, *, database: str | None = None) -> JobResul
     Raises JobDoesNotExist, also for an id that is no id.
     """
     alias = database or Settings.load().database
-    text = str(result_id)
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_ID):
-        raise JobDoesNotExist(f"{result_id!r} is not the id of a job: ids are whole numbers.")
+    pk = id_of(result_id, "job")
     try:
-        return from_row(Job.objects.using(alias).prefetch_related("attempt_set").get(pk=int(text)))
+        return from_row(Job.objects.using(alias).prefetch_related("attempt_set").get(pk=pk))
     except Job.DoesNotExist:
-        raise JobDoesNotExist(f"No job has the id {text}.") from None
+        raise JobDoesNotExist(f"No job has the id {pk}.") from None
+
+
+def id_of(given: object, kind: str) -> int:
+    """What may be the id of a job or workflow. Raises JobDoesNotExist for what can be none."""
+    text = str(given)
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_ID):
+        raise JobDoesNotExist(f"{given!r} is not the id of a {kind}: ids are whole numbers.")
+    return int(text)
 
 
 def from_row(job: Job) -> JobResult[Any]:

@@ -28,6 +28,7 @@ from dbqueue.exceptions import (
 from dbqueue.models import Job, JobStatus
 
 from .shop import tasks
+from .shop.django_tasks import multiply
 
 pytestmark = pytest.mark.django_db
 
@@ -305,13 +306,29 @@ def test_what_is_not_a_task() -> None:
     refused(UnknownTask, "'os.system'", lambda: dbqueue.enqueue("os.system", "true"))
     refused(InvalidTask, "is not a task", lambda: dbqueue.enqueue(plain, 1))  # type: ignore[call-overload]
     refused(InvalidTask, "is not a signature", lambda: dbqueue.enqueue_many([plain]))  # type: ignore[list-item]
+    refused(
+        InvalidTask,
+        "tests.shop.django_tasks.multiply is a task of django.tasks: call its own enqueue(), or give its name",
+        lambda: dbqueue.enqueue(multiply, 1, 2),  # type: ignore[call-overload]
+    )
     refused(UnknownTask, "'tests.test_definition.plain'", lambda: Task[[int], int](plain).enqueue(1))
+
+
+def test_a_job_is_no_signature() -> None:
+    job: Any = tasks.add.enqueue(1, 2)
+    said = rf"Job {job.id} is not a signature: write add\.s\(…\), not add\.enqueue\(…\), which has enqueued it"
+    with pytest.raises(InvalidTask, match=said):
+        dbqueue.enqueue_many([job])
+
+
+class SomeClass:
+    def method(self) -> None: ...
 
 
 def test_functions_that_can_not_be_tasks() -> None:
     def local() -> None: ...
 
-    for function in (local, lambda: None, plain.__get__(object())):
+    for function in (local, lambda: None, plain.__get__(object()), SomeClass.method, SomeClass().method):
         refused(InvalidTask, "", lambda function=function: task(function))  # type: ignore[misc]
     refused(InvalidTask, "must be named 'context'", lambda: task(takes_context=True)(plain))  # type: ignore[arg-type]
     refused(InvalidTask, "A task's name is ''", lambda: task(name="")(plain))

@@ -148,7 +148,7 @@ def test_an_interval_needs_no_zone(operator: Client) -> None:
 @pytest.mark.parametrize(
     ("values", "field", "words"),
     [
-        ({"cron": "61 * * * *"}, "cron", "cron is '61 * * * *': bad minute."),
+        ({"cron": "61 * * * *"}, "cron", "cron is '61 * * * *': bad minute (0 to 59)."),
         ({"cron": ""}, "cron", "Give either a cron expression or a number of seconds."),
         ({"every": "60"}, "cron", "Give either a cron expression or a number of seconds."),
         ({"cron": "", "every": "0"}, "every", "every is 0 seconds; it must be a whole number from 1"),

@@ -170,7 +170,12 @@ def test_discard_ends_it_with_a_reason() -> None:
         ({"retry_on": ["ValueError"]}, "retry_on holds 'ValueError'; it must hold classes"),
         ({"give_up_on": 5}, "give_up_on|not iterable"),
         ({"expires": "tomorrow"}, "expires is 'tomorrow'"),
-        ({"timeout": 0}, "longer than zero"),
+        ({"timeout": 0}, "timeout is 0; it must be seconds or a timedelta, longer than 0 and at most a hundred years."),
+        (
+            {"timeout": -1},
+            "timeout is -1; it must be seconds or a timedelta, longer than 0 and at most a hundred years",
+        ),
+        ({"hard_timeout": 0}, "hard_timeout is 0; it must be seconds or a timedelta, longer than 0"),
         ({"timeout": "5"}, "timeout is '5'"),
         ({"timeout": 10, "hard_timeout": 5}, "hard_timeout is 5 s; it must not be shorter"),
         ({"colour": "red"}, "There is no option 'colour'"),

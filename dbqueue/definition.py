@@ -8,14 +8,26 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, update_wrapper
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
 
 from . import registry
 from .binding import misfits
-from .canvas import Signature
+from .canvas import Signature, chain
 from .claim import Claim
 from .conf import Settings
 from .draft import Draft
@@ -97,8 +109,14 @@ class Task(Generic[P, R]):
         return self.options.run_after
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function inline. A task that takes a context must be given one here."""
+        """Run the function inline. A task that takes a context must be given one here; dbqueue.testing makes some."""
+        self._check_plain_call(args, kwargs)
         return self.func(*args, **kwargs)  # type: ignore[no-any-return]
+
+    if not TYPE_CHECKING:  # a type checker refuses it by itself
+
+        def __or__(self, other: object) -> Any:
+            return chain(self, other)  # which says what it must hold
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -302,6 +320,17 @@ class Task(Generic[P, R]):
             )
         return frozenset(sensitive)
 
+    def _check_plain_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """An argument in the context's place would end in an AttributeError somewhere below."""
+        if not self.takes_context:
+            return
+        first = args[0] if args else kwargs.get("context", ())
+        if isinstance(first, str | int | float | list | tuple | dict):
+            raise InvalidArguments(
+                f"{self.name} takes a context: call it here with one before the other arguments, in a test with "
+                "dbqueue.testing.context(), or enqueue it."
+            )
+
     def _check_context(self) -> None:
         if self.takes_context and next(iter(_signature_of(self.func).parameters), None) != "context":
             raise InvalidTask(f"{self.name} takes a context, so its first parameter must be named 'context'.")
@@ -318,6 +347,7 @@ class AsyncTask(Task[P, R]):
     """A task whose function is ``async def``: called directly, it gives the coroutine."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+        self._check_plain_call(args, kwargs)
         return self.func(*args, **kwargs)  # type: ignore[no-any-return]
 
 

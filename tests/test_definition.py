@@ -3,6 +3,7 @@
 import datetime
 import inspect
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -26,6 +27,7 @@ from dbqueue.exceptions import (
     UnknownTask,
 )
 from dbqueue.models import Job, JobStatus
+from dbqueue.testing import context
 
 from .shop import tasks
 from .shop.django_tasks import multiply
@@ -100,6 +102,40 @@ def test_a_plain_call_runs_inline() -> None:
     assert Job.objects.count() == 0
     assert tasks.add.func.__name__ == "add"
     assert tasks.add.__doc__ == "Add two numbers."
+
+
+def test_a_plain_call_of_a_task_that_takes_a_context_is_told_what_to_pass() -> None:
+    reported: Any = tasks.tell_context
+    rest: Any = tasks.tell_rest
+    for args in ((5,), ("x", 5), ([5],), ()):
+        with pytest.raises(InvalidArguments, match=r"takes a context: call it .* with dbqueue\.testing\.context\(\)"):
+            reported(*args)
+    assert rest(context(), x=1) == {"x": 1}
+    given = context(attempt=3, headers={"tenant": 7})
+    assert (given.attempt, given.headers, given.deadline, given.cancelled) == (3, {"tenant": 7}, None, False)
+    given.progress(1, 2)
+    given.log("nothing is kept of %s", "this")
+    with pytest.raises(ValueError, match="done is -1"):
+        given.progress(-1)
+    with pytest.raises(JobDoesNotExist):
+        _ = given.task_result
+
+
+def test_tasks_that_are_put_together_without_being_called() -> None:
+    add: Any = tasks.add
+    makes: list[Callable[[], Any]] = [lambda: add | add, lambda: add | add.s(1), lambda: add.s(1, 2) | add]
+    for make in makes:
+        with pytest.raises(InvalidTask, match=r"holds <Task tests\.shop\.tasks\.add>; .*make one with task\.s\(…\)"):
+            make()
+
+
+def test_without_the_app_it_says_so() -> None:
+    ready = "import django; from django.conf import settings; settings.configure(); django.setup()"
+    code = f"{ready}; from dbqueue import task"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.rstrip().endswith(
+        "ImproperlyConfigured: 'dbqueue' is not in INSTALLED_APPS: add it there, and run migrate."
+    )
 
 
 def test_many_are_all_or_none() -> None:
@@ -367,6 +403,7 @@ def test_the_context_is_for_workers_to_give() -> None:
         ({"concurrency": "5"}, "a whole number or a Concurrency"),
         ({"serial": ""}, "The key of serial is ''"),
         ({"expires": datetime.timedelta(0)}, "expires is datetime.timedelta(0); it must be longer"),
+        ({"expires": datetime.timedelta(-1)}, "one whose run_after is past runs at once"),
         (
             {"run_after": datetime.timedelta(hours=2), "expires": datetime.timedelta(hours=1)},
             "it must be later than run_after",

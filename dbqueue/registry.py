@@ -42,7 +42,7 @@ def register(task: "Task[Any, Any]") -> None:
 
 def find(name: str) -> "Task[Any, Any]":
     """Return the task registered as ``name``. Raises UnknownTask, with the nearest names."""
-    if (task := _found(name)) is not None:
+    if (task := _tasks.get(name)) is not None or (task := _of_finders(name)) is not None:
         return task
     raise UnknownTask(
         f"No task is registered as {name!r}. A task is registered when the module that declares it is imported; at "
@@ -52,14 +52,12 @@ def find(name: str) -> "Task[Any, Any]":
 
 def find_to_run(name: str) -> "Task[Any, Any]":
     """The same for a worker: UnknownTask says what may have kept the task from it. Nothing is imported for that."""
-    if (task := _found(name)) is not None:
+    if (task := _tasks.get(name)) is not None or (task := _of_finders(name)) is not None:
         return task
     raise UnknownTask(f"This worker knows no task {name!r}. {_why_not(name.rpartition('.')[0])}{_hint(name)}")
 
 
-def _found(name: str) -> "Task[Any, Any] | None":
-    if (task := _tasks.get(name)) is not None:
-        return task
+def _of_finders(name: str) -> "Task[Any, Any] | None":
     return next((task for finder in _finders if (task := finder(name)) is not None), None)
 
 
@@ -68,8 +66,10 @@ def _why_not(module: str) -> str:
         return f"Its module {module!r} declared none of that name at the start: if the task is new, restart the worker."
     if any(f"{module}.".startswith(f"{app.name}.") for app in apps.get_app_configs()):
         mend = f"name its module {module!r} in DBQUEUE['TASK_MODULES'], or import it in the app's tasks.py."
-    else:
+    elif module:
         mend = f"import its module {module!r} in the tasks.py of an app: no app in INSTALLED_APPS has that module."
+    else:
+        mend = "import its module in the tasks.py of an app."  # the task has a name of its own
     return f"If the task is new, restart the worker. If not, {mend}"
 
 

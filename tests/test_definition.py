@@ -450,5 +450,27 @@ def test_a_name_is_guessed_where_its_last_part_is_alike(name: str, meant: str) -
     assert ("Did you mean" in str(caught.value)) is bool(meant)
 
 
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        (
+            "os.getpid",
+            "Its module 'os' declared none of that name at the start: if the task is new, restart the worker.",
+        ),
+        ("tests.shop.nothing.add", "name its module 'tests.shop.nothing' in DBQUEUE['TASK_MODULES'], or import it in"),
+        (
+            "tests.shopping.add",
+            "import its module 'tests.shopping' in the tasks.py of an app: no app in INSTALLED_APPS",
+        ),
+        ("short", "If not, import its module in the tasks.py of an app."),
+    ],
+)
+def test_a_worker_says_what_may_have_kept_a_task_from_it(name: str, part: str) -> None:
+    with pytest.raises(UnknownTask) as caught:
+        registry.find_to_run(name)
+    assert f"This worker knows no task {name!r}. " in str(caught.value)
+    assert part in str(caught.value)
+
+
 def test_a_tasks_own_name_finds_it() -> None:
     refused(UnknownTask, f"Did you mean {tasks.add.name!r}", lambda: dbqueue.enqueue("add", 1, 2))

@@ -211,7 +211,7 @@ def test_arguments_that_do_not_bind(args: tuple[Any, ...], kwargs: dict[str, Any
     ("function", "args", "kwargs", "part"),
     [
         (lambda a, /, b, *, c: None, (), {"a": 1}, "'a' can be given by position only; 'a', 'b' and 'c' are missing."),
-        (lambda a, /, **rest: None, (), {"a": 1}, "'a' is missing."),
+        (lambda a, b, /, **rest: None, (1,), {"c": 1}, "'b' is missing."),
         (lambda *rest, c: None, (1, 2), {"d": 3}, "there is no argument 'd'; 'c' is missing."),
         (lambda: None, (1,), {}, "it takes no arguments by position, and has 1."),
         (lambda a: None, (1, 2), {"a": 3}, "by position, and has 2; 'a' is given by position and by name."),

@@ -82,7 +82,21 @@ def __getattr__(name: str) -> Any:
     # Late, because Django imports this package before its models may be imported.
     if name not in _HOME:
         raise AttributeError(f"module 'dbqueue' has no attribute {name!r}")
-    return getattr(import_module(f".{_HOME[name]}", __name__), name)
+    try:
+        home = import_module(f".{_HOME[name]}", __name__)
+    except RuntimeError as exc:
+        _refuse_without_the_app(exc)
+        raise
+    return getattr(home, name)
+
+
+def _refuse_without_the_app(exc: RuntimeError) -> None:
+    """Django says only of a model that it has no app_label. Raises ImproperlyConfigured where the app is not there."""
+    from django.apps import apps
+    from django.core.exceptions import ImproperlyConfigured
+
+    if apps.apps_ready and not apps.is_installed(__name__):
+        raise ImproperlyConfigured("'dbqueue' is not in INSTALLED_APPS: add it there, and run migrate.") from exc
 
 
 def __dir__() -> list[str]:

@@ -97,6 +97,10 @@ class Signature(Node, Generic[R]):
             return self.task.enqueue(*self.args, **self.kwargs)
         return _enqueue(self).last_result()
 
+    def delay(self) -> JobResult[R]:
+        """The same as enqueue(), by Celery's name."""
+        return self.enqueue()
+
     async def aenqueue(self) -> JobResult[R]:
         """The same as enqueue(), from async code."""
         return await sync_to_async(self.enqueue)()
@@ -132,13 +136,13 @@ class Signature(Node, Generic[R]):
         return name == "allow_failure" or getattr(self.task.options, name, None) == getattr(_DEFAULTS, name, None)
 
     def lay(self, after: int | None, steps: list[Step]) -> int:
-        given = int(after is not None and not self.immutable)
-        draft = self.task.draft(self.args, self.kwargs, given=given)
-        if draft.unique_scope is not None:
+        if self.task.options.unique:  # before the draft: of what is given later no key can be made
             raise InvalidTask(
                 f"{self.task.name} is unique, and a step of a workflow can't be: another job might stand in its place. "
                 "Use .set(unique=False)."
             )
+        given = int(after is not None and not self.immutable)
+        draft = self.task.draft(self.args, self.kwargs, given=given)
         callbacks = tuple(_callback(one) for one in self.callbacks)
         step = Step(draft, after, immutable=self.immutable, allow_failure=self.allow_failure, callbacks=callbacks)
         place = len(steps)
@@ -176,6 +180,10 @@ class _Composed(Node):
     def enqueue(self) -> WorkflowResult:
         """Insert all of its jobs, in the caller's transaction. Raises what ``Task.enqueue()`` does."""
         return _enqueue(self)
+
+    def delay(self) -> WorkflowResult:
+        """The same as enqueue(), by Celery's name."""
+        return self.enqueue()
 
     async def aenqueue(self) -> WorkflowResult:
         """The same as enqueue(), from async code."""

@@ -1,21 +1,26 @@
 """System checks: what would go wrong later, said at the start."""
 
 import datetime
+import sys
 import zoneinfo
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextvars import ContextVar
 from importlib.util import find_spec
 from typing import Any
 
+import django
 from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
 from django.db import connections
 
-from . import conf
+from . import conf, registry
 
 POOL_DEFAULT = 4
 """psycopg_pool's own max_size."""
+
+MOST_NAMES = 5
+"""Tasks that one message names."""
 
 SQLITE_OPTIONS = {
     "transaction_mode": "IMMEDIATE",
@@ -52,6 +57,97 @@ def check_task_modules(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMes
         for module in conf.read()[0].task_modules
         if module != "tasks" and not any(_is_module(f"{app}.{module}") for app in names)
     ]
+
+
+@checks.register
+def check_settings_package(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
+    """The package of the settings is no app by itself: nobody imports the tasks in it."""
+    parts = (getattr(django_settings, "SETTINGS_MODULE", None) or "").split(".")
+    packages = {".".join(parts[:end]) for end in range(1, len(parts))} - {app.name for app in apps.get_app_configs()}
+    return [
+        checks.Warning(
+            f"Nothing has imported the module '{package}.{module}': a worker knows no task of it.",
+            hint=f"Add {package!r} to INSTALLED_APPS, or import the module in the tasks.py of an app.",
+            id="dbqueue.W011",
+        )
+        for package in sorted(packages)
+        for module in conf.read()[0].task_modules
+        if f"{package}.{module}" not in sys.modules and _is_module(f"{package}.{module}")
+    ]
+
+
+@checks.register
+def check_queues(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
+    """The queues of tasks, and of their schedules, are among those that DBQUEUE['QUEUES'] allows."""
+    allowed = conf.read()[0].queues
+    outside: dict[str, set[str]] = {}
+    # Of a task of django.tasks the QUEUES of its backend decide.
+    for task in (task for task in registry.registered() if allowed and not task.backend):
+        for name in {task.queue_name, *(one.queue_name for one in task.schedules.values())} - {"", *allowed}:
+            outside.setdefault(name, set()).add(task.name)
+    return [
+        checks.Warning(
+            f"The queue {name!r} is not among DBQUEUE['QUEUES']: {', '.join(map(repr, allowed))}. Jobs of these tasks, "
+            f"or of their schedules, would be in it, and are refused: {_some(tasks)}.",
+            hint="Add the queue, or give the tasks another queue_name.",
+            id="dbqueue.W008",
+        )
+        for name, tasks in sorted(outside.items())
+    ]
+
+
+@checks.register
+def check_django_tasks(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
+    """Tasks of django.tasks come here only where TASKS says so, and where somebody reads TASKS.
+
+    Who has set TASKS has chosen, be it Django's ImmediateBackend; that of a project which has not set it is nobody's
+    choice.
+    """
+    settings: Any = django_settings  # whose type knows the settings, and no method
+    if settings.is_overridden("TASKS"):
+        return _check_that_tasks_is_read()
+    if not (names := _tasks_of_django()):
+        return []
+    return [
+        checks.Warning(
+            "TASKS is not set, and Django's default is to run tasks of django.tasks at once, inside enqueue(), without "
+            f"a job or a worker: {_some(names)}.",
+            hint="Set TASKS = {'default': {'BACKEND': 'dbqueue.backend.DatabaseBackend', 'QUEUES': []}}; with Django's "
+            "ImmediateBackend there, if that is what you want, this check is silent.",
+            id="dbqueue.W009",
+        )
+    ]
+
+
+def _check_that_tasks_is_read() -> "list[checks.CheckMessage]":
+    backends = [options.get("BACKEND") for options in django_settings.TASKS.values()]
+    is_read = django.VERSION >= (6, 0) or apps.is_installed("django_tasks")
+    if is_read or "dbqueue.backend.DatabaseBackend" not in backends:
+        return []
+    return [
+        checks.Warning(
+            f"TASKS names dbqueue's backend, and 'django_tasks' is not in INSTALLED_APPS: Django {django.__version__} "
+            "does not read TASKS itself.",
+            hint="Install the package django-tasks, and add 'django_tasks' to INSTALLED_APPS.",
+            id="dbqueue.W010",
+        )
+    ]
+
+
+def _tasks_of_django() -> set[str]:
+    """The tasks of Django's own decorator in the modules that were imported to register tasks."""
+    if django.VERSION < (6, 0) and not find_spec("django_tasks"):
+        return set()
+    from .tasks_api import Task
+
+    names = [f"{app.name}.{module}" for app in apps.get_app_configs() for module in conf.read()[0].task_modules]
+    found = [value for name in names if name in sys.modules for value in vars(sys.modules[name]).values()]
+    return {task.module_path for task in found if isinstance(task, Task)}
+
+
+def _some(names: Collection[str]) -> str:
+    more = f" and {len(names) - MOST_NAMES} more" if len(names) > MOST_NAMES else ""
+    return ", ".join(sorted(names)[:MOST_NAMES]) + more
 
 
 @checks.register

@@ -8,13 +8,26 @@ import sys
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, update_wrapper
-from typing import Any, Concatenate, Generic, Literal, ParamSpec, Protocol, Self, TypeVar, Unpack, overload
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Concatenate,
+    Generic,
+    Literal,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    Unpack,
+    overload,
+)
 
 from asgiref.sync import async_to_sync, sync_to_async
 from django.db import transaction
 
 from . import registry
-from .canvas import Signature
+from .binding import misfits
+from .canvas import Signature, chain
 from .claim import Claim
 from .conf import Settings
 from .draft import Draft
@@ -75,7 +88,7 @@ class Task(Generic[P, R]):
         **options: Unpack[JobOptions],
     ) -> None:
         if not inspect.isfunction(func) or ("<locals>" in func.__qualname__ and not self._may_be_local):
-            raise InvalidTask(f"{func!r} can't be a task: it must be a function at the top level of a module.")
+            raise _not_at_the_top(func)
         # First, because it takes over the function's own attributes, and one may be called like an option.
         update_wrapper(self, func)
         self.func: Callable[..., Any] = func
@@ -102,8 +115,14 @@ class Task(Generic[P, R]):
         return self.options.run_after
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Run the function inline. A task that takes a context must be given one here."""
+        """Run the function inline. A task that takes a context must be given one here; dbqueue.testing makes some."""
+        self._check_plain_call(args, kwargs)
         return self.func(*args, **kwargs)  # type: ignore[no-any-return]
+
+    if not TYPE_CHECKING:  # a type checker refuses it by itself
+
+        def __or__(self, other: object) -> Any:
+            return chain(self, other)  # which says what it must hold
 
     def __repr__(self) -> str:
         return f"<Task {self.name}>"
@@ -161,7 +180,7 @@ class Task(Generic[P, R]):
         """
         registry.find(self.name)
         self._check_queue()
-        bound = self._bind((*[GIVEN_LATER] * given, *args), kwargs)
+        bound = self.bind((*[GIVEN_LATER] * given, *args), kwargs)
         try:
             args_json = encode(args, "args") if args else "[]"
             kwargs_json = encode(kwargs, "kwargs") if kwargs else "{}"
@@ -193,13 +212,17 @@ class Task(Generic[P, R]):
             return other
         return NotStorable("A sensitive argument can't be stored as JSON; its value is not shown.")
 
-    def _bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+    def bind(self, args: Sequence[Any], kwargs: Mapping[str, Any]) -> inspect.BoundArguments:
+        """The arguments by name, without the context. Raises InvalidArguments, which says all that is wrong."""
         try:
             if self.takes_context and "context" in kwargs:
                 raise TypeError("the context is given by the worker")
             return self.signature.bind(*args, **kwargs)
         except TypeError as exc:
-            raise InvalidArguments(f"{self.name}{shown_signature(self)} can't be called so: {exc}.") from None
+            why = misfits(self.signature, args, kwargs) or exc
+            raise InvalidArguments(
+                f"{self.name}{shown_signature(self)} can't be called with these arguments: {why}."
+            ) from None
 
     def _keys(self, bound: inspect.BoundArguments) -> dict[str, Any]:
         call = Call.of(bound)
@@ -277,7 +300,7 @@ class Task(Generic[P, R]):
             )
         try:
             for one in given:
-                self._bind(one.args, one.kwargs)
+                self.bind(one.args, one.kwargs)
                 if one.queue_name or one.priority is not None:
                     Options(queue_name=one.queue_name or self.queue_name, priority=one.priority or 0)
                 encode(one.args, "args")
@@ -303,6 +326,17 @@ class Task(Generic[P, R]):
             )
         return frozenset(sensitive)
 
+    def _check_plain_call(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+        """An argument in the context's place would end in an AttributeError somewhere below."""
+        if not self.takes_context:
+            return
+        first = args[0] if args else kwargs.get("context", ())
+        if isinstance(first, str | int | float | list | tuple | dict):
+            raise InvalidArguments(
+                f"{self.name} takes a context: call it here with one before the other arguments, in a test with "
+                "dbqueue.testing.context(), or enqueue it."
+            )
+
     def _check_context(self) -> None:
         if self.takes_context and next(iter(_signature_of(self.func).parameters), None) != "context":
             raise InvalidTask(f"{self.name} takes a context, so its first parameter must be named 'context'.")
@@ -319,6 +353,7 @@ class AsyncTask(Task[P, R]):
     """A task whose function is ``async def``: called directly, it gives the coroutine."""
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+        self._check_plain_call(args, kwargs)
         return self.func(*args, **kwargs)  # type: ignore[no-any-return]
 
 
@@ -371,6 +406,8 @@ def task(func: Any = None, /, **options: Any) -> Any:
     """
 
     def declare(func: Callable[..., Any]) -> Task[Any, Any]:
+        if "." in getattr(func, "__qualname__", ""):  # of a class, or local
+            raise _not_at_the_top(func)
         kind: type[Task[Any, Any]] = AsyncTask if inspect.iscoroutinefunction(func) else Task
         made = kind(func, **options)
         registry.register(made)
@@ -455,13 +492,24 @@ def _signature_of(func: Callable[..., Any]) -> inspect.Signature:
     return inspect.signature(func)
 
 
+def _not_at_the_top(func: object) -> InvalidTask:
+    return InvalidTask(f"{func!r} can't be a task: it must be a function at the top level of a module.")
+
+
 def _own_task(task: object) -> Task[Any, Any]:
+    if isinstance(name := getattr(task, "module_path", None), str):
+        raise InvalidTask(f"{name} is a task of django.tasks: call its own enqueue(), or give its name: {name!r}.")
     if not isinstance(task, Task):
         raise InvalidTask(f"{task!r} is not a task: decorate it with @dbqueue.task.")
     return task
 
 
 def _own_signature(signature: object) -> Signature[Any]:
+    if isinstance(signature, JobResult):
+        last = signature.task_name.rpartition(".")[2]
+        raise InvalidTask(
+            f"Job {signature.id} is not a signature: write {last}.s(…), not {last}.enqueue(…), which has enqueued it."
+        )
     if not isinstance(signature, Signature):
         raise InvalidTask(f"{signature!r} is not a signature: make one with task.s(…).")
     if signature.callbacks:

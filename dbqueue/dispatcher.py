@@ -15,7 +15,7 @@ from django.core.cache import caches
 from django.db import Error, OperationalError
 from django.dispatch import Signal
 
-from . import signals
+from . import registry, signals
 from .announcement import Announcement
 from .claim import Bookmark, Claim, Selection
 from .conf import Settings
@@ -388,11 +388,12 @@ class Dispatcher:
             service.start()
         self.pool.start()
         logger.info(
-            "Worker %s (id %d) started: queues %s, %d threads, database %r",
+            "Worker %s (id %d) started: queues %s, %d threads, %d tasks, database %r",
             self.name,
             self.worker_id,
             str(self.mode.selection) or "all",
             self.settings.threads,
+            len(list(registry.registered())),
             self.settings.database,
         )
         self._announce_worker(signals.worker_ready, queues=str(self.mode.selection))

@@ -135,10 +135,12 @@ LONGEST = 3_155_760_000.0
 """Seconds (a hundred years) of the longest delay."""
 
 
-def seconds(value: object, name: str) -> float:
+def seconds(value: object, name: str, *, may_be_zero: bool = True) -> float:
     """A duration in seconds. Raises ValueError for what is none, is negative or longer than a hundred years."""
     if isinstance(value, datetime.timedelta):
         value = value.total_seconds()
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST:
-        raise ValueError(f"{name} is {value!r}; it must be seconds or a timedelta, from 0 to a hundred years.")
-    return float(value)
+    is_none = isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= LONGEST
+    if is_none or (value == 0 and not may_be_zero):
+        allowed = "from 0 to a hundred years" if may_be_zero else "longer than 0 and at most a hundred years"
+        raise ValueError(f"{name} is {value!r}; it must be seconds or a timedelta, {allowed}.")
+    return float(value)  # type: ignore[arg-type]

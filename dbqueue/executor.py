@@ -15,7 +15,7 @@ from .definition import Task
 from .encoding import encode
 from .exceptions import CancelRequested, DeadlineExceeded, Discard, NotStorable, Replaced, Retry, Snooze, UnknownTask
 from .models import JobStatus
-from .outcome import REQUESTED, Failure, Outcome, headline, secrets_of
+from .outcome import REQUESTED, Failure, Outcome, beyond_dbqueue, headline, secrets_of
 from .retry import DEFAULT_BACKOFF, delay_after, from_json, is_one_of
 from .running import Running, current
 
@@ -42,7 +42,7 @@ class Executor:
     def give_up(self, claim: Claim, exc: BaseException) -> Outcome:
         """How an attempt ends whose thread will not come back."""
         try:
-            task = registry.find(claim.task).for_claim(claim)
+            task = registry.find_to_run(claim.task).for_claim(claim)
         except UnknownTask as unknown:
             return Outcome.failed(claim, unknown)
         outcome = _failing(task, claim, exc)
@@ -53,7 +53,7 @@ class Executor:
         if claim.is_expired:
             return self._expired(claim)
         try:
-            task = registry.find(claim.task).for_claim(claim)
+            task = registry.find_to_run(claim.task).for_claim(claim)
         except UnknownTask as exc:
             return self._unknown(claim, exc)
         if claim.is_late and task.expires_between_runs:
@@ -158,15 +158,17 @@ def _log(outcome: Outcome, exc: BaseException) -> None:
         case JobStatus.FAILED if failure and failure.is_scrubbed:
             logger.error("Job %s failed: %s\n%s", claim, failure.headline, failure.traceback)
         case JobStatus.FAILED:
-            logger.error("Job %s failed: %s", claim, headline(exc), exc_info=exc)
+            cut = (type(exc), exc, beyond_dbqueue(exc.__traceback__))
+            logger.error("Job %s failed: %s", claim, headline(exc), exc_info=cut)
         case JobStatus.CANCELLED:
             logger.warning("Job %s is cancelled: %s", claim, outcome.reason)
         case _ if outcome.counted:
             logger.warning(
-                "Job %s failed, %d of %d attempts, tried again in %.1f s: %s",
+                "Job %s failed, %d of %d attempts%s, tried again in %.1f s: %s",
                 claim,
                 claim.failures,
                 claim.max_attempts,
+                " since an operator's retry" if claim.earlier_attempts else "",
                 outcome.delay,
                 failure.headline if failure else headline(exc),
             )

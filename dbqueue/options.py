@@ -218,7 +218,7 @@ class Options:
             put(name, _several(name, getattr(self, name)))
         for name in ("timeout", "hard_timeout"):
             if (value := getattr(self, name)) is not None:
-                put(name, seconds(value, name))
+                put(name, seconds(value, name, may_be_zero=False))
         if self.backoff is not None and not callable(self.backoff):
             put("backoff", seconds(self.backoff, "backoff"))
         given: dict[str, Any] = {name: getattr(self, name) for name in ("unique", "concurrency", "rate")}
@@ -247,8 +247,6 @@ class Options:
         check_moment(self.expires, "expires")
         self._check_order()
         self._check_types()
-        if self.timeout == 0 or self.hard_timeout == 0:
-            raise ValueError("timeout and hard_timeout must be longer than zero seconds.")
         if self.timeout and self.hard_timeout and self.hard_timeout < self.timeout:
             raise ValueError(
                 f"hard_timeout is {self.hard_timeout:g} s; it must not be shorter than timeout, {self.timeout:g} s."
@@ -260,7 +258,10 @@ class Options:
         """A job that would be given up before it may start, or at once, was not meant."""
         begin, end = self.run_after, self.expires
         if isinstance(end, datetime.timedelta) and end <= datetime.timedelta(0):
-            raise ValueError(f"expires is {end!r}; it must be longer than zero.")
+            raise ValueError(
+                f"expires is {end!r}; it must be longer than zero: a job that has expired never runs, where one whose "
+                "run_after is past runs at once."
+            )
         if begin is not None and end is not None and type(begin) is type(end) and end <= begin:  # type: ignore[operator]
             raise ValueError(f"expires is {end!r}; it must be later than run_after, {begin!r}.")
 
@@ -324,7 +325,13 @@ def _unknown(name: str, names: Iterable[str]) -> str:
     if near and near[0] in ON_THE_TASK:
         return f"There is no option {name!r}; @task, and it alone, has {near[0]!r}."
     hint = f" Did you mean {near[0]!r}?" if near else ""
-    return f"There is no option {name!r}; there are {', '.join(sorted(names))}.{hint}"
+    if "retries" in name:
+        # Other queues have it, and a number that is carried over as it is would be one run short.
+        hint = " Did you mean 'max_attempts'? It counts all runs: 3 retries are max_attempts=4."
+    return (
+        f"There is no option {name!r}; there are {', '.join(sorted(names))}, and on @task alone "
+        f"{', '.join(sorted(ON_THE_TASK))}.{hint}"
+    )
 
 
 @dataclass(frozen=True, slots=True)

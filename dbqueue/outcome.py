@@ -45,7 +45,7 @@ class Failure:
     def of(cls, exc: BaseException, secrets: Secrets = NO_SECRETS) -> "Failure":
         path = _class_path(exc)
         try:
-            text = "".join(traceback.format_exception(type(exc), exc, _beyond_dbqueue(exc.__traceback__)))
+            text = "".join(traceback.format_exception(type(exc), exc, beyond_dbqueue(exc.__traceback__)))
         except BaseException:  # noqa: BLE001  an exception's own __str__ may raise anything
             text = f"{path} (its traceback could not be printed)\n"
         shown = secrets.scrub(text)
@@ -53,7 +53,7 @@ class Failure:
         return cls(storable_text(path)[:NAME_LENGTH], _shortened(storable_text(shown)), line, shown != text)
 
 
-def _beyond_dbqueue(found: TracebackType | None) -> TracebackType | None:
+def beyond_dbqueue(found: TracebackType | None) -> TracebackType | None:
     """Without the frames by which every job is called; all of them, where the job's code was never reached."""
     frame = found
     while frame is not None and str(frame.tb_frame.f_globals.get("__name__")).startswith("dbqueue."):

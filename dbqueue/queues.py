@@ -1,9 +1,21 @@
 """Closing and opening queues: pause, drain, resume."""
 
+import difflib
+import logging
+from collections.abc import Sequence
+
+from django.conf import settings as django_settings
+
+from . import registry
 from .conf import QUEUE_LENGTH, Settings, is_queue_name
 from .exceptions import InvalidQueue
-from .models import REASON_LENGTH
+from .models import DEFAULT_QUEUE, REASON_LENGTH
 from .store import store_for
+
+logger = logging.getLogger("dbqueue.queues")
+
+MOST_NAMES = 20
+"""Names that one message lists."""
 
 OTHER_NAMES: dict[str, str] = {}
 """Queues by names that adapters know them by: who serves, or leaves out, the one means the other as well."""
@@ -17,16 +29,24 @@ def pause(queue: str, reason: str = "") -> None:
     """Let nothing of ``queue`` start any more; what runs goes on, and what is enqueued waits.
 
     Every worker is told at once, and knows within POLL_INTERVAL in any case. ``reason`` is for whoever looks next, at
-    most 500 characters. Raises InvalidQueue.
+    most 500 characters. A name that nobody knows is closed too, and logged as a warning. Raises InvalidQueue.
     """
-    _check(queue, reason)
-    store_for(Settings.load().database).pause(queue, reason)
+    _warn(close(queue, reason))
 
 
 def drain(queue: str, reason: str = "") -> None:
-    """Let only what is in ``queue`` now start; what is enqueued later waits for ``resume``. Raises InvalidQueue."""
+    """Let only what is in ``queue`` now start; what is enqueued later waits for ``resume``. Otherwise as ``pause``."""
+    _warn(close(queue, reason, drains=True))
+
+
+def close(queue: str, reason: str, *, drains: bool = False) -> str:
+    """Pause or drain it. Returns a warning where nobody knew the name; empty: somebody did. Raises InvalidQueue."""
     _check(queue, reason)
-    store_for(Settings.load().database).drain(queue, reason)
+    alias = Settings.load().database
+    doubt = doubt_of([queue], alias)  # before there is a row of it
+    store = store_for(alias)
+    (store.drain if drains else store.pause)(queue, reason)
+    return doubt
 
 
 def resume(queue: str) -> bool:
@@ -38,6 +58,39 @@ def resume(queue: str) -> bool:
 def closed() -> dict[str, str]:
     """The queues that are paused or drained, each with the reason that was given."""
     return store_for(Settings.load().database).reasons()
+
+
+def doubt_of(names: Sequence[str], alias: str) -> str:
+    """A warning about those of these queues that no task, setting or job has ever named; empty where there are none.
+
+    Any name may be right: ``using(queue_name=…)`` makes a queue. But one that is mistyped stays empty, unnoticed.
+    """
+    store, declared = store_for(alias), _declared()
+    unknown = [name for name in names if name not in declared and not store.has_seen(name)]
+    if not unknown:
+        return ""
+    known = sorted({*declared, *store.seen_queues(MOST_NAMES)})
+    more = ", …" if len(known) > MOST_NAMES else ""
+    near = difflib.get_close_matches(unknown[0], known, n=1)
+    hint = f" Did you mean {near[0]!r}?" if near else ""
+    return (
+        f"No task, setting or job so far names the queue {' or '.join(map(repr, unknown))}. Known are "
+        f"{', '.join(map(repr, known[:MOST_NAMES]))}{more}.{hint}"
+    )
+
+
+def _declared() -> set[str]:
+    """The queues that settings and the tasks of this process name."""
+    tasks = list(registry.registered())
+    scheduled = {one.queue_name for task in tasks for one in task.schedules.values() if one.queue_name}
+    backends = getattr(django_settings, "TASKS", {}).values()
+    of_backends = {name for backend in backends for name in backend.get("QUEUES", ())}
+    return {DEFAULT_QUEUE, *OTHER_NAMES, *Settings.load().queues, *of_backends, *scheduled, *(task.queue_name for task in tasks)}
+
+
+def _warn(doubt: str) -> None:
+    if doubt:
+        logger.warning("%s", doubt)
 
 
 def _check(queue: object, reason: object = "") -> None:

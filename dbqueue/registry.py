@@ -4,8 +4,11 @@ A name comes from a row or from a form: it is looked up, never imported.
 """
 
 import difflib
+import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
+
+from django.apps import apps
 
 from .exceptions import InvalidTask, UnknownTask
 
@@ -17,6 +20,9 @@ _waiting: "list[Callable[[], object]] | None" = []
 """What is to be done when models may be imported; None since then."""
 
 _finders: "list[Callable[[str], Task[Any, Any] | None]]" = []
+
+ALIKE = 0.75
+"""From which likeness on one word may be meant by another: add and ad are, nop and on_err are not."""
 
 
 def register(task: "Task[Any, Any]") -> None:
@@ -36,18 +42,45 @@ def register(task: "Task[Any, Any]") -> None:
 
 def find(name: str) -> "Task[Any, Any]":
     """Return the task registered as ``name``. Raises UnknownTask, with the nearest names."""
-    if (task := _tasks.get(name)) is not None:
+    if (task := _tasks.get(name)) is not None or (task := _of_finders(name)) is not None:
         return task
-    for finder in _finders:
-        if (task := finder(name)) is not None:
-            return task
-    near = [known for known in _tasks if known.rpartition(".")[2] == name][:3]
-    near = near or difflib.get_close_matches(name, _tasks, n=3)
-    hint = f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
     raise UnknownTask(
         f"No task is registered as {name!r}. A task is registered when the module that declares it is imported; at "
-        f"start these are the modules named in DBQUEUE['TASK_MODULES'] (default: each app's tasks.py).{hint}"
+        f"start these are the modules named in DBQUEUE['TASK_MODULES'] (default: each app's tasks.py).{_hint(name)}"
     )
+
+
+def find_to_run(name: str) -> "Task[Any, Any]":
+    """The same for a worker: UnknownTask says what may have kept the task from it. Nothing is imported for that."""
+    if (task := _tasks.get(name)) is not None or (task := _of_finders(name)) is not None:
+        return task
+    raise UnknownTask(f"This worker knows no task {name!r}. {_why_not(name.rpartition('.')[0])}{_hint(name)}")
+
+
+def _of_finders(name: str) -> "Task[Any, Any] | None":
+    return next((task for finder in _finders if (task := finder(name)) is not None), None)
+
+
+def _why_not(module: str) -> str:
+    if module in sys.modules:
+        return f"Its module {module!r} declared none of that name at the start: if the task is new, restart the worker."
+    if any(f"{module}.".startswith(f"{app.name}.") for app in apps.get_app_configs()):
+        mend = f"name its module {module!r} in DBQUEUE['TASK_MODULES'], or import it in the app's tasks.py."
+    elif module:
+        mend = f"import its module {module!r} in the tasks.py of an app: no app in INSTALLED_APPS has that module."
+    else:
+        mend = "import its module in the tasks.py of an app."  # the task has a name of its own
+    return f"If the task is new, restart the worker. If not, {mend}"
+
+
+def _hint(name: str) -> str:
+    """Tasks that may be meant: of the same last part, or one much like it, those before that are most like the name."""
+    lasts = {known: known.rpartition(".")[2] for known in _tasks}
+    wanted = name.rpartition(".")[2]
+    alike = {wanted, *difflib.get_close_matches(wanted, set(lasts.values()), n=3, cutoff=ALIKE)}
+    same = [known for known, last in lasts.items() if last in alike]
+    near = difflib.get_close_matches(name, same, n=3, cutoff=0.0)
+    return f" Did you mean {' or '.join(map(repr, near))}?" if near else ""
 
 
 def when_ready(call: "Callable[[], object]") -> None:

@@ -1,6 +1,7 @@
 """A job's row seen from outside: its state, waiting for its end, its value or its errors."""
 
 import datetime
+import logging
 import math
 import sys
 import time
@@ -29,17 +30,22 @@ from .exceptions import (
 )
 from .models import Job, JobStatus, LogLine
 from .running import Running, current
-from .store import store_for
+from .store import is_served, store_for
 from .waiting import Patience
 
 if TYPE_CHECKING:
     from .canvas import Node
+
+logger = logging.getLogger("dbqueue.results")
 
 R = TypeVar("R")
 
 MAX_ID = 2**63 - 1
 
 MESSAGE_LENGTH = 200
+
+WARN_AFTER = 10.0
+"""Seconds of a wait after which the log tells where no worker is there. Who gave no timeout would never learn it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,14 +156,19 @@ class JobResult(Generic[R]):
         """
         if timeout is not None and not (isinstance(timeout, int | float) and timeout >= 0):
             raise ValueError(f"timeout is {timeout!r}; it must be seconds, from 0, or None.")
-        end = math.inf if timeout is None else time.monotonic() + timeout
+        began = time.monotonic()
+        end = math.inf if timeout is None else began + timeout
+        warn_at = began + WARN_AFTER
         with Patience(self.database, int(self.id)) as patience:
             while not self._ended_by_now():
                 self._refuse_endless_wait()
-                left = end - time.monotonic()
-                if left <= 0:
-                    raise TimeoutError(f"Job {self.id} ({self.task_name}) is still {self.status} after {timeout} s.")
-                patience.wait(left)
+                now = time.monotonic()
+                if now >= end:
+                    raise TimeoutError(f"{self._still(f'{timeout} s')}{self._nobody_there()}")
+                if now >= warn_at:
+                    warn_at = math.inf
+                    self._warn_of_nobody()
+                patience.wait(end - now)
 
     def cancel(self, *, interrupt: bool = False) -> bool:
         """Ask for the job's end, in the caller's transaction. Returns whether there was anything to end.
@@ -187,6 +198,23 @@ class JobResult(Generic[R]):
             self.refresh()
         return self.is_finished
 
+    def _still(self, waited: str) -> str:
+        return f"Job {self.id} ({self.task_name}) is still {self.status} after {waited}."
+
+    def _nobody_there(self) -> str:
+        """A sentence more where no worker is there that could run it; empty where one is."""
+        workers = store_for(self.database).living_workers(Settings.load().heartbeat_timeout)
+        if not workers:
+            return " No worker is alive: start one with manage.py dbqueue_worker."
+        # Of a step whose turn has not come, or a group, the queue tells nothing.
+        if self.status is JobStatus.READY and not is_served(self.queue_name, workers):
+            return f" No living worker serves the queue {self.queue_name!r}."
+        return ""
+
+    def _warn_of_nobody(self) -> None:
+        if nobody := self._nobody_there():
+            logger.warning("%s%s", self._still(f"{WARN_AFTER:g} s"), nobody)
+
     def _announce_cancel(self) -> None:
         row = Job(pk=int(self.id), task=self.task_name, queue_name=self.queue_name, attempt=self.attempts)
         for told in Announcement.of_jobs(signals.job_cancelled, [row], reason=self.reason):
@@ -210,13 +238,19 @@ def get_result(result_id: str | int, *, database: str | None = None) -> JobResul
     Raises JobDoesNotExist, also for an id that is no id.
     """
     alias = database or Settings.load().database
-    text = str(result_id)
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_ID):
-        raise JobDoesNotExist(f"{result_id!r} is not the id of a job: ids are whole numbers.")
+    pk = id_of(result_id, "job")
     try:
-        return from_row(Job.objects.using(alias).prefetch_related("attempt_set").get(pk=int(text)))
+        return from_row(Job.objects.using(alias).prefetch_related("attempt_set").get(pk=pk))
     except Job.DoesNotExist:
-        raise JobDoesNotExist(f"No job has the id {text}.") from None
+        raise JobDoesNotExist(f"No job has the id {pk}.") from None
+
+
+def id_of(given: object, kind: str) -> int:
+    """What may be the id of a job or workflow. Raises JobDoesNotExist for what can be none."""
+    text = str(given)
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_ID):
+        raise JobDoesNotExist(f"{given!r} is not the id of a {kind}: ids are whole numbers.")
+    return int(text)
 
 
 def from_row(job: Job) -> JobResult[Any]:

@@ -20,6 +20,15 @@ EXPRESSION_LENGTH = 200
 OWN_NAME_LENGTH = 100
 """Characters of the name that tells a schedule from others of the same task."""
 
+ALLOWED = {
+    "minute": "0 to 59",
+    "hour": "0 to 23",
+    "day-of-month": "1 to 31 as far as the month has them, or L for its last day",
+    "month": "1 to 12, or JAN to DEC",
+    "day-of-week": "0 to 7, or SUN to SAT",
+}
+"""What the fields of a cron expression may have, by CronSim's names for them."""
+
 LONGEST = 366 * 86_400
 """Seconds of the longest interval."""
 
@@ -244,6 +253,8 @@ def cron(
 
 
 def every(
+    bare: None = None,
+    /,
     *,
     seconds: int = 0,
     minutes: int = 0,
@@ -262,6 +273,8 @@ def every(
 
     Slots are its multiples since 1970 in UTC: ``every(days=1)`` is midnight in UTC.
     """
+    if bare is not None:
+        raise ValueError(f"every({bare!r}) has no unit: say every(seconds={bare!r}), or minutes, hours or days.")
     parts = {"seconds": seconds, "minutes": minutes, "hours": hours, "days": days}
     for unit, number in parts.items():
         if type(number) is not int:
@@ -336,4 +349,5 @@ def _first_change(
 def _reason(error: CronSimError) -> str:
     """What is wrong, as part of a sentence."""
     said = str(error)
-    return said[:1].lower() + said[1:]
+    allowed = ALLOWED.get(said.removeprefix("Bad "))
+    return f"{said[:1].lower()}{said[1:]}{(allowed and f' ({allowed})') or ''}"

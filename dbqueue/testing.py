@@ -3,6 +3,8 @@
 import json
 from typing import Any
 
+from django.utils import timezone
+
 from . import registry
 from .claim import Claim, Selection
 from .conf import Settings
@@ -10,8 +12,8 @@ from .definition import Task
 from .encoding import encode
 from .exceptions import InvalidArguments, InvalidTask
 from .inline import InlineWorker
-from .models import JobStatus
-from .results import JobResult, from_row, get_result
+from .models import DEFAULT_QUEUE, JobStatus
+from .results import Context, JobResult, from_row, get_result
 from .store import store_for
 
 
@@ -74,6 +76,40 @@ def assert_not_enqueued(task: Any, /, *args: Any, **kwargs: Any) -> None:
         raise AssertionError(_told(_task(task), args, kwargs, "not be"))
 
 
+def context(*, attempt: int = 1, headers: dict[str, Any] | None = None) -> Context:
+    """A context for a plain call of a task that takes one: ``report(context(), 5)``.
+
+    It is that of no job: ``progress()`` and ``log()`` check what they are told and keep nothing, there is no deadline,
+    nobody cancels, and ``task_result`` raises JobDoesNotExist.
+    """
+    now = timezone.now()
+    claim = Claim(
+        job_id=0,
+        lease=1,
+        attempt=attempt,
+        worker_id=0,
+        task="",
+        args_json="[]",
+        kwargs_json="{}",
+        queue_name=DEFAULT_QUEUE,
+        priority=0,
+        backend="",
+        run_after=None,
+        enqueued_at=now,
+        crashes=0,
+        max_attempts=max(1, attempt),
+        earlier_attempts=0,
+        options_json=encode({"headers": headers or {}}, "headers"),
+        expires_at=None,
+        concurrency_key=None,
+        rate_key=None,
+        workflow_id=None,
+        started_at=now,
+        claimed_at=now,
+    )
+    return Context(claim, Settings.load().database)
+
+
 class Jobs:
     """What the pytest fixture ``dbqueue_jobs`` gives: the functions of this module by one name."""
 
@@ -118,10 +154,7 @@ def _matching(task: Task[Any, Any], args: tuple[Any, ...], kwargs: dict[str, Any
 
 
 def _bound(task: Task[Any, Any], args: Any, kwargs: Any) -> Any:
-    try:
-        bound = task.signature.bind(*args, **kwargs)
-    except TypeError as exc:
-        raise InvalidArguments(f"{task.name}{task.signature} can't be called so: {exc}.") from None
+    bound = task.bind(args, kwargs)
     bound.apply_defaults()
     return json.loads(encode(dict(bound.arguments), "args"))
 

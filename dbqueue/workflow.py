@@ -8,7 +8,7 @@ from asgiref.sync import sync_to_async
 from .conf import Settings
 from .exceptions import JobDoesNotExist
 from .models import GROUP, Job, JobStatus, Workflow
-from .results import JobResult, from_row, get_result
+from .results import JobResult, from_row, get_result, id_of
 from .store import store_for
 from .tree import Tree
 
@@ -157,10 +157,10 @@ class WorkflowResult:
         return not row.is_group and not self._tree.members(pk) and len(self._tree.path(pk, stop)) == 1
 
 
-def get_workflow(workflow_id: int, *, database: str | None = None) -> WorkflowResult:
-    """Look a workflow up by its id. Raises JobDoesNotExist, also where it has been deleted."""
+def get_workflow(workflow_id: int | str, *, database: str | None = None) -> WorkflowResult:
+    """Look a workflow up by its id. Raises JobDoesNotExist, also where it has been deleted, and for what is no id."""
     alias = database or Settings.load().database
-    row = Workflow.objects.using(alias).filter(pk=workflow_id).first()
+    row = Workflow.objects.using(alias).filter(pk=id_of(workflow_id, "workflow")).first()
     if row is None or row.last_id is None:
         raise JobDoesNotExist(f"No workflow has the id {workflow_id}.")
     return WorkflowResult(row.pk, row.last_id, alias)

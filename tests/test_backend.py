@@ -393,7 +393,7 @@ def test_an_argument_that_can_t_be_stored(argument: Any, error: type[Exception],
 @inline
 def test_arguments_that_do_not_fit_the_function() -> None:
     for args, kwargs in (((1,), {}), ((1, 2, 3), {}), ((1,), {"z": 2})):
-        with pytest.raises(TypeError, match="can't be called so"):
+        with pytest.raises(TypeError, match="can't be called with"):
             multiply.enqueue(*args, **kwargs)
     assert not Job.objects.exists()
 

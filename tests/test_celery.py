@@ -1088,7 +1088,7 @@ def test_what_means_nothing_is_named_once(settings: Any) -> None:
     assert len(routes) == 2 and "'a.*' has exchange" in routes[0] and "'proj.Router' is a router" in routes[1]
     assert "BROKER_URL" in found["dbqueue.I001"]
     assert "task_received" in found["dbqueue.W040"]
-    expected = ["'nobody.knows'", "is 0.5", "missing a required argument: 'x'", "and a 'schedule'", "it has kwarg"]
+    expected = ["'nobody.knows'", "is 0.5", "'x' and 'y' are missing", "and a 'schedule'", "it has kwarg"]
     assert len(said) == 5 and all(words in message for message, words in zip(said, expected, strict=True))
     ids = ("dbqueue.I001", "dbqueue.E002", "dbqueue.W041")
     assert not [message for message in run_checks() if message.id in ids]

@@ -64,6 +64,31 @@ def test_a_queue_that_no_new_job_can_be_in_is_named(settings: Settings, caplog: 
         assert "No new job can be in 'mial': the queues are 'default', 'letters', 'mail'" in caplog.text
 
 
+def test_a_queue_that_nobody_has_named_is_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    def said(*arguments: str) -> list[str]:
+        caplog.clear()
+        with pytest.raises(SystemExit) as ended:
+            call_command("dbqueue_worker", "--burst", "--threads", "1", *arguments)
+        assert ended.value.code == 0
+        return [message for message in caplog.messages if "names the queue" in message]
+
+    [warning] = said("--queues", "mial,default")
+    assert warning.startswith("No task, setting or job so far names the queue 'mial'. Known are 'default', ")
+    assert warning.endswith("Did you mean 'mail'?")
+    assert "'mial' or 'maail'" in said("--exclude-queues", "mial,maail")[0]
+    assert said("--queues", "mail,default") == []
+    add.using(queue_name="mial").enqueue(1, 2)
+    assert said("--queues", "mial") == []
+    assert said("--queues", "mial") == []  # now because one has ended there
+
+
+def test_where_nothing_can_be_asked_no_queue_is_doubted(tmp_path: Path) -> None:
+    database = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "empty.sqlite3")}
+    changed = settings_file(tmp_path, f"DATABASES['default'] = {database}")
+    output = spawn("--burst", "--queues", "mial", **changed).finish()
+    assert "names the queue" not in output and "Have you run manage.py migrate?" in output
+
+
 @pytest.mark.parametrize("queues", [["letters"], []])
 def test_queues_of_django_tasks_may_be_served_too(settings: Settings, queues: list[str]) -> None:
     settings.DBQUEUE = {"QUEUES": ["default"]}
@@ -128,7 +153,8 @@ def test_a_task_of_another_module_is_told_where_it_was_looked_for() -> None:
     burst()
     result.refresh()
     assert result.status == JobStatus.FAILED
-    assert "(default: each app's tasks.py)" in result.errors[0].traceback
+    named = "name its module 'tests.shop.command_tasks' in DBQUEUE['TASK_MODULES'], or import it in the app's tasks.py."
+    assert named in result.errors[0].traceback
 
 
 def test_the_help_shows_what_is_for_people() -> None:

@@ -1,14 +1,20 @@
 """Settings and system checks: bad input is named, with what is allowed."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
+import django
 import pytest
 from django.core.checks import run_checks
 from django.db import connection
 from pytest_django import Settings as SettingsWrapper
 
-from dbqueue import conf
+from dbqueue import conf, every, registry
 from dbqueue.checks import SQLITE_OPTIONS
 from dbqueue.conf import Settings
 from dbqueue.exceptions import InvalidSettings
@@ -119,6 +125,71 @@ def test_a_task_module_that_no_app_has_is_a_warning(settings: SettingsWrapper, m
     assert found() == [
         f"dbqueue.W005: DBQUEUE['TASK_MODULES'] has {module!r}, and no installed app has a module of that name."
     ]
+
+
+def test_a_queue_outside_the_restriction_is_a_warning_with_its_tasks(settings: SettingsWrapper) -> None:
+    queues = {task.queue_name for task in registry.registered() if not task.backend}
+    settings.DBQUEUE = {"QUEUES": sorted(queues - {"mail"})}
+    [text] = found()
+    assert text.startswith("dbqueue.W008: The queue 'mail' is not among DBQUEUE['QUEUES']: ")
+    assert re.search(r"would be in it, and are refused: (\S+, )*short\.name\b", text)
+    settings.DBQUEUE = {"QUEUES": ["nobody's"]}
+    [text] = [text for text in found() if "The queue 'default'" in text]
+    assert re.search(r"refused: (\S+, ){4}\S+ and \d+ more\.$", text)
+    settings.DBQUEUE = {"QUEUES": sorted(queues)}
+    assert found() == []
+
+
+def test_a_queue_of_a_schedule_alone_is_a_warning_too(settings: SettingsWrapper) -> None:
+    task = registry.find("short.name")
+    settings.DBQUEUE = {"QUEUES": sorted({task.queue_name for task in registry.registered()})}
+    task.schedules["short.name"] = every(hours=1, queue_name="nightly")
+    try:
+        [text] = found()
+    finally:
+        task.schedules.clear()
+    assert text.startswith("dbqueue.W008: The queue 'nightly' is not among") and text.endswith("refused: short.name.")
+
+
+def checked(folder: Path, settings: str, tasks: str = "") -> str:
+    """What ``manage.py check`` says of a project of its own, whose package has a tasks.py."""
+    package = folder / "somebody"
+    package.mkdir(exist_ok=True)
+    (package / "__init__.py").touch()
+    (package / "settings.py").write_text(f"SECRET_KEY = 'x'\nUSE_TZ = True\n{settings}\n")
+    (package / "tasks.py").write_text(tasks)
+    command = [sys.executable, "-m", "django", "check", "--settings", "somebody.settings"]
+    env = {**os.environ, "PYTHONPATH": f"{folder}:{ROOT}"}
+    done = subprocess.run(command, env=env, capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
+
+
+def test_tasks_of_django_without_a_setting_are_a_warning(tmp_path: Path) -> None:
+    module = "django.tasks" if django.VERSION >= (6, 0) else "django_tasks"
+    tasks = f"from {module} import task\n\n@task\ndef add(x, y): return x + y\n"
+    more = "" if django.VERSION >= (6, 0) else ", 'django_tasks'"
+    apps = f"INSTALLED_APPS = ['dbqueue', 'somebody'{more}]\n"
+    immediate = f"TASKS = {{'default': {{'BACKEND': '{module}.backends.immediate.ImmediateBackend'}}}}"
+    ours = "TASKS = {'default': {'BACKEND': 'dbqueue.backend.DatabaseBackend'}}"
+    assert "(dbqueue.W009) TASKS is not set" in (said := checked(tmp_path, apps, tasks))
+    assert "without a job or a worker: somebody.tasks.add." in said
+    assert "dbqueue" not in checked(tmp_path, apps)
+    # Who has set it has chosen.
+    assert "dbqueue" not in checked(tmp_path, apps + immediate, tasks)
+    assert "dbqueue" not in checked(tmp_path, apps + ours, tasks)
+
+
+def test_a_setting_that_this_django_does_not_read_is_a_warning(tmp_path: Path) -> None:
+    ours = "TASKS = {'default': {'BACKEND': 'dbqueue.backend.DatabaseBackend'}}"
+    said = checked(tmp_path, f"INSTALLED_APPS = ['dbqueue', 'somebody']\n{ours}")
+    assert ("(dbqueue.W010) TASKS names dbqueue's backend" in said) is (django.VERSION < (6, 0))
+
+
+def test_tasks_of_a_package_that_is_no_app_are_a_warning(tmp_path: Path) -> None:
+    tasks = "from dbqueue import task\n\n@task\ndef add(x, y): return x + y\n"
+    said = checked(tmp_path, "INSTALLED_APPS = ['dbqueue']", tasks)
+    assert "(dbqueue.W011) Nothing has imported the module 'somebody.tasks'" in said
+    assert "dbqueue" not in checked(tmp_path, "INSTALLED_APPS = ['dbqueue', 'somebody']", tasks)
 
 
 @pytest.mark.django_db

@@ -1,6 +1,7 @@
 """What a dead process, or a dead wire, leaves behind."""
 
 import os
+import re
 import signal
 import time
 from collections.abc import Iterator
@@ -112,6 +113,27 @@ def test_what_a_killed_worker_had_not_begun_was_no_attempt() -> None:
         assert (result.status, result.attempts, result.errors) == (JobStatus.SUCCESSFUL, 1, [])
     assert not Job.objects.exclude(status=JobStatus.SUCCESSFUL).exists()
     assert started("y") == 1
+
+
+def test_who_starts_a_worker_after_a_crash_is_told_what_its_jobs_wait_for() -> None:
+    mark_slowly.enqueue("x", 60)
+    with worker("--threads", "1", "--name", "first", DBQUEUE_HEARTBEAT_TIMEOUT="6") as first:
+        eventually(lambda: started("x") == 1)
+        with worker("--threads", "1", DBQUEUE_HEARTBEAT_TIMEOUT="6") as second:
+            time.sleep(2.5)  # it looks after 1.5 s
+            assert "no sign of life" not in second.output
+        first.kill()
+        first.wait()
+    Job.objects.update(args=["y", 0])
+    with worker("--threads", "1", DBQUEUE_HEARTBEAT_TIMEOUT="6") as third:
+        eventually(lambda: started("y") == 1)
+    [line] = [line for line in third.output.splitlines() if "no sign of life" in line]
+    assert re.search(
+        r"WARNING Worker first \(id \d+\) has given no sign of life for [2-5] s and holds jobs: 1; "
+        r"they are taken back when it has given none for 5 s$",
+        line,
+    )
+    assert third.output.index(line) < third.output.index("Jobs of dead workers rescued")
 
 
 def test_a_job_taken_ahead_that_has_begun_is_an_attempt() -> None:

@@ -1,7 +1,9 @@
 """Declaring tasks and enqueueing them from Python: what goes in, and what is refused."""
 
 import datetime
+import inspect
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from typing import Any, cast
@@ -14,6 +16,7 @@ from pytest_django import Settings as SettingsWrapper
 
 import dbqueue
 from dbqueue import Task, registry, task
+from dbqueue.binding import misfits
 from dbqueue.exceptions import (
     DBQueueError,
     InvalidArguments,
@@ -24,8 +27,10 @@ from dbqueue.exceptions import (
     UnknownTask,
 )
 from dbqueue.models import Job, JobStatus
+from dbqueue.testing import context
 
 from .shop import tasks
+from .shop.django_tasks import multiply
 
 pytestmark = pytest.mark.django_db
 
@@ -99,6 +104,40 @@ def test_a_plain_call_runs_inline() -> None:
     assert tasks.add.__doc__ == "Add two numbers."
 
 
+def test_a_plain_call_of_a_task_that_takes_a_context_is_told_what_to_pass() -> None:
+    reported: Any = tasks.tell_context
+    rest: Any = tasks.tell_rest
+    for args in ((5,), ("x", 5), ([5],), ()):
+        with pytest.raises(InvalidArguments, match=r"takes a context: call it .* with dbqueue\.testing\.context\(\)"):
+            reported(*args)
+    assert rest(context(), x=1) == {"x": 1}
+    given = context(attempt=3, headers={"tenant": 7})
+    assert (given.attempt, given.headers, given.deadline, given.cancelled) == (3, {"tenant": 7}, None, False)
+    given.progress(1, 2)
+    given.log("nothing is kept of %s", "this")
+    with pytest.raises(ValueError, match="done is -1"):
+        given.progress(-1)
+    with pytest.raises(JobDoesNotExist):
+        _ = given.task_result
+
+
+def test_tasks_that_are_put_together_without_being_called() -> None:
+    add: Any = tasks.add
+    makes: list[Callable[[], Any]] = [lambda: add | add, lambda: add | add.s(1), lambda: add.s(1, 2) | add]
+    for make in makes:
+        with pytest.raises(InvalidTask, match=r"holds <Task tests\.shop\.tasks\.add>; .*make one with task\.s\(…\)"):
+            make()
+
+
+def test_without_the_app_it_says_so() -> None:
+    ready = "import django; from django.conf import settings; settings.configure(); django.setup()"
+    code = f"{ready}; from dbqueue import task"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stderr.rstrip().endswith(
+        "ImproperlyConfigured: 'dbqueue' is not in INSTALLED_APPS: add it there, and run migrate."
+    )
+
+
 def test_many_are_all_or_none() -> None:
     def signatures() -> Any:
         for number in range(1500):
@@ -154,16 +193,35 @@ def refused(kind: type[Exception], part: str, call: Callable[[], Any]) -> None:
 @pytest.mark.parametrize(
     ("args", "kwargs", "part"),
     [
-        ((), {}, "missing a required argument: 'x'"),
-        ((1,), {}, "missing a required argument: 'y'"),
-        ((1, 2, 3), {}, "too many positional arguments"),
-        ((1, 2), {"z": 3}, "got an unexpected keyword argument 'z'"),
-        ((1, 2), {"x": 3}, "multiple values for argument 'x'"),
+        ((), {}, "int can't be called with these arguments: 'x' and 'y' are missing."),
+        ((1,), {}, "arguments: 'y' is missing."),
+        ((1,), {"z": "value"}, "arguments: there is no argument 'z'; 'y' is missing."),
+        ((1, 2, 3), {}, "arguments: it takes 2 arguments by position, and has 3."),
+        ((1, 2), {"z": 3}, "arguments: there is no argument 'z'."),
+        ((1, 2), {"z": 3, "a": 4}, "arguments: there is no argument 'z' or 'a'."),
+        ((1, 2), {"x": 3}, "arguments: 'x' is given by position and by name."),
     ],
 )
 def test_arguments_that_do_not_bind(args: tuple[Any, ...], kwargs: dict[str, Any], part: str) -> None:
     refused(InvalidArguments, part, lambda: dbqueue.enqueue("tests.shop.tasks.add", *args, **kwargs))
     refused(InvalidArguments, "tests.shop.tasks.add(x: int, y: int)", lambda: tasks.add.enqueue(*args, **kwargs))
+
+
+@pytest.mark.parametrize(
+    ("function", "args", "kwargs", "part"),
+    [
+        (lambda a, /, b, *, c: None, (), {"a": 1}, "'a' can be given by position only; 'a', 'b' and 'c' are missing."),
+        (lambda a, b, /, **rest: None, (1,), {"c": 1}, "'b' is missing."),
+        (lambda *rest, c: None, (1, 2), {"d": 3}, "there is no argument 'd'; 'c' is missing."),
+        (lambda: None, (1,), {}, "it takes no arguments by position, and has 1."),
+        (lambda a: None, (1, 2), {"a": 3}, "by position, and has 2; 'a' is given by position and by name."),
+    ],
+)
+def test_all_that_does_not_bind_is_told(function: Any, args: Any, kwargs: Any, part: str) -> None:
+    signature = inspect.signature(function)
+    with pytest.raises(TypeError):
+        signature.bind(*args, **kwargs)
+    assert f"{misfits(signature, args, kwargs)}.".endswith(part)
 
 
 def test_the_context_can_not_be_enqueued() -> None:
@@ -284,13 +342,29 @@ def test_what_is_not_a_task() -> None:
     refused(UnknownTask, "'os.system'", lambda: dbqueue.enqueue("os.system", "true"))
     refused(InvalidTask, "is not a task", lambda: dbqueue.enqueue(plain, 1))  # type: ignore[call-overload]
     refused(InvalidTask, "is not a signature", lambda: dbqueue.enqueue_many([plain]))  # type: ignore[list-item]
+    refused(
+        InvalidTask,
+        "tests.shop.django_tasks.multiply is a task of django.tasks: call its own enqueue(), or give its name",
+        lambda: dbqueue.enqueue(multiply, 1, 2),  # type: ignore[call-overload]
+    )
     refused(UnknownTask, "'tests.test_definition.plain'", lambda: Task[[int], int](plain).enqueue(1))
+
+
+def test_a_job_is_no_signature() -> None:
+    job: Any = tasks.add.enqueue(1, 2)
+    said = rf"Job {job.id} is not a signature: write add\.s\(…\), not add\.enqueue\(…\), which has enqueued it"
+    with pytest.raises(InvalidTask, match=said):
+        dbqueue.enqueue_many([job])
+
+
+class SomeClass:
+    def method(self) -> None: ...
 
 
 def test_functions_that_can_not_be_tasks() -> None:
     def local() -> None: ...
 
-    for function in (local, lambda: None, plain.__get__(object())):
+    for function in (local, lambda: None, plain.__get__(object()), SomeClass.method, SomeClass().method):
         refused(InvalidTask, "", lambda function=function: task(function))  # type: ignore[misc]
     refused(InvalidTask, "must be named 'context'", lambda: task(takes_context=True)(plain))  # type: ignore[arg-type]
     refused(InvalidTask, "A task's name is ''", lambda: task(name="")(plain))
@@ -329,11 +403,14 @@ def test_the_context_is_for_workers_to_give() -> None:
         ({"concurrency": "5"}, "a whole number or a Concurrency"),
         ({"serial": ""}, "The key of serial is ''"),
         ({"expires": datetime.timedelta(0)}, "expires is datetime.timedelta(0); it must be longer"),
+        ({"expires": datetime.timedelta(-1)}, "one whose run_after is past runs at once"),
         (
             {"run_after": datetime.timedelta(hours=2), "expires": datetime.timedelta(hours=1)},
             "it must be later than run_after",
         ),
         ({"max_attempt": 3}, "Did you mean 'max_attempts'?"),
+        ({"max_retries": 3}, "Did you mean 'max_attempts'? It counts all runs: 3 retries are max_attempts=4."),
+        ({"colour": 3}, "unique, and on @task alone admin_enqueue, name, schedule, sensitive, takes_context."),
         ({"takes_contexts": True}, "@task, and it alone, has 'takes_context'"),
     ],
 )
@@ -353,6 +430,46 @@ def test_an_option_that_is_none_is_refused_with_what_is_allowed(options: Any, sa
 def test_a_value_that_is_none_is_refused_where_it_is_made(make: Any, said: str) -> None:
     with pytest.raises(ValueError, match=re.escape(said)):
         make()
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("tests.shop.task.add", " Did you mean 'tests.shop.tasks.add'"),
+        ("elsewhere.add", "'tests.shop.tasks.add'"),
+        ("tests.shop.tasks.add_latre", " Did you mean 'tests.shop.tasks.add_later'?"),
+        ("tests.shop.tasks.nop", ""),
+        ("tests.shop.tasks.hello", ""),
+        ("", ""),
+    ],
+)
+def test_a_name_is_guessed_where_its_last_part_is_alike(name: str, meant: str) -> None:
+    with pytest.raises(UnknownTask) as caught:
+        dbqueue.enqueue(name)
+    assert meant in str(caught.value)
+    assert ("Did you mean" in str(caught.value)) is bool(meant)
+
+
+@pytest.mark.parametrize(
+    ("name", "part"),
+    [
+        (
+            "os.getpid",
+            "Its module 'os' declared none of that name at the start: if the task is new, restart the worker.",
+        ),
+        ("tests.shop.nothing.add", "name its module 'tests.shop.nothing' in DBQUEUE['TASK_MODULES'], or import it in"),
+        (
+            "tests.shopping.add",
+            "import its module 'tests.shopping' in the tasks.py of an app: no app in INSTALLED_APPS",
+        ),
+        ("short", "If not, import its module in the tasks.py of an app."),
+    ],
+)
+def test_a_worker_says_what_may_have_kept_a_task_from_it(name: str, part: str) -> None:
+    with pytest.raises(UnknownTask) as caught:
+        registry.find_to_run(name)
+    assert f"This worker knows no task {name!r}. " in str(caught.value)
+    assert part in str(caught.value)
 
 
 def test_a_tasks_own_name_finds_it() -> None:

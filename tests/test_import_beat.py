@@ -93,7 +93,7 @@ def test_it_may_be_run_again() -> None:
         ({"interval": every(1, "days"), "one_off": True}, "runs once"),
         ({"interval": every(5, "microseconds")}, "microseconds"),
         ({"interval": every(1, "days"), "task": "nobody.knows"}, "No task is registered"),
-        ({"interval": every(1, "days"), "args": "[1]"}, "can't be called so"),
+        ({"interval": every(1, "days"), "args": "[1]"}, "can't be called with"),
         ({"interval": every(1, "days"), "args": "{"}, "Expecting"),
         ({"interval": every(1, "days"), "kwargs": "[1]"}, "its kwargs"),
     ],

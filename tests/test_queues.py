@@ -64,6 +64,36 @@ def test_the_command_says_what_it_did() -> None:
         said("pause")
 
 
+def test_a_name_that_nobody_knows_is_closed_with_a_warning(caplog: pytest.LogCaptureFixture) -> None:
+    warned = "No task, setting or job so far names the queue 'defualt'. Known are 'default'"
+    for close in (dbqueue.pause, dbqueue.drain):
+        caplog.clear()
+        close("defualt")
+        [said] = caplog.messages
+        assert said.startswith(warned) and said.endswith("Did you mean 'default'?")
+        assert list(queues.closed()) == ["defualt"]
+        caplog.clear()
+        close("defualt")  # which has a row now
+        dbqueue.resume("defualt")
+        close("default")
+        dbqueue.resume("default")
+        assert caplog.messages == []
+
+    out, err = StringIO(), StringIO()
+    call_command("dbqueue_queue", "pause", "defualt", stdout=out, stderr=err)
+    assert out.getvalue() == "Queue defualt is paused.\n"
+    assert err.getvalue().startswith(f"Warning: {warned}")
+    assert caplog.messages == []
+
+
+def test_a_name_that_only_a_job_has_is_known(caplog: pytest.LogCaptureFixture) -> None:
+    add.using(queue_name="of customer 7").enqueue(1, 2)
+    dbqueue.pause("of customer 7")
+    assert caplog.messages == []
+    dbqueue.pause("of customer 8")
+    assert "Did you mean 'of customer 7'?" in caplog.text
+
+
 @pytest.mark.parametrize(("queue", "reason"), [("", ""), ("a,b", ""), (5, ""), ("mail", "x" * 501), ("mail", None)])
 def test_what_is_no_queue_or_no_reason(queue: Any, reason: Any) -> None:
     with pytest.raises(InvalidQueue, match="it must be"):

@@ -1,5 +1,6 @@
 """A job seen from outside."""
 
+import datetime
 import sys
 import threading
 from concurrent.futures import Future
@@ -13,7 +14,7 @@ from django.test import override_settings
 
 import dbqueue
 from dbqueue.exceptions import JobCancelled, JobDoesNotExist, JobFailed, ResultNotReady, WouldNeverFinish
-from dbqueue.models import Attempt, Job, JobStatus
+from dbqueue.models import Attempt, Job, JobStatus, Worker
 from dbqueue.store import store_for
 from dbqueue.testing import run_jobs
 from dbqueue.waiting import Patience
@@ -33,6 +34,29 @@ def test_a_job_that_has_not_finished() -> None:
         _ = result.return_value
     with pytest.raises(TimeoutError, match=r"is still READY after 0\.05 s"):
         result.get(timeout=0.05)
+
+
+def test_a_wait_in_vain_says_that_no_worker_is_there(monkeypatch: Any, caplog: pytest.LogCaptureFixture) -> None:
+    result = add.using(queue_name="mail").enqueue(1, 2)
+    with pytest.raises(TimeoutError, match=r"after 0 s\. No worker is alive: start one .*manage.py dbqueue_worker\.$"):
+        result.get(timeout=0)
+    assert not caplog.messages
+
+    monkeypatch.setattr("dbqueue.results.WARN_AFTER", 0.02)
+    with worker("--queues", "letters"):
+        eventually(Worker.objects.alive().exists)
+        with pytest.raises(TimeoutError, match=r"0\.2 s\. No living worker serves the queue 'mail'\.$"):
+            result.get(timeout=0.2)
+    assert [message.partition("0.02 s. ")[2] for message in caplog.messages if "still READY" in message] == [
+        "No living worker serves the queue 'mail'."
+    ]
+
+    with worker("--queues", "mail"):
+        eventually(Worker.objects.alive().exists)
+        waits = add.using(queue_name="mail", run_after=datetime.timedelta(hours=1)).enqueue(1, 2)
+        assert result.get(timeout=15) == 3
+        with pytest.raises(TimeoutError, match=r"is still SCHEDULED after 0\.05 s\.$"):
+            waits.get(timeout=0.05)
 
 
 def test_a_success() -> None:

@@ -57,15 +57,17 @@ def test_without_max_attempts_an_error_is_final() -> None:
     assert result.status is JobStatus.FAILED
 
 
-def test_an_operators_retry_counts_anew_and_keeps_the_history() -> None:
+def test_an_operators_retry_counts_anew_and_keeps_the_history(caplog: pytest.LogCaptureFixture) -> None:
     result = tasks.fails.using(max_attempts=2).enqueue()
     run_again()
     run_again()
+    assert "attempt=1 failed, 1 of 2 attempts, tried again" in caplog.text
     store_for("default").retry([int(result.id)])
 
     run_again()
     result.refresh()
     assert (result.status, result.attempts) == (JobStatus.SCHEDULED, 3)
+    assert "attempt=3 failed, 1 of 2 attempts since an operator's retry, tried again" in caplog.text
     run_again()
     result.refresh()
     assert (result.status, result.attempts, len(result.errors)) == (JobStatus.FAILED, 4, 4)
@@ -168,7 +170,12 @@ def test_discard_ends_it_with_a_reason() -> None:
         ({"retry_on": ["ValueError"]}, "retry_on holds 'ValueError'; it must hold classes"),
         ({"give_up_on": 5}, "give_up_on|not iterable"),
         ({"expires": "tomorrow"}, "expires is 'tomorrow'"),
-        ({"timeout": 0}, "longer than zero"),
+        ({"timeout": 0}, "timeout is 0; it must be seconds or a timedelta, longer than 0 and at most a hundred years."),
+        (
+            {"timeout": -1},
+            "timeout is -1; it must be seconds or a timedelta, longer than 0 and at most a hundred years",
+        ),
+        ({"hard_timeout": 0}, "hard_timeout is 0; it must be seconds or a timedelta, longer than 0"),
         ({"timeout": "5"}, "timeout is '5'"),
         ({"timeout": 10, "hard_timeout": 5}, "hard_timeout is 5 s; it must not be shorter"),
         ({"colour": "red"}, "There is no option 'colour'"),

@@ -168,6 +168,14 @@ def test_without_a_zone_it_is_the_settings_when_it_is_asked(settings: Settings) 
     assert when.next_after(moment("2026-01-01")) == moment("2026-01-01T04:00")
 
 
+def test_an_interval_without_a_unit_is_told_how_to_say_it() -> None:
+    every: Any = dbqueue.every
+    with pytest.raises(
+        ValueError, match=r"^every\(5\) has no unit: say every\(seconds=5\), or minutes, hours or days\.$"
+    ):
+        every(5)
+
+
 def test_equal_expressions_are_equal() -> None:
     assert Cron(" 0  5 * * mon ", "UTC") == Cron("0 5 * * MON", "UTC") != Cron("0 5 * * MON", "Europe/Berlin")
     assert dbqueue.every(minutes=1) == dbqueue.every(seconds=60) != dbqueue.every(seconds=61)
@@ -176,17 +184,19 @@ def test_equal_expressions_are_equal() -> None:
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("61 * * * *",), "cron is '61 * * * *': bad minute."),
+        (("61 * * * *",), "cron is '61 * * * *': bad minute (0 to 59)."),
+        (("0 24 * * *",), "cron is '0 24 * * *': bad hour (0 to 23)."),
+        (("0 0 1 13 *",), "cron is '0 0 1 13 *': bad month (1 to 12, or JAN to DEC)."),
         (("* * * *",), "cron is '* * * *'; it must be five fields"),
         (("0 0 5 * * *",), "For seconds there is every()."),
         (("@daily",), "cron is '@DAILY'; it must be five fields"),
         (("",), "cron is ''; it must be five fields"),
-        (("0 0 31 2 *",), "cron is '0 0 31 2 *': bad day-of-month."),
+        (("0 0 31 2 *",), "cron is '0 0 31 2 *': bad day-of-month (1 to 31 as far as the month has them, or L for its"),
         (("0 0 */31 2 1#5",), "cron is '0 0 */31 2 1#5', which never comes."),
         (("0 0 31 2 +MON",), "cron is '0 0 31 2 +MON', which never comes."),
-        (("0 0 +1 * MON",), "cron is '0 0 +1 * MON': bad day-of-month."),
-        (("0 0 1 * ++MON",), "cron is '0 0 1 * ++MON': bad day-of-week."),
-        (("0 0 1 * +",), "cron is '0 0 1 * +': bad day-of-week."),
+        (("0 0 +1 * MON",), "cron is '0 0 +1 * MON': bad day-of-month ("),
+        (("0 0 1 * ++MON",), "cron is '0 0 1 * ++MON': bad day-of-week (0 to 7, or SUN to SAT)."),
+        (("0 0 1 * +",), "cron is '0 0 1 * +': bad day-of-week ("),
         ((5,), "cron is 5; it must be text"),
         (("0 5 * * *", "Europe/Berlim"), "timezone is 'Europe/Berlim'; it must be the name of a time zone"),
         (("0 5 * * *", "../etc/passwd"), "timezone is '../etc/passwd'"),
@@ -266,8 +276,8 @@ def test_a_schedule_that_does_not_fit_its_task_is_refused() -> None:
         (["0 5 * * *"], "it must be what dbqueue.cron"),
         (Every(5), "it must be what dbqueue.cron"),
         (None, "schedule of report is None"),
-        (dbqueue.every(hours=1), "can't be called so: missing a required argument: 'kind'"),
-        (dbqueue.every(hours=1, args=["a"], kwargs={"pages": 3}), "unexpected keyword argument 'pages'"),
+        (dbqueue.every(hours=1), "can't be called with these arguments: 'kind' is missing"),
+        (dbqueue.every(hours=1, args=["a"], kwargs={"pages": 3}), "there is no argument 'pages'"),
         (dbqueue.every(hours=1, args=not_storable), r"args\[0\] is <class 'set'>"),
         ([hourly, hourly], "Two schedules of report are named 'x'"),
     ]

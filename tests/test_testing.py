@@ -234,9 +234,9 @@ def test_failures_tell_what_was_enqueued_of_that_task() -> None:
 @pytest.mark.django_db
 def test_a_question_that_makes_no_sense_is_refused() -> None:
     wrong: Any = assert_enqueued
-    with pytest.raises(InvalidArguments, match="can't be called so"):
+    with pytest.raises(InvalidArguments, match="can't be called with"):
         wrong(add, 1, 2, 3)
-    with pytest.raises(InvalidArguments, match="can't be called so"):
+    with pytest.raises(InvalidArguments, match="can't be called with"):
         wrong(add, 1, 2, count=1)
     with pytest.raises(ValueError, match="_count is 0; it must be a whole number from 1 on"):
         wrong(add, 1, 2, _count=0)

@@ -98,6 +98,14 @@ def test_a_failure_is_told_with_its_traceback() -> None:
     assert result.errors[0].exception_class is ValueError
     assert result.errors[0].traceback.endswith("ValueError: bang\n")
     assert f"Job id={result.id} task=tests.shop.tasks.fail attempt=1 failed: ValueError: bang" in output
+    assert result.errors[0].traceback in output  # and no frame of dbqueue's before the task's own
+    assert "dbqueue/executor.py" not in output
+
+
+def test_the_start_counts_the_tasks() -> None:
+    output = burst("--threads", "2", DBQUEUE_TASK_MODULES="nothing")
+    assert " started: queues all, 2 threads, 0 tasks, database 'default'" in output
+    assert int(burst().partition(" threads, ")[2].partition(" tasks, ")[0]) > 10
 
 
 def test_max_jobs_ends_the_worker() -> None:
@@ -636,7 +644,19 @@ def test_an_unknown_task_fails_with_its_name() -> None:
     burst()
     result.refresh()
     assert result.status == JobStatus.FAILED
-    assert "Did you mean 'tests.shop.tasks.add'" in result.errors[0].traceback
+    said = result.errors[0].traceback
+    assert "This worker knows no task 'tests.shop.tasks.ad'. Its module 'tests.shop.tasks' declared none of" in said
+    assert "if the task is new, restart the worker. Did you mean 'tests.shop.tasks.add'" in said
+
+
+def test_an_unknown_task_of_no_app_fails_with_what_to_do() -> None:
+    result = add.enqueue(1, 2)
+    Job.objects.update(task="project.tasks.add_up")
+    burst()
+    result.refresh()
+    assert "import its module 'project.tasks' in the tasks.py of an app: no app in INSTALLED_APPS has that" in (
+        result.errors[0].traceback
+    )
 
 
 def test_an_unknown_task_may_wait_for_a_worker_that_knows_it() -> None:
@@ -654,7 +674,7 @@ def test_a_function_that_is_not_a_task_never_runs() -> None:
     burst()
     result.refresh()
     assert result.status == JobStatus.FAILED
-    assert "No task is registered as 'os.getpid'" in result.errors[0].traceback
+    assert "This worker knows no task 'os.getpid'" in result.errors[0].traceback
 
 
 def test_arguments_that_fit_no_more_fail_the_job() -> None:

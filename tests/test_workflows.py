@@ -10,7 +10,7 @@ from django.db import connection
 
 import dbqueue
 from dbqueue import chain, chord, group
-from dbqueue.exceptions import InvalidArguments, InvalidTask, JobCancelled, JobFailed, NotInGroup
+from dbqueue.exceptions import InvalidArguments, InvalidTask, JobCancelled, JobDoesNotExist, JobFailed, NotInGroup
 from dbqueue.models import GROUP, OPEN, Job, JobStatus, Workflow
 from dbqueue.outcome import Outcome
 from dbqueue.results import JobResult
@@ -136,6 +136,7 @@ def test_the_tree() -> None:
     assert isinstance(middle, WorkflowResult) and middle.get() == [3, [2]] and middle.progress == (3, 3)
     assert first.return_value == 1 and last.return_value == [[3, [2]]]
     assert dbqueue.get_workflow(result.workflow_id) == result
+    assert dbqueue.get_workflow(str(result.workflow_id)) == result
     assert dbqueue.get_result(result.id).get() == result.get()
 
 
@@ -542,13 +543,30 @@ def test_with_immediate_all_of_it_runs_at_once(node: Any, value: int, settings: 
 # What is refused
 
 
+def test_what_is_no_id_of_a_workflow() -> None:
+    for given, said in (("x", "'x' is not the id of a workflow: ids are whole numbers"), (10**30, "is not the id")):
+        with pytest.raises(JobDoesNotExist, match=said):
+            dbqueue.get_workflow(given)
+    with pytest.raises(JobDoesNotExist, match="No workflow has the id 7"):
+        dbqueue.get_workflow(7)
+
+
+def test_delay_is_enqueue_by_another_name() -> None:
+    results = [give.s(1).delay(), group(give.s(1), give.s(2)).delay(), (give.s(1) | inc.s()).delay()]
+    run_jobs()
+    assert [result.get(0) for result in results] == [1, [1, 2], 2]
+
+
 def test_what_can_not_be_a_workflow_is_refused() -> None:
     anything: Any = 1
     for make, said in (
         (lambda: chain(anything), "holds 1"),
         (lambda: group(give), "must hold signatures"),
         (lambda: chain().enqueue(), "empty"),
-        (lambda: chain(only_one.s()).enqueue(), "unique"),
+        (lambda: chain(only_one.s()).enqueue(), "only_one is unique, and a step of a workflow can't be"),
+        (lambda: chain(inc.s(1), only_one.s()).enqueue(), "only_one is unique, and a step of a workflow can't be"),
+        (lambda: chain(inc.s(1), inc.s().set(unique=True)).enqueue(), "inc is unique, and a step"),
+        (lambda: chain(inc.s(1), group(inc.s(), only_one.s())).enqueue(), "only_one is unique, and a step"),
         (lambda: give.s(1).on_error(give), "must be a signature"),
         (lambda: dbqueue.enqueue_many([give.s(1).on_error(told_id.s())]), "enqueue_many"),
         (lambda: group(give.s(1)).set(allow_failure=1), "True or False"),

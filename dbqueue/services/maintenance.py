@@ -65,6 +65,8 @@ class Maintenance(Service):
         self._resting: dict[int, float] = {}
         self._bulk_at = 0.0
         self._rescue_at = 0.0
+        self._since_a_beat = 1.5 * self._timeout / BEATS
+        self._tell_at: float | None = 0.0
         self._last_seen = 0.0
         self._pause = 0.0
 
@@ -73,6 +75,7 @@ class Maintenance(Service):
         if self._was_away():
             self._give_time_to_beat()
         self._rescue()
+        self._tell_of_silent()
         self._scheduling.step()
         self._on_closed(self._store.closed_queues())
         self._expire()
@@ -168,6 +171,23 @@ class Maintenance(Service):
         rescue_all(self._store, self._max_crashes, self._announce, self._tally)
         self._rescue_at = time.monotonic() + self._timeout / RESCUES
 
+    def _tell_of_silent(self) -> None:
+        """Once, when all that live have beaten since this worker began: who waits for jobs of a dead one learns why."""
+        if self._tell_at is None or time.monotonic() < self._tell_at:
+            return
+        now = self._store.clock()
+        for worker, held in self._store.silent_holders(self._since_a_beat, now):
+            logger.warning(
+                "Worker %s (id %d) has given no sign of life for %.0f s and holds jobs: %d; "
+                "they are taken back when it has given none for %.0f s",
+                worker.name,
+                worker.pk,
+                (now - worker.heartbeat_at).total_seconds(),
+                held,
+                self._silence,
+            )
+        self._tell_at = None
+
     def _until_rescue(self) -> float:
         return max(0.0, self._rescue_at - time.monotonic())
 
@@ -178,3 +198,5 @@ class Maintenance(Service):
     def _give_time_to_beat(self) -> None:
         """Judge nobody for a while: after an outage all workers look silent, this one too."""
         self._rescue_at = time.monotonic() + self._timeout * TIME_TO_BEAT
+        if self._tell_at is not None:
+            self._tell_at = time.monotonic() + self._since_a_beat

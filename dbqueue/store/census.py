@@ -6,11 +6,12 @@ from collections.abc import Collection, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from django.db.models import Case, Min, Q, When
+from django.db.models import Case, Min, Q, QuerySet, When
 from django.db.models.functions import Coalesce
 
 from ..claim import Selection
-from ..models import Job, JobStatus, Queue, Worker
+from ..history import moment_at
+from ..models import History, Job, JobStatus, Queue, Resolution, Worker
 from .database import Database
 
 MOST_QUEUES = 100
@@ -56,6 +57,24 @@ class Census(Database):
     def busy_queues(self, most: int = MOST_QUEUES) -> Iterator[str]:
         """The names of queues with READY jobs, each found by one step in an index; the first of very many."""
         return islice(self._busy_queues(), most)
+
+    def has_seen(self, queue_name: str) -> bool:
+        """Whether something was said about this queue, a job of it is READY, or has ever ended. By indexes only."""
+        return (
+            Queue.objects.using(self.alias).filter(pk=queue_name).exists()
+            or self.jobs.filter(status=JobStatus.READY, queue_name=queue_name).exists()
+            or self._ever().filter(queue_name=queue_name).exists()
+        )
+
+    def seen_queues(self, most: int = MOST_QUEUES) -> set[str]:
+        """The names of such queues; some of them, where there are very many."""
+        said = Queue.objects.using(self.alias).values_list("pk", flat=True)[:most]
+        ended = self._ever().exclude(queue_name="").values_list("queue_name", flat=True).distinct()[:most]
+        return {*said, *ended, *self.busy_queues(most)}
+
+    def _ever(self) -> "QuerySet[History]":
+        # The time is that of all of these rows: with it the index leads on to the queue.
+        return History.objects.using(self.alias).filter(seconds=Resolution.EVER, begins_at=moment_at(0))
 
     def _busy_queues(self) -> Iterator[str]:
         ready = self.jobs.filter(status=JobStatus.READY).order_by("queue_name").values_list("queue_name", flat=True)

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from django.db.models import F
 
-from ..models import Worker, WorkerRequest
+from ..models import JobStatus, Worker, WorkerRequest
 from ..outcome import Outcome
 from .database import Database
 
@@ -70,6 +70,14 @@ class WorkerRows(Database):
     def forget(self, worker_id: int) -> None:
         """Remove the row of one that ran jobs inline, and lived for a moment."""
         self._workers().filter(pk=worker_id).delete()
+
+    def silent_holders(self, timeout: float, now: datetime.datetime | None = None) -> list[tuple[Worker, int]]:
+        """The workers that were silent for ``timeout`` seconds and are not declared lost, each with how many jobs."""
+        silent = self._workers().silent_since((now or self.clock()) - datetime.timedelta(seconds=timeout))
+        held = Counter(
+            self.jobs.filter(status=JobStatus.RUNNING, worker__in=silent.values("pk")).values_list("worker", flat=True)
+        )
+        return [(worker, held[worker.pk]) for worker in silent.filter(pk__in=held)]
 
     def declare_lost(self, timeout: float, now: datetime.datetime | None = None) -> int:
         """End the workers that were silent for ``timeout`` seconds. Returns how many."""

@@ -27,10 +27,10 @@ class Command(BaseCommand):
     def _act(self, action: str | None, queue: str, reason: str) -> None:
         match action:
             case "pause":
-                queues.pause(queue, reason)
+                self._warn(queues.close(queue, reason))
                 self.stdout.write(f"Queue {queue} is paused.")
             case "drain":
-                queues.drain(queue, reason)
+                self._warn(queues.close(queue, reason, drains=True))
                 self.stdout.write(f"Queue {queue} is drained: what is in it now still runs.")
             case "resume":
                 was_closed = queues.resume(queue)
@@ -38,3 +38,7 @@ class Command(BaseCommand):
             case _:
                 for name, why in sorted(queues.closed().items()):
                     self.stdout.write(f"{name}: {why or 'no reason given'}")
+
+    def _warn(self, doubt: str) -> None:
+        if doubt:
+            self.stderr.write(self.style.WARNING(f"Warning: {doubt}"))

@@ -9,6 +9,7 @@ import sys
 import threading
 import uuid
 from argparse import ArgumentTypeError
+from collections.abc import Sequence
 from contextlib import suppress
 from importlib.util import find_spec
 from typing import Any
@@ -25,7 +26,7 @@ from ...connections import close_all
 from ...dispatcher import Dispatcher, Mode
 from ...exceptions import InvalidSettings
 from ...models import NAME_LENGTH, Worker
-from ...queues import with_other_names
+from ...queues import doubt_of, with_other_names
 from ...supervisor import READY, Supervisor
 
 LEVELS = {0: logging.WARNING, 1: logging.INFO, 2: logging.DEBUG, 3: logging.DEBUG}
@@ -172,19 +173,33 @@ def _refuse(options: dict[str, Any], settings: Settings, selection: Selection) -
         raise CommandError(f"--queues and --exclude-queues must not have more than {most} characters together.")
     if selection.include and not any(map(selection.serves, selection.include)):
         raise CommandError(f"--exclude-queues leaves nothing of --queues {','.join(selection.include)}.")
-    _warn_of_unknown_queues(settings, selection)
+    if options["supervised_by"] is None:
+        _warn_of_unknown_queues(settings, selection)
 
 
 def _warn_of_unknown_queues(settings: Settings, selection: Selection) -> None:
     """A queue that was removed from the settings may still hold jobs, so a worker may serve it."""
-    allowed = _allowed_queues(settings)
-    unknown = [name for name in (*selection.include, *selection.exclude) if allowed and name not in allowed]
-    if unknown:
-        logging.getLogger("dbqueue.worker").warning(
+    names, allowed = (*selection.include, *selection.exclude), _allowed_queues(settings)
+    logger = logging.getLogger("dbqueue.worker")
+    if not allowed:
+        if doubt := _doubt_of(names, settings.database):
+            logger.warning("%s", doubt)
+    elif unknown := [name for name in names if name not in allowed]:
+        logger.warning(
             "No new job can be in %s: the queues are %s (DBQUEUE['QUEUES'], and QUEUES of dbqueue's backends in TASKS)",
             ", ".join(map(repr, unknown)),
             ", ".join(map(repr, sorted(allowed))),
         )
+
+
+def _doubt_of(names: Sequence[str], alias: str) -> str:
+    """What is strange about these queues, as far as a database tells that may not answer yet, or have no tables."""
+    try:
+        return doubt_of(names, alias)
+    except Error:
+        return ""
+    finally:
+        close_all()  # a supervisor keeps no connection
 
 
 def _allowed_queues(settings: Settings) -> set[str]:

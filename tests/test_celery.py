@@ -906,11 +906,11 @@ def test_a_periodic_task_that_can_not_be_is_checked_and_stops_no_worker(caplog: 
         def fail(sender: Celery, **kwargs: Any) -> None:
             sender.add_periodic_task(10, chain(t.named.s(), t.named.si()))
 
-        said = [message.msg for message in run_checks() if message.id == "dbqueue.E002"]
+        said = [one.msg for one in run_checks() if one.id in ("dbqueue.W043", "dbqueue.E002")]
         assert list(registry.find("shop.named").schedules) == ["good"]
         own.worker_ready.send(sender=None, worker_id=1, name="w", queues="")
     expected = ["A periodic task is chain", "['often']: A schedule is 0.5", "'nobody.knows'", "['text']: it is 'no"]
-    assert len(said) == 4 and all(words in message for message, words in zip(said, expected, strict=True))
+    assert len(said) == 4 and all(any(words in message for message in said) for words in expected)
     assert all(message in caplog.text for message in said)
 
 

@@ -447,6 +447,10 @@ def test_without_a_result_backend_a_task_may_return_anything(caplog: pytest.LogC
     run_jobs()
     assert result.successful() and result.get(timeout=0) is None
     assert labels()[1].startswith("on_success {") and "is not kept: Unsupported type" in caplog.text
+    with override_settings(DBQUEUE={"MAX_RESULT_BYTES": 10}):
+        large = t.echo.delay("more than ten bytes")
+        run_jobs()
+    assert large.successful() and "is not kept: The return value has" in caplog.text
     Mark.objects.all().delete()
     with an_app("other", backend="django-db"):
         kept = t.returns_what_is_no_json.delay()

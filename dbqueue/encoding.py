@@ -40,6 +40,17 @@ def encode(value: Any, what: str) -> str:
         raise NotStorable(f"{what} can't be stored as JSON: {exc}") from exc
 
 
+def encode_result(value: Any, most: int) -> str:
+    """A return value as JSON text. Raises NotStorable, also where that has more than so many bytes."""
+    text = encode(value, "The return value")
+    if (size := len(text.encode())) > most:
+        raise NotStorable(
+            f"The return value has {size} bytes as JSON; DBQUEUE['MAX_RESULT_BYTES'] allows "
+            f"{most}. Store it elsewhere and return where it is."
+        )
+    return text
+
+
 def normalize(value: Any, what: str, depth: int = MAX_DEPTH) -> Any:
     """Return ``value`` in JSON's own types: dict, list, str, int, float, bool, None. Raises NotStorable."""
     if depth < 0:

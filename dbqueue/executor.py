@@ -12,8 +12,8 @@ from .announcement import Announcement
 from .claim import Claim
 from .conf import Settings
 from .definition import Task
-from .encoding import encode
-from .exceptions import CancelRequested, DeadlineExceeded, Discard, NotStorable, Replaced, Retry, Snooze, UnknownTask
+from .encoding import encode_result
+from .exceptions import CancelRequested, DeadlineExceeded, Discard, Replaced, Retry, Snooze, UnknownTask
 from .models import JobStatus
 from .outcome import REQUESTED, Failure, Outcome, beyond_dbqueue, headline, secrets_of
 from .retry import DEFAULT_BACKOFF, delay_after, from_json, is_one_of
@@ -90,16 +90,7 @@ class Executor:
         return replace(outcome, added=running.added, ran=running.seconds)
 
     def _encoded(self, value: object) -> str | None:
-        if value is None:
-            return None
-        text = encode(value, "The return value")
-        size = len(text.encode())
-        if size > self._settings.max_result_bytes:
-            raise NotStorable(
-                f"The return value has {size} bytes as JSON; DBQUEUE['MAX_RESULT_BYTES'] allows "
-                f"{self._settings.max_result_bytes}. Store it elsewhere and return where it is."
-            )
-        return text
+        return None if value is None else encode_result(value, self._settings.max_result_bytes)
 
     def _expired(self, claim: Claim) -> Outcome:
         logger.warning("Job %s was not started in time, and is cancelled", claim)

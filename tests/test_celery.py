@@ -447,6 +447,10 @@ def test_without_a_result_backend_a_task_may_return_anything(caplog: pytest.LogC
     run_jobs()
     assert result.successful() and result.get(timeout=0) is None
     assert labels()[1].startswith("on_success {") and "is not kept: Unsupported type" in caplog.text
+    with override_settings(DBQUEUE={"MAX_RESULT_BYTES": 10}):
+        large = t.echo.delay("more than ten bytes")
+        run_jobs()
+    assert large.successful() and "is not kept: The return value has" in caplog.text
     Mark.objects.all().delete()
     with an_app("other", backend="django-db"):
         kept = t.returns_what_is_no_json.delay()
@@ -906,11 +910,11 @@ def test_a_periodic_task_that_can_not_be_is_checked_and_stops_no_worker(caplog: 
         def fail(sender: Celery, **kwargs: Any) -> None:
             sender.add_periodic_task(10, chain(t.named.s(), t.named.si()))
 
-        said = [message.msg for message in run_checks() if message.id == "dbqueue.E002"]
+        said = [one.msg for one in run_checks() if one.id in ("dbqueue.W043", "dbqueue.E002")]
         assert list(registry.find("shop.named").schedules) == ["good"]
         own.worker_ready.send(sender=None, worker_id=1, name="w", queues="")
     expected = ["A periodic task is chain", "['often']: A schedule is 0.5", "'nobody.knows'", "['text']: it is 'no"]
-    assert len(said) == 4 and all(words in message for message, words in zip(said, expected, strict=True))
+    assert len(said) == 4 and all(any(words in message for message in said) for words in expected)
     assert all(message in caplog.text for message in said)
 
 

@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 from ... import definition, registry, results
 from ...claim import Claim
-from ...encoding import encode
+from ...conf import Settings
+from ...encoding import encode_result
 from ...exceptions import CancelRequested, Discard, InvalidTask, NotStorable, Replaced, Snooze, UnknownTask
 from ...models import MAX_PRIORITY, MIN_PRIORITY, Job
 from ...options import MOST_ATTEMPTS
@@ -134,7 +135,7 @@ class CoreTask(definition.Task[Any, Any]):
             return None
         value = encoded(value)
         try:
-            encode(value, "The return value")
+            encode_result(value, Settings.load().max_result_bytes)
         except NotStorable as exc:
             if is_step or conf.result_backend:
                 raise

@@ -37,11 +37,23 @@ def check_schedules(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessag
     return [checks.Error(problem, id="dbqueue.E002") for problem in schedule_problems()]
 
 
-def schedule_problems() -> Iterator[str]:
-    """Of all apps, also of what receivers of ``on_after_finalize`` and ``on_after_configure`` add."""
+@checks.register
+def check_receivers(app_configs: Any, **kwargs: Any) -> "list[checks.CheckMessage]":
+    """Those who add periodic tasks have done so. A warning: one may read tables that ``migrate`` is yet to make."""
+    return [checks.Warning(trouble, id="dbqueue.W043") for trouble in troubles()]
+
+
+def troubles() -> Iterator[str]:
+    """What receivers of ``on_after_configure`` and ``on_after_finalize`` have raised."""
     for app in all_apps():
         app.finalize()
         yield from app.troubles
+
+
+def schedule_problems() -> Iterator[str]:
+    """Of all apps, also of what those receivers have added."""
+    for app in all_apps():
+        app.finalize()
         for name, entry in app.conf.beat_schedule.items():
             for problem in problems(app, entry):
                 yield f"beat_schedule[{name!r}]: {problem}"

@@ -36,9 +36,9 @@ def ready(sender: Any = None, name: str = "", **kwargs: Any) -> None:
 
     What of beat_schedule can't be a schedule is left out, and said once more: who starts a worker may skip the checks.
     """
-    from .checks import schedule_problems
+    from .checks import schedule_problems, troubles
 
-    for problem in schedule_problems():
+    for problem in (*troubles(), *schedule_problems()):
         logger.error("%s", problem)
     signals.worker_init.send(sender=Told(name))
     signals.worker_process_init.send(sender=None)

@@ -66,7 +66,8 @@ def doubt_of(names: Sequence[str], alias: str) -> str:
     Any name may be right: ``using(queue_name=…)`` makes a queue. But one that is mistyped stays empty, unnoticed.
     """
     store, declared = store_for(alias), _declared()
-    unknown = [name for name in names if name not in declared and not store.has_seen(name)]
+    strange = (name for name in names if name not in declared and name not in OTHER_NAMES)
+    unknown = [name for name in strange if not store.has_seen(name)]
     if not unknown:
         return ""
     known = sorted({*declared, *store.seen_queues(MOST_NAMES)})
@@ -85,7 +86,7 @@ def _declared() -> set[str]:
     scheduled = {one.queue_name for task in tasks for one in task.schedules.values() if one.queue_name}
     backends = getattr(django_settings, "TASKS", {}).values()
     of_backends = {name for backend in backends for name in backend.get("QUEUES", ())}
-    return {DEFAULT_QUEUE, *OTHER_NAMES, *Settings.load().queues, *of_backends, *scheduled, *(task.queue_name for task in tasks)}
+    return {DEFAULT_QUEUE, *Settings.load().queues, *of_backends, *scheduled, *(task.queue_name for task in tasks)}
 
 
 def _warn(doubt: str) -> None:

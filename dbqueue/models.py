@@ -543,6 +543,9 @@ class BulkOperation(models.Model):
     last_id = models.BigIntegerField(help_text=_("Jobs that came later are let be."))
     changed = models.PositiveIntegerField(default=0)
     asked = models.PositiveIntegerField(default=0, help_text=_("Running jobs that were asked to end."))
+    inside = models.PositiveIntegerField(
+        default=0, db_default=0, help_text=_("Jobs inside of groups that were cancelled, or asked to end, with them.")
+    )
     left_alone = models.PositiveIntegerField(default=0, help_text=_("In another state by then."))
     failures = models.PositiveSmallIntegerField(default=0, editable=False, help_text=_("Of the last steps, in a row."))
     cancel_requested_at = models.DateTimeField(null=True, blank=True)

@@ -10,6 +10,7 @@ from django.db import connection, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
+from dbqueue import group, signals
 from dbqueue.conf import Settings
 from dbqueue.models import BulkAction, BulkOperation, Job, JobStatus
 from dbqueue.retention import Sweep
@@ -17,6 +18,8 @@ from dbqueue.search import Search
 from dbqueue.store import Store, store_for
 
 from .shop import tasks
+from .shop import workflow_tasks as flow
+from .shop.models import Receipt
 from .test_admin import HOSTILE, JOBS, a_job, client_who_may, page, text_of
 
 pytestmark = pytest.mark.django_db
@@ -282,3 +285,32 @@ def test_a_list_that_takes_too_long_is_given_up(operator: Client, monkeypatch: p
     with connection.cursor() as cursor:
         cursor.execute("SHOW statement_timeout")
         assert cursor.fetchone() == ("0",)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_jobs_that_another_table_refers_to_are_not_deleted_and_the_page_says_so(operator: Client) -> None:
+    job = a_job(JobStatus.FAILED)
+    url = f"{JOBS}{job.pk}/"
+    Receipt.objects.create(job=job)
+    selected = {"action": "delete_selected_jobs", "_selected_action": job.pk, "confirmed": "yes"}
+    html = operator.post(JOBS, selected, follow=True).content.decode()
+    assert "Nothing was done, as something refers to it" in html
+    html = operator.post(f"{url}delete/", {"post": "yes"}, follow=True).content.decode()
+    assert "Nothing was done, as something refers to it" in html
+    assert Job.objects.filter(pk=job.pk).exists() and not LogEntry.objects.exists()
+
+
+def test_who_cancels_a_group_is_told_of_all_that_was_and_so_is_who_listens(operator: Client) -> None:
+    result = group(flow.inc.s(number) for number in range(10)).enqueue()
+    heard: list[int] = []
+
+    def listen(job_id: int, **kwargs: object) -> None:
+        heard.append(job_id)
+
+    signals.job_cancelled.connect(listen)
+    try:
+        html = operator.post(f"{JOBS}{result.last_id}/cancel/", follow=True).content.decode()
+    finally:
+        signals.job_cancelled.disconnect(listen)
+    assert "11 jobs cancelled." in html
+    assert sorted(heard) == sorted(Job.objects.values_list("pk", flat=True))

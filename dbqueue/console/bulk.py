@@ -160,6 +160,7 @@ class BulkOperationAdmin(QueueAdmin[BulkOperation]):
                     "expected",
                     "changed",
                     "asked",
+                    "inside",
                     "left_alone",
                 )
             },

@@ -11,6 +11,7 @@ from django.contrib import admin, messages
 from django.contrib.admin.helpers import ActionForm
 from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
@@ -22,6 +23,7 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from .. import conf
+from ..encoding import told
 from ..forms import OPTIONS
 from ..models import FINAL, Attempt, Job, JobStatus, Worker
 from ..redaction import Call, key_of, known, redacted, result_of
@@ -327,8 +329,28 @@ class JobAdmin(CallPages):
         return HttpResponseRedirect(self._url("change", job_id))
 
     def _operate(self, request: HttpRequest, operation: Operation, ids: Collection[int]) -> None:
-        tally = operate(store(), operation, ids, request.user.pk)
+        try:
+            tally = operate(store(), operation, ids, request.user.pk)
+        except IntegrityError as exc:
+            self._refused(request, exc)
+            return
         self.message_user(request, str(tally), messages.SUCCESS if tally.changed or tally.asked else messages.WARNING)
+
+    def _refused(self, request: HttpRequest, exc: IntegrityError) -> None:
+        said = _("Nothing was done, as something refers to it: %s") % told(exc)
+        self.message_user(request, said, messages.ERROR)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        try:
+            with store().atomic():
+                response = super().delete_view(request, object_id, extra_context)
+                store().refuse_early()
+            return response
+        except IntegrityError as exc:
+            self._refused(request, exc)
+            return HttpResponseRedirect(self._url("change", object_id))
 
     def delete_model(self, request: HttpRequest, obj: Job) -> None:
         if not store().delete([obj.pk]):

@@ -269,6 +269,9 @@ class PostgreSQLStore(Store):
                 raise
             raise TookTooLong(f"A statement took more than {seconds:g} s.") from exc
 
+    def refuse_early(self) -> None:
+        self.connection.check_constraints()
+
     @contextmanager
     def waiting_at_most(self, seconds: float) -> Iterator[None]:
         with self.atomic():

@@ -504,3 +504,15 @@ def test_since_when_a_retried_job_waits_is_not_known(store: Store) -> None:
     assert store.line("bad") == (1, None)
     fresh = tasks.add.using(queue_name="bad").enqueue(1, 2)
     assert store.line("bad") == (2, fresh.enqueued_at)
+
+
+def test_the_oldest_in_a_line_is_found_behind_many_of_higher_priority(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbqueue.store.census.HEAD", 3)
+    old = tasks.add.using(priority=-5).enqueue(1, 2)
+    for priority in (7, 7, 7, 7, 0, 0, 0, 0):
+        tasks.add.using(priority=priority).enqueue(1, 2)
+    assert store.line(None) == store.line("default") == (9, old.enqueued_at)
+    assert store.line(None, limit=5) == (6, old.enqueued_at)
+    assert store.line("nobody") == (0, None)

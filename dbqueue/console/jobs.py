@@ -62,9 +62,11 @@ KEYS = {name: f"shown_{name}" for name in ("unique_key", "concurrency_key", "rat
 ORDERS: dict[str, tuple[str, ...]] = {
     JobStatus.READY: ("-priority", "id"),
     JobStatus.SCHEDULED: ("run_after", "id"),
+    JobStatus.BLOCKED: ("concurrency_key", "-priority", "id"),
     JobStatus.RUNNING: ("last_attempted_at", "id"),
 }
-"""What comes next, and what has been running for longest, first; elsewhere what is newest."""
+"""What comes next first, of each key where it is blocked, and what has been running for longest; elsewhere the newest.
+Each is the order of an index, but for what runs: of that there is never much."""
 
 
 UNREAD = ("args", "kwargs", "return_value")

@@ -6,7 +6,7 @@ from django.db import migrations, models
 
 class Migration(migrations.Migration):
     dependencies = [
-        ("dbqueue", "0006_console_at_size"),
+        ("dbqueue", "0005_workflows"),
         ("shop", "0002_run"),
     ]
 

@@ -492,8 +492,8 @@ class Resolution(models.IntegerChoices):
 class History(models.Model):
     """How many attempts ended, how, and how long they had waited and run: sums that workers write, and pages read.
 
-    Rows of EVER and MINUTE are by queue, task and, of failures, error. Those of MINUTE, TEN_MINUTES and HOUR in which
-    these are empty sum up all of them.
+    Rows of EVER and MINUTE are by queue, task and, of failures, error. Those of MINUTE without a task sum up a queue;
+    those of MINUTE, TEN_MINUTES and HOUR without a queue, too, sum up all of them.
     """
 
     seconds = models.PositiveIntegerField(choices=Resolution.choices)
@@ -513,6 +513,19 @@ class History(models.Model):
         constraints = (
             models.UniqueConstraint(
                 fields=["seconds", "begins_at", "queue_name", "task", "outcome", "error"], name="dbqueue_history_one"
+            ),
+        )
+        # What failed in a day, and the sums of an hour, are few among all that ended.
+        indexes = (
+            models.Index(
+                fields=["begins_at", "task"],
+                condition=Q(outcome="FAILED", seconds=Resolution.MINUTE),
+                name="dbqueue_history_failed",
+            ),
+            models.Index(
+                fields=["begins_at", "queue_name"],
+                condition=Q(task="", seconds=Resolution.MINUTE),
+                name="dbqueue_history_sums",
             ),
         )
 

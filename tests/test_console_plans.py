@@ -86,12 +86,40 @@ def test_no_page_walks_over_what_it_does_not_show_on_postgresql(operator: Client
     assert {url: walks for url, walks in found.items() if walks} == {}
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.skipif("connection.vendor != 'postgresql'", reason="reads PostgreSQL's plans")
+def test_figures_of_many_tasks_are_read_as_sums(operator: Client) -> None:
+    """An hour of 300 tasks in ten queues, three of which also fail."""
+    with connection.cursor() as cursor:
+        cursor.execute(
+            """
+            INSERT INTO dbqueue_history (seconds, begins_at, queue_name, task, outcome, error, count, waits, runs,
+                                         wait_seconds, run_seconds)
+            SELECT 60, date_trunc('minute', now()) - n * interval '1 minute', queue, task, outcome, '', 1, '[1]', '[1]',
+                   0, 0
+            FROM generate_series(0, 59) AS n,
+                 (SELECT 'queue ' || number % 10, 'task ' || number, outcome
+                  FROM generate_series(1, 300) AS number, (VALUES ('SUCCESSFUL'), ('FAILED')) AS outcomes (outcome)
+                  WHERE outcome = 'SUCCESSFUL' OR number <= 3
+                  UNION ALL SELECT 'queue ' || number, '', 'SUCCESSFUL' FROM generate_series(0, 9) AS number
+                  UNION ALL SELECT '', '', 'SUCCESSFUL') AS kinds (queue, task, outcome)
+            """
+        )
+        cursor.execute("ANALYZE dbqueue_history")
+    for url in ("/admin/dbqueue/overview/", "/admin/dbqueue/queue/"):
+        with CaptureQueriesContext(connection) as captured:
+            assert operator.get(url).status_code == 200
+        read = [query["sql"] for query in captured if 'FROM "dbqueue_history"' in query["sql"]]
+        assert read
+        for sql in read:
+            plan = plan_of(sql)
+            most = max(part["Actual Rows"] + part.get("Rows Removed by Filter", 0) for part in _nodes(plan))
+            assert most <= 60 * 11, sql  # the sums, and those of all queues
+
+
 def walks(sql: str) -> Iterator[str]:
     """Where a statement reads most jobs, or many that it does not want, or sorts them."""
-    with connection.cursor() as cursor:
-        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")
-        found = cursor.fetchone()[0]
-    for node in _nodes((found if isinstance(found, list) else json.loads(found))[0]["Plan"]):
+    for node in _nodes(plan_of(sql)):
         removed = node.get("Rows Removed by Filter", 0) * node["Actual Loops"]
         sorted_rows = node["Plans"][0]["Actual Rows"] if "Sort" in node["Node Type"] else 0
         if node["Node Type"] == "Seq Scan" and removed + node["Actual Rows"] > MANY / 2:
@@ -100,6 +128,15 @@ def walks(sql: str) -> Iterator[str]:
             yield f"{removed} rows of {node.get('Index Name')} are looked at in vain"
         if sorted_rows >= SOME:
             yield f"{sorted_rows} rows are sorted"
+
+
+def plan_of(sql: str) -> dict[str, Any]:
+    """As it was carried out."""
+    with connection.cursor() as cursor:
+        cursor.execute(f"EXPLAIN (ANALYZE, FORMAT JSON) {sql}")
+        found = cursor.fetchone()[0]
+    plan: dict[str, Any] = (found if isinstance(found, list) else json.loads(found))[0]["Plan"]
+    return plan
 
 
 def _nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:

@@ -2,7 +2,7 @@
 
 import datetime
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,11 @@ from django.views.decorators.http import require_POST
 
 from .. import conf, registry
 from ..exceptions import InvalidQueue
-from ..history import quantile
+from ..history import added, quantile
 from ..models import DEFAULT_QUEUE, REASON_LENGTH, History, JobStatus, Queue, Resolution, Worker
 from ..queues import drain, pause, resume
 from ..store import MOST_QUEUES, Line, is_served
-from . import charts, display
+from . import display
 from .base import QueueAdmin, counted, store
 
 HOUR = datetime.timedelta(hours=1)
@@ -115,7 +115,8 @@ class QueuesAdmin(QueueAdmin[Queue]):
         for (name, _worker), number in store().running().items():
             running[name] += number
         hour: dict[str, list[History]] = defaultdict(list)
-        for row in store().history(Resolution.MINUTE, now - HOUR).exclude(queue_name=""):
+        totals = store().history(Resolution.MINUTE, now - HOUR).filter(task="").exclude(queue_name="")
+        for row in totals.only("queue_name", "outcome", "count", "waits"):
             hour[row.queue_name].append(row)
         said = {queue.name: queue for queue in store().said_of_queues()}
         names = {*lines, *running, *hour, *said, *_known_names()}
@@ -132,13 +133,15 @@ class QueuesAdmin(QueueAdmin[Queue]):
         name: str,
         line: Line,
         running: int,
-        hour: Iterable[History],
+        hour: Sequence[History],
         queue: Queue | None,
         workers: Collection[Worker],
         now: datetime.datetime,
     ) -> Row:
-        sums = charts.together(hour)
-        failed = charts.together(row for row in hour if row.outcome == JobStatus.FAILED)
+        waits: list[int] = []
+        for row in hour:
+            waits = added(waits, row.waits)
+        failed = sum(row.count for row in hour if row.outcome == JobStatus.FAILED)
         serving = [worker for worker in workers if is_served(name, [worker])]
         return Row(
             name=name,
@@ -146,9 +149,9 @@ class QueuesAdmin(QueueAdmin[Queue]):
             ready=counted(line.ready),
             running=running,
             waits=display.span(now - line.since if line.since else None),
-            most_waited=display.seconds(quantile(sums.waits, 0.95)),
-            ended=number_format(sums.count, force_grouping=True),
-            failed=number_format(failed.count, force_grouping=True),
+            most_waited=display.seconds(quantile(waits, 0.95)),
+            ended=number_format(sum(row.count for row in hour), force_grouping=True),
+            failed=number_format(failed, force_grouping=True),
             workers=len(serving),
             is_closed=queue is not None and (queue.paused_at is not None or queue.last_id is not None),
             said=[*_state(queue), *([_("No worker serves it.")] if line.ready and not serving else [])],

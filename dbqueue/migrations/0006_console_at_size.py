@@ -17,6 +17,22 @@ class Migration(migrations.Migration):
             ),
         ),
         migrations.AddIndex(
+            model_name="history",
+            index=models.Index(
+                condition=models.Q(("outcome", "FAILED"), ("seconds", 60)),
+                fields=["begins_at", "task"],
+                name="dbqueue_history_failed",
+            ),
+        ),
+        migrations.AddIndex(
+            model_name="history",
+            index=models.Index(
+                condition=models.Q(("seconds", 60), ("task", "")),
+                fields=["begins_at", "queue_name"],
+                name="dbqueue_history_sums",
+            ),
+        ),
+        migrations.AddIndex(
             model_name="job",
             index=models.Index(
                 condition=models.Q(("status", "SCHEDULED")), fields=["run_after", "id"], name="dbqueue_job_due"

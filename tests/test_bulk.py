@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -516,3 +516,26 @@ def test_the_oldest_in_a_line_is_found_behind_many_of_higher_priority(
     assert store.line(None) == store.line("default") == (9, old.enqueued_at)
     assert store.line(None, limit=5) == (6, old.enqueued_at)
     assert store.line("nobody") == (0, None)
+
+
+@pytest.mark.parametrize("other", [{"queue_name": "other"}, {"status": "CANCELLED"}])
+def test_what_becomes_another_between_the_look_and_the_lock_is_let_be(
+    store: Store, monkeypatch: pytest.MonkeyPatch, other: dict[str, str]
+) -> None:
+    """In a state that the action would leave: the search is asked again under the lock."""
+    ids = failed_jobs(store, 3)
+    operation = start(store, BulkAction.RETRY, Search(state="FAILED", queue="bad"))
+    look = type(store)._lock_free_workflows_of
+
+    def change_meanwhile(self: Store, seen: Collection[int]) -> set[int]:
+        if connection.vendor == "sqlite":  # which lets one write at a time: it was in this transaction
+            Job.objects.filter(pk=ids[1]).update(**other)
+        else:
+            with held_by_somebody(ids[1], **other):
+                pass
+        return look(self, seen)
+
+    monkeypatch.setattr(type(store), "_lock_free_workflows_of", change_meanwhile)
+    carry_out(store)
+    assert figures(operation) == (2, 0, 1)
+    assert Job.objects.get(pk=ids[1]).status == other.get("status", "FAILED")

@@ -12,7 +12,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import signals
+from .. import conf, signals
 from ..announcement import Announcement
 from ..models import BulkAction, Job, JobQuerySet, JobStatus
 from ..store import LEAVES, Asked, Store
@@ -79,6 +79,16 @@ DELETE = Operation(
     DELETION,
     JobQuerySet.deletable,
 )
+
+
+def refusal_of_queue(name: str) -> str:
+    """Why nothing is moved to a queue of this name; empty, where it may be."""
+    allowed = conf.read()[0].queues
+    if not conf.is_queue_name(name):
+        return _("A queue's name is printable text of 1 to 100 characters without commas.")
+    if allowed and name not in allowed:
+        return _("It must be one of %s.") % ", ".join(allowed)
+    return ""
 
 
 def moving_to(queue_name: str) -> Operation:

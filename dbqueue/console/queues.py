@@ -12,7 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.formats import number_format
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
@@ -69,6 +69,9 @@ class QueuesAdmin(QueueAdmin[Queue]):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
+        return self.promptly(request, lambda: self._page(request, extra_context or {}))
+
+    def _page(self, request: HttpRequest, extra_context: dict[str, Any]) -> HttpResponse:
         lines = {name: store().line(name) for name in store().busy_queues()}
         context = {
             **self.admin_site.each_context(request),
@@ -80,7 +83,7 @@ class QueuesAdmin(QueueAdmin[Queue]):
             "may_control": self.has_control_permission(request),
             "control_url": self._url("control"),
             "reason_length": REASON_LENGTH,
-            **(extra_context or {}),
+            **extra_context,
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/dbqueue/queue/page.html", context)
@@ -158,11 +161,8 @@ class QueuesAdmin(QueueAdmin[Queue]):
         )
 
     def _list(self, queue: str) -> str:
-        try:
-            url = reverse(f"admin:{self.opts.app_label}_job_changelist", current_app=self.admin_site.name)
-        except NoReverseMatch:
-            return ""
-        return f"{url}?{urlencode({'queue': queue})}"
+        url = self.url_of("job", "changelist")
+        return f"{url}?{urlencode({'queue': queue})}" if url else ""
 
 
 def _known_names() -> set[str]:

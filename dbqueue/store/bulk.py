@@ -77,7 +77,7 @@ class Bulk(Operators, Deletion, Reports):
         """
         operation = BulkOperation(
             action=action,
-            filter=search.as_json(),
+            filter=search.resolved().as_json(),
             queue_name=queue_name,
             described=search.in_words(with_values=False)[:1000],  # which more people may read
             user_id=str(user_id),

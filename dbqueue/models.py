@@ -518,7 +518,7 @@ class History(models.Model):
         # What failed in a day, and the sums of an hour, are few among all that ended.
         indexes = (
             models.Index(
-                fields=["begins_at", "task"],
+                fields=["begins_at", "task", "queue_name"],
                 condition=Q(outcome="FAILED", seconds=Resolution.MINUTE),
                 name="dbqueue_history_failed",
             ),

@@ -29,9 +29,8 @@ LISTS = [
     JOBS,
     *(f"{JOBS}?state={state}" for state in JobStatus),
     f"{JOBS}?state=FAILED&queue=mail",
-    f"{JOBS}?q=state:waiting",
-    f"{JOBS}bulk/?state=FAILED",
-    f"{JOBS}bulk/?state=WAITING",
+    *(f"{JOBS}?q=state:{state.lower()}" for state in (JobStatus.BLOCKED, JobStatus.SCHEDULED, JobStatus.WAITING)),
+    *(f"{JOBS}bulk/?state={state}" for state in STATES),
 ]
 
 

@@ -24,7 +24,7 @@ from ..search import Search
 from ..store import LEAVES, MOST_COUNTED
 from . import display
 from .base import QueueAdmin, counted, store
-from .filters import FILTERS, search_of, window_of
+from .filters import FILTERS, NEWEST, ORDERS, search_of, window_of
 from .operations import refusal_of_queue
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _look(page: "_JobAdmin", request: HttpRequest, wanted: list[Callable[[], Bul
         "search": search.in_words(),
         "number": counted(number),
         "only_newest": has_more,
-        "samples": _samples(page, found),
+        "samples": _samples(page, found.order_by(*ORDERS.get(search.state or "", NEWEST))),
         "states": [(action.label, _names(LEAVES[action])) for action in allowed(request.user)],
     }
     request.current_app = page.admin_site.name
@@ -135,7 +135,7 @@ def _names(states: Container[JobStatus]) -> list[str]:
 
 
 def _samples(page: "_JobAdmin", found: "QuerySet[Job]") -> list[tuple[str, str, str]]:
-    rows = found.order_by("-pk").values_list("pk", "task", "status")[:SAMPLES]
+    rows = found.values_list("pk", "task", "status")[:SAMPLES]
     return [(page._url("change", pk), f"{task} #{pk}", status) for pk, task, status in rows]
 
 

@@ -79,6 +79,18 @@ class ErrorFilter(ExactFilter):
 FILTERS = (StateFilter, QueueFilter, TaskFilter, ErrorFilter)
 
 
+NEWEST = ("-id",)
+
+ORDERS: dict[str, tuple[str, ...]] = {
+    JobStatus.READY: ("-priority", "id"),
+    JobStatus.SCHEDULED: ("run_after", "id"),
+    JobStatus.BLOCKED: ("concurrency_key", "-priority", "id"),
+    JobStatus.RUNNING: ("last_attempted_at", "id"),
+}
+"""What comes next first, of each key where it is blocked, and what has been running for longest; elsewhere the newest.
+Each is the order of an index, but for what runs: of that there is never much."""
+
+
 WINDOW = 200_000
 """Ids that a list looks through for what has no index: it opens at once, and tells where it stopped."""
 

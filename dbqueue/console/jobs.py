@@ -32,7 +32,7 @@ from ..search import Search
 from . import bulk, display, export, life
 from .base import PromptChangeList, counted, store
 from .calls import CallPages
-from .filters import FILTERS, Window, search_of, window_of
+from .filters import FILTERS, NEWEST, ORDERS, Window, search_of, window_of
 from .operations import CANCEL, DELETE, INTERRUPT, RETRY, RUN_NOW, Operation, moving_to, operate, refusal_of_queue
 
 MOST_AT_ONCE = 500
@@ -60,16 +60,6 @@ WISHES = ("external_id", "expires_at", "unique_key", "concurrency_key", "rate_ke
 
 KEYS = {name: f"shown_{name}" for name in ("unique_key", "concurrency_key", "rate_key", "options")}
 """Those of them that may tell arguments, each with what shows it."""
-
-ORDERS: dict[str, tuple[str, ...]] = {
-    JobStatus.READY: ("-priority", "id"),
-    JobStatus.SCHEDULED: ("run_after", "id"),
-    JobStatus.BLOCKED: ("concurrency_key", "-priority", "id"),
-    JobStatus.RUNNING: ("last_attempted_at", "id"),
-}
-"""What comes next first, of each key where it is blocked, and what has been running for longest; elsewhere the newest.
-Each is the order of an index, but for what runs: of that there is never much."""
-
 
 UNREAD = ("args", "kwargs", "return_value")
 """What a list leaves in the database."""
@@ -129,6 +119,10 @@ class JobChangeList(PromptChangeList):
                 self._read = (None,)
         return self._read[0]
 
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
+        search = self._search(request)
+        return list(ORDERS.get(search.state or "", NEWEST) if search else NEWEST)
+
     def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
         found = super().get_queryset(request, *args, **kwargs).defer(*UNREAD)
         search = self._search(request)
@@ -185,10 +179,6 @@ class JobAdmin(CallPages):
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         return COLUMNS.get(request.GET.get("state", ""), COLUMNS[""])
-
-    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        """Each state in the order that tells most, and that an index has."""
-        return ORDERS.get(request.GET.get("state", ""), self.ordering)
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
         """With what the list has beside Django's own; asked for here, under the list's clock."""

@@ -20,7 +20,7 @@ class Migration(migrations.Migration):
             model_name="history",
             index=models.Index(
                 condition=models.Q(("outcome", "FAILED"), ("seconds", 60)),
-                fields=["begins_at", "task"],
+                fields=["begins_at", "task", "queue_name"],
                 name="dbqueue_history_failed",
             ),
         ),

@@ -153,7 +153,8 @@ class OverviewAdmin(QueueAdmin[Overview]):
         ]
 
     def _failures(self, request: HttpRequest, now: datetime.datetime) -> list[Failures]:
-        rows = store().history(Resolution.MINUTE, now - DAY).filter(outcome=JobStatus.FAILED).exclude(task="")
+        failed = store().history(Resolution.MINUTE, now - DAY).filter(outcome=JobStatus.FAILED)
+        rows = failed.filter(task__gt="")  # which an index is asked for, unlike "not empty"
         groups = rows.values_list("task", "error").annotate(failed=Sum("count")).order_by("-failed")[:MOST_GROUPS]
         return [
             Failures(

@@ -118,7 +118,7 @@ class QueuesAdmin(QueueAdmin[Queue]):
         for (name, _worker), number in store().running().items():
             running[name] += number
         hour: dict[str, list[History]] = defaultdict(list)
-        totals = store().history(Resolution.MINUTE, now - HOUR).filter(task="").exclude(queue_name="")
+        totals = store().history(Resolution.MINUTE, now - HOUR).filter(task="", queue_name__gt="")
         for row in totals.only("queue_name", "outcome", "count", "waits"):
             hour[row.queue_name].append(row)
         said = {queue.name: queue for queue in store().said_of_queues()}

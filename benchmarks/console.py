@@ -2,10 +2,12 @@
 
 import argparse
 import datetime
+import json
 import statistics
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from django.db import connection
 
@@ -14,18 +16,28 @@ from .report import heading, table
 
 COMMAND = "benchmarks.console"
 
+TOKEN = "benchmark"
+
+MOST = 250_000
+"""Rows that a statement may look at in vain: a list without an index looks through 200,000 ids."""
+
+REMOVALS = ("Filter", "Join Filter", "Index Recheck")
+
 ROUNDS = 5
 """Times that each page is loaded; the first is not timed."""
 
 _JOBS = """
     INSERT INTO dbqueue_job (task, args, kwargs, queue_name, priority, status, run_after, backend, enqueued_at,
-                             started_at, last_attempted_at, finished_at, worker_id, lease, attempt)
+                             started_at, last_attempted_at, finished_at, worker_id, lease, attempt, concurrency_key,
+                             workflow_id, held)
     SELECT CASE WHEN number %% %(rare)s = 0 THEN 'benchmarks.jobs.tasks.rare' ELSE 'benchmarks.jobs.tasks.remind' END,
            '[]', jsonb_build_object('user_id', number %% 1000),
            CASE WHEN number %% 5 = 0 THEN 'mail' ELSE 'default' END,
            0, %(status)s, CASE WHEN %(status)s = 'SCHEDULED' THEN now() + interval '1 day' END, '',
            now() - (%(number)s - number) * interval '7 days' / %(number)s, {past}, {past}, {past},
-           CASE WHEN %(ended)s THEN 1 END, %(ended)s::int, %(ended)s::int
+           CASE WHEN %(ended)s OR %(status)s = 'RUNNING' THEN 1 END, %(ended)s::int, %(ended)s::int,
+           CASE WHEN %(status)s = 'BLOCKED' THEN 'key ' || number %% 100 END,
+           CASE WHEN %(status)s = 'WAITING' THEN -1 - number / 100 END, %(status)s = 'WAITING'
     FROM generate_series(1, %(number)s) AS number
 """
 
@@ -38,16 +50,21 @@ _ATTEMPTS = """
 _HISTORY = """
     INSERT INTO dbqueue_history (seconds, begins_at, queue_name, task, outcome, error, count, waits, runs, wait_seconds,
                                  run_seconds)
-    SELECT seconds, date_trunc('hour', now()) - n * seconds * interval '1 second', queue, task, outcome, '', 100,
-           '[1, 2, 3, 4, 50, 20, 10, 5, 5]', '[50, 30, 10, 5, 5]', 10, 1
-    FROM (VALUES (60, 2880), (600, 288), (3600, 2160)) AS sizes (seconds, rows),
+    SELECT seconds,
+           CASE WHEN seconds = 0 THEN 'epoch' ELSE date_trunc('hour', now()) - n * seconds * interval '1 second' END,
+           queue, task, outcome, CASE WHEN seconds > 0 AND outcome = 'FAILED' AND task <> '' THEN 'a.B' ELSE '' END,
+           100, '[1, 2, 3, 4, 50, 20, 10, 5, 5]', '[50, 30, 10, 5, 5]', 10, 1
+    FROM (VALUES (0, -60), (60, 2880), (600, 288), (3600, 2160)) AS sizes (seconds, rows),
          LATERAL generate_series(-60, rows) AS n,
          (VALUES ('SUCCESSFUL'), ('FAILED')) AS outcomes (outcome),
-         (SELECT '' AS queue, '' AS task UNION ALL
-          SELECT 'default', 'task ' || number FROM generate_series(1, 50) AS number) AS tasks
-    WHERE seconds = 60 OR task = ''
+         (SELECT '' AS queue, '' AS task, true AS fails UNION ALL
+          SELECT 'queue ' || number, '', true FROM generate_series(0, 9) AS number UNION ALL
+          SELECT 'queue ' || number % 10, 'task ' || number, number <= 30
+          FROM generate_series(1, 300) AS number) AS tasks
+    WHERE (fails OR outcome = 'SUCCESSFUL')
+        AND CASE WHEN seconds = 60 THEN true WHEN seconds = 0 THEN task <> '' ELSE queue = '' END
 """
-
+"""Three hundred tasks in ten queues, of which thirty also fail."""
 
 _WORKFLOWS = """
     INSERT INTO dbqueue_workflow (name, created_at, finished_at)
@@ -56,8 +73,6 @@ _WORKFLOWS = """
 
 FINDS_NOTHING = frozenset(
     {
-        "blocked",
-        "running",
         "a queue without jobs",
         "a task without jobs",
         "failed, an error that never was",
@@ -74,14 +89,17 @@ def fill(share: float) -> None:
         "SUCCESSFUL": 9_000_000,
         "FAILED": 100_000,
         "CANCELLED": 1_000,
-        "SCHEDULED": 20_000,
+        "SCHEDULED": 100_000,
+        "BLOCKED": 100_000,
+        "WAITING": 100_000,
         "READY": 20_000,
+        "RUNNING": 8 / share,
     }
     for status, number in [*numbers.items(), ("SUCCESSFUL", 1_000_000)]:
         ended = status in ("SUCCESSFUL", "FAILED", "CANCELLED")
         values: dict[str, str | int | bool] = {
             "status": status,
-            "number": int(number * share),
+            "number": round(number * share),
             "rare": int(1_000_000 * share),
             "ended": ended,
         }
@@ -116,11 +134,13 @@ def a_living_worker() -> None:
 
 def pages(workflows: dict[int, int]) -> Iterator[tuple[str, str]]:
     """What an operator opens, and where it is; ``workflows`` by how many steps they have."""
-    from dbqueue.models import Job, JobStatus
+    from dbqueue.models import OPEN, Job, JobStatus
 
     jobs = "/admin/dbqueue/job/"
     yield "overview, 1 hour", "/admin/dbqueue/overview/"
+    yield "overview, 24 hours", "/admin/dbqueue/overview/?range=24h"
     yield "overview, 7 days", "/admin/dbqueue/overview/?range=7d"
+    yield "overview, what is fetched again", "/admin/dbqueue/overview/live/"
     yield "queues", "/admin/dbqueue/queue/"
     yield "workers", "/admin/dbqueue/worker/"
     yield "schedules", "/admin/dbqueue/schedule/"
@@ -149,13 +169,24 @@ def pages(workflows: dict[int, int]) -> Iterator[tuple[str, str]]:
     }.items():
         yield f"jobs, {title}", f"{jobs}?{query}"
     yield "all that match: failed", f"{jobs}bulk/?state=FAILED"
+    for state in OPEN:
+        yield f"all that match: {state.lower()}", f"{jobs}bulk/?state={state}"
+    yield "all that match: ready, an argument", f"{jobs}bulk/?state=READY&q=args.user_id:42"
     failed = Job.objects.filter(status="FAILED").values_list("pk", flat=True).first()
-    last = Job.objects.filter(status="READY").values_list("pk", flat=True).last()
     yield "a job", f"{jobs}{failed}/change/"
-    yield "the last of 20,000 jobs that wait", f"{jobs}{last}/change/"
+    for state in OPEN:
+        last = Job.objects.filter(status=state).values_list("pk", flat=True).last()
+        yield f"the last of those {state.lower()}", f"{jobs}{last}/change/"
     yield "its arguments", f"{jobs}{failed}/edit/"
+    yield "its deletion", f"{jobs}{failed}/delete/"
+    yield "its log", f"{jobs}{failed}/history/"
+    yield "the choice of a task", f"{jobs}add/"
     yield "the form of its clone", f"{jobs}add/?task=benchmarks.jobs.tasks.remind&from={failed}"
     yield "bulk operations", "/admin/dbqueue/bulkoperation/"
+    yield "a worker", "/admin/dbqueue/worker/1/change/"
+    yield "a new schedule", "/admin/dbqueue/schedule/add/"
+    yield "/metrics", "/queue/metrics"
+    yield "/healthz", "/queue/healthz"
     yield "workflows", "/admin/dbqueue/workflow/"
     for steps, workflow in workflows.items():
         yield f"a workflow of {steps:,} steps", f"/admin/dbqueue/workflow/{workflow}/change/"
@@ -163,8 +194,25 @@ def pages(workflows: dict[int, int]) -> Iterator[tuple[str, str]]:
         yield f"a job of {steps:,} in a workflow", f"{jobs}{step}/change/"
 
 
-def measure(title: str, url: str) -> tuple[float, list[str]]:
-    """The median of the page's milliseconds, and its statements that walk over all jobs.
+class Walked(NamedTuple):
+    """What the statements of a page did to the tables of dbqueue, at their worst.
+
+    ``in_vain``: rows that one looked at and did not want. ``blocks``: pages of 8 kB that one looked at, each as often
+    as it was, which also tells of a walk over an index. ``scans``: the statements that read a table of jobs in sequence
+    as far as a list without an index would.
+    """
+
+    in_vain: int
+    blocks: int
+    scans: list[str]
+
+    @property
+    def is_too_much(self) -> bool:
+        return self.in_vain > MOST or bool(self.scans)
+
+
+def measure(title: str, url: str) -> tuple[float, Walked]:
+    """The median of the page's milliseconds, and what its statements walked over.
 
     Raises RuntimeError where the page doesn't come, or is a list without a job that ought to have some.
     """
@@ -172,7 +220,7 @@ def measure(title: str, url: str) -> tuple[float, list[str]]:
     from django.test import Client
     from django.test.utils import CaptureQueriesContext
 
-    client = Client()
+    client = Client(headers={"Authorization": f"Bearer {TOKEN}"})
     client.force_login(User.objects.get())
     times = []
     for number in range(ROUNDS):
@@ -187,14 +235,33 @@ def measure(title: str, url: str) -> tuple[float, list[str]]:
         raise RuntimeError(f"{title}: this list must show a job, unless it is one of FINDS_NOTHING")
     with CaptureQueriesContext(connection) as captured:
         client.get(url)
-    scans = []
-    with connection.cursor() as cursor:
-        for query in captured:
-            if query["sql"].startswith("SELECT") and "dbqueue_job" in query["sql"]:
-                cursor.execute(f"EXPLAIN {query['sql']}")
-                if any("Seq Scan on dbqueue_job" in line for (line,) in cursor.fetchall()):
-                    scans.append(query["sql"])
-    return statistics.median(times), scans
+    sent = [query["sql"] for query in captured]
+    return statistics.median(times), walked(sql for sql in sent if sql.startswith("SELECT") and "dbqueue_" in sql)
+
+
+def walked(statements: Iterable[str]) -> Walked:
+    """Each of these carried out once more."""
+    in_vain, blocks, scans = 0, 0, []
+    for sql in statements:
+        with connection.cursor() as cursor:
+            cursor.execute(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {sql}")
+            found = cursor.fetchone()[0]
+        plan = (found if isinstance(found, list) else json.loads(found))[0]["Plan"]
+        blocks = max(blocks, plan["Shared Hit Blocks"] + plan["Shared Read Blocks"])
+        for node in nodes(plan):
+            removed = round(node["Actual Loops"] * sum(node.get(f"Rows Removed by {what}", 0) for what in REMOVALS))
+            in_vain = max(in_vain, removed)
+            read = removed + node["Actual Rows"] * node["Actual Loops"]
+            if node["Node Type"] == "Seq Scan" and node["Relation Name"] == "dbqueue_job" and read > MOST:
+                scans.append(sql)
+    return Walked(in_vain, blocks, scans)
+
+
+def nodes(plan: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A plan's parts."""
+    yield plan
+    for part in plan.get("Plans", []):
+        yield from nodes(part)
 
 
 def main() -> None:
@@ -209,13 +276,19 @@ def main() -> None:
         fill(options.share)
         workflows = {steps: plant(steps) for steps in (200, 10_000)}
         print(heading("The operator's pages"), flush=True)
-        rows = [["page", "ms", "sequential scans of jobs"]]
+        rows = [["page", "ms", "rows in vain", "blocks", "sequential scans of jobs"]]
+        too_much = []
         for title, url in pages(workflows):
-            milliseconds, scans = measure(title, url)
-            rows.append([title, f"{milliseconds:.0f}", str(len(scans))])
-            print(f"{title}: {milliseconds:.0f} ms {scans or ''}", file=sys.stderr, flush=True)
+            milliseconds, found = measure(title, url)
+            rows.append(
+                [title, f"{milliseconds:.0f}", f"{found.in_vain:,}", f"{found.blocks:,}", str(len(found.scans))]
+            )
+            print(f"{title}: {milliseconds:.0f} ms {found}", file=sys.stderr, flush=True)
+            too_much += [title] * found.is_too_much
         print(table(rows))
         connection.close()
+    if too_much:
+        raise SystemExit(f"These walk over more than they may: {', '.join(too_much)}.")
 
 
 if __name__ == "__main__":

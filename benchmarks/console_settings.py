@@ -32,7 +32,7 @@ TEMPLATES = [
         },
     }
 ]
-ROOT_URLCONF = "tests.urls"
+ROOT_URLCONF = "benchmarks.console_urls"
 STATIC_URL = "static/"
 ALLOWED_HOSTS = ["testserver"]
 DBQUEUE = {"METRICS_TOKEN": "benchmark"}

@@ -84,6 +84,11 @@ def storable_text(text: str) -> str:
     return text.replace("\x00", "\\x00").encode("utf-8", "backslashreplace").decode()
 
 
+def told(exc: Exception) -> str:
+    """An error in words that a text column can hold, without the values of the row that PostgreSQL adds to its own."""
+    return storable_text(str(exc).partition("\nDETAIL:")[0])
+
+
 def _needs_no_change(value: Any, depth: int) -> bool:
     """Whether json.dumps writes this as it is. It would turn a key that is not text into text without a word."""
     match value:

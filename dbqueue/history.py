@@ -176,7 +176,9 @@ def places(tick: int, key: Key, ahead: float) -> Iterator[Place]:
     total = Key("", "", key.outcome)
     # Without errors: of these rows nobody ever takes one away.
     yield Place(Resolution.EVER, moment_at(0), key._replace(error=""))
-    yield Place(Resolution.MINUTE, moment_at(moment - moment % Resolution.MINUTE), key)
+    minute = moment_at(moment - moment % Resolution.MINUTE)
+    yield Place(Resolution.MINUTE, minute, key)
+    yield Place(Resolution.MINUTE, minute, Key(key.queue_name, "", key.outcome))
     for seconds in (Resolution.MINUTE, Resolution.TEN_MINUTES, Resolution.HOUR):
         yield Place(seconds, moment_at(moment - moment % seconds), total)
 

@@ -4,7 +4,7 @@ import datetime
 import json
 import re
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, fields, replace
 from typing import Any, Self
 
@@ -39,6 +39,9 @@ class Search:
     ``error``: an attempt of it ended with this exception class. ``after`` and ``until`` are about the time at which it
     was enqueued. ``below``: its id is smaller. ``named``: its task's name begins so, or is that of a registered task
     that has it anywhere. ``arguments``: it is called with these values, by parameter.
+
+    ``names``, ``readable`` and ``places`` are what ``resolved`` has written down of the registered tasks: those that
+    ``named`` means, those that hide none of the arguments, and the arguments' places in the signature.
     """
 
     id: int | None = None
@@ -52,6 +55,9 @@ class Search:
     below: int | None = None
     named: str | None = None
     arguments: tuple[tuple[str, str], ...] = ()
+    names: tuple[str, ...] | None = None
+    readable: tuple[str, ...] | None = None
+    places: tuple[int | None, ...] | None = None
 
     @classmethod
     def parse(cls, text: str, now: datetime.datetime) -> Self:
@@ -108,7 +114,20 @@ class Search:
             if name in values:
                 values[name] = datetime.datetime.fromisoformat(values[name])
         values["arguments"] = tuple((name, value) for name, value in values.get("arguments", ()))
+        for name in ("names", "readable", "places"):
+            if name in values:
+                values[name] = tuple(values[name])
         return cls(**values)
+
+    def resolved(self) -> Self:
+        """With what this process knows of the tasks, for another one, which may know others."""
+        is_of_any_task = bool(self.arguments) and self.task is None
+        return replace(
+            self,
+            names=None if self.named is None else tuple(self._names()),
+            readable=tuple(self._readable()) if is_of_any_task else None,
+            places=tuple(self._place_of(number) for number in range(len(self.arguments))) if self.arguments else None,
+        )
 
     def in_words(self, *, with_values: bool = True) -> str:
         """For a reader who is to say whether these are the jobs that he means; arguments also without their values."""
@@ -119,13 +138,20 @@ class Search:
             _("a task named like %s") % self.named if self.named else "",
             _("queue %s") % self.queue if self.queue else "",
             _("worker #%s") % self.worker if self.worker is not None else "",
-            _("an attempt failed with %s") % self.error if self.error else "",
+            self._error_in_words(),
             _("enqueued since %s") % f"{self.after:%Y-%m-%d %H:%M:%S %Z}" if self.after else "",
             _("enqueued before %s") % f"{self.until:%Y-%m-%d %H:%M:%S %Z}" if self.until else "",
             _("before job %s") % self.below if self.below is not None else "",
             *(f"{name} = {value if with_values else '…'}" for name, value in self.arguments),
         ]
         return ", ".join(filter(None, parts)) or _("all jobs")
+
+    def _error_in_words(self) -> str:
+        if not self.error:
+            return ""
+        if self.state == JobStatus.FAILED:
+            return _("the last attempt failed with %s") % self.error
+        return _("an attempt failed with %s") % self.error
 
     @property
     def has_index(self) -> bool:
@@ -139,7 +165,9 @@ class Search:
     def _may_be_sought(self, name: str, value: str) -> bool:
         if is_sensitive_name(name) or any(map(_has_sensitive_keys, _readings(value))):
             return False
-        return self.task is None or not hides(known(self.task), name)
+        if self.task is None or (self.places is not None and known(self.task) is None):
+            return True  # as it was where it was resolved
+        return not hides(known(self.task), name)
 
     def apply(self, jobs: "QuerySet[Job]", window: range | None = None) -> "QuerySet[Job]":
         """Those of these jobs that are meant, and whose arguments may be sought; with a ``window`` only of its ids.
@@ -166,27 +194,47 @@ class Search:
             failed_so = Attempt.objects.using(jobs.db).filter(job_id=OuterRef("pk"), exception_class_path__in=paths)
             if window is not None:
                 failed_so = failed_so.filter(job_id__gte=window.start, job_id__lt=window.stop)
+            if self.state == JobStatus.FAILED:
+                # What it failed of in the end, as the overview counts it.
+                later = Attempt.objects.using(jobs.db).filter(job_id=OuterRef("job_id"), pk__gt=OuterRef("pk"))
+                failed_so = failed_so.filter(~Exists(later))
             jobs = jobs.filter(Exists(failed_so))
         if self.named is not None:
-            names = [task.name for task in registry.registered() if self.named.lower() in task.name.lower()]
-            jobs = jobs.filter(Q(task__startswith=self.named) | Q(task__in=names))
+            jobs = jobs.filter(Q(task__startswith=self.named) | Q(task__in=self._names()))
+        if self.arguments and self.task is None:
+            jobs = jobs.filter(task__in=self._readable())
         for number, (name, value) in enumerate(self.arguments):
             jobs = self._called_with(jobs, number, name, value)
         return jobs
 
+    def _names(self) -> Collection[str]:
+        """The registered tasks that have what is ``named`` anywhere in their names."""
+        if self.names is not None:
+            return self.names
+        part = (self.named or "").lower()
+        return [task.name for task in registry.registered() if part in task.name.lower()]
+
+    def _readable(self) -> Collection[str]:
+        """The tasks by whose arguments may be sought. Of one that is not known, nobody knows what is sensitive."""
+        known_here = {task.name: task for task in registry.registered()}
+        names = known_here if self.readable is None else self.readable
+        # What has become sensitive since then is not sought for either.
+        hidden = {one for one, task in known_here.items() if any(hides(task, name) for name, _ in self.arguments)}
+        return [one for one in names if one not in hidden]
+
     def _called_with(self, jobs: "QuerySet[Job]", number: int, name: str, value: str) -> "QuerySet[Job]":
-        """By keyword, or by position, where the task is named and is known here."""
-        if self.task is None:
-            # Of a task that is not known here, nobody knows what is sensitive.
-            jobs = jobs.filter(task__in=[task.name for task in registry.registered() if not hides(task, name)])
+        """By keyword, or by position, where the task is named and is known."""
         # As expressions: in a keyword a name might be taken for a lookup.
         places = {f"keyword_{number}": KeyTransform(name, "kwargs")}
-        if (place := self._place_of(name)) is not None:
+        if (place := self._place_of(number)) is not None:
             places[f"position_{number}"] = KeyTransform(place, "args")
         wanted = Q(*((alias, one) for alias in places for one in _readings(value)), _connector=Q.OR)
         return jobs.alias(**places).filter(wanted)
 
-    def _place_of(self, name: str) -> int | None:
+    def _place_of(self, number: int) -> int | None:
+        if self.places is not None:
+            return self.places[number]
+        name, _value = self.arguments[number]
         try:
             parameters = registry.find(self.task or "").signature.parameters.values()
         except UnknownTask:
@@ -201,8 +249,14 @@ def _printable(value: str) -> str:
     return value
 
 
+def is_id(value: str) -> bool:
+    """Whether it is a number that an id may be. Python reads none of thousands of digits."""
+    return value.isascii() and value.isdigit() and len(value) < 20 and int(value) <= LARGEST_ID
+
+
 def _number(name: str, value: str) -> int:
-    if not (value.isascii() and value.isdigit() and int(value) <= LARGEST_ID):
+    if not is_id(value):
+        value = value if len(value) < 40 else f"{value[:20]}…"
         said = {"name": name, "value": value, "most": LARGEST_ID}
         raise ValueError(_("%(name)s is %(value)r; it must be a whole number from 0 to %(most)d.") % said)
     return int(value)

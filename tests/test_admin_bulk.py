@@ -9,7 +9,9 @@ from django.contrib.auth.models import User
 from django.db import connection, connections
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
+from pytest_django import Settings as DjangoSettings
 
+from dbqueue import group, signals
 from dbqueue.conf import Settings
 from dbqueue.models import BulkAction, BulkOperation, Job, JobStatus
 from dbqueue.retention import Sweep
@@ -17,6 +19,8 @@ from dbqueue.search import Search
 from dbqueue.store import Store, store_for
 
 from .shop import tasks
+from .shop import workflow_tasks as flow
+from .shop.models import Receipt
 from .test_admin import HOSTILE, JOBS, a_job, client_who_may, page, text_of
 
 pytestmark = pytest.mark.django_db
@@ -282,3 +286,177 @@ def test_a_list_that_takes_too_long_is_given_up(operator: Client, monkeypatch: p
     with connection.cursor() as cursor:
         cursor.execute("SHOW statement_timeout")
         assert cursor.fetchone() == ("0",)
+
+
+@pytest.mark.django_db(transaction=True)
+def test_jobs_that_another_table_refers_to_are_not_deleted_and_the_page_says_so(operator: Client) -> None:
+    job = a_job(JobStatus.FAILED)
+    url = f"{JOBS}{job.pk}/"
+    Receipt.objects.create(job=job)
+    selected = {"action": "delete_selected_jobs", "_selected_action": job.pk, "confirmed": "yes"}
+    html = operator.post(JOBS, selected, follow=True).content.decode()
+    assert "Nothing was done, as something refers to it" in html
+    html = operator.post(f"{url}delete/", {"post": "yes"}, follow=True).content.decode()
+    assert "Nothing was done, as something refers to it" in html
+    assert Job.objects.filter(pk=job.pk).exists() and not LogEntry.objects.exists()
+
+
+def test_who_cancels_a_group_is_told_of_all_that_was_and_so_is_who_listens(operator: Client) -> None:
+    result = group(flow.inc.s(number) for number in range(10)).enqueue()
+    heard: list[int] = []
+
+    def listen(job_id: int, **kwargs: object) -> None:
+        heard.append(job_id)
+
+    signals.job_cancelled.connect(listen)
+    try:
+        html = operator.post(f"{JOBS}{result.last_id}/cancel/", follow=True).content.decode()
+    finally:
+        signals.job_cancelled.disconnect(listen)
+    assert "11 jobs cancelled." in html
+    assert sorted(heard) == sorted(Job.objects.values_list("pk", flat=True))
+
+
+def test_all_that_match_are_moved_to_no_queue_that_the_settings_do_not_name(
+    operator: Client, settings: DjangoSettings
+) -> None:
+    settings.DBQUEUE = {"QUEUES": ["default", "mail"]}
+    tasks.add.enqueue(1, 2)
+    html = operator.post(BULK, {"action": "move", "queue_name": "nowhere"}).content.decode()
+    assert "It must be one of default, mail." in html and not BulkOperation.objects.exists()
+    selected = {"action": "move_selected", "_selected_action": Job.objects.get().pk, "to_queue": "nowhere"}
+    assert "It must be one of default, mail." in operator.post(JOBS, selected, follow=True).content.decode()
+    operator.post(BULK, {"action": "move", "queue_name": "mail"})
+    assert BulkOperation.objects.get().queue_name == "mail"
+
+
+def test_every_page_is_given_up_after_a_while(operator: Client) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL can be told how long a statement may take")
+    job = a_job(JobStatus.FAILED)
+    workflow = (flow.give.s(1) | flow.inc.s()).enqueue().workflow_id
+    pages = [
+        JOBS,
+        BULK,
+        *(f"{JOBS}{job.pk}/{name}/" for name in ("change", "edit", "delete")),
+        *(f"/admin/dbqueue/{name}/" for name in ("overview", "overview/live", "queue", "worker", "workflow")),
+        f"/admin/dbqueue/workflow/{workflow}/change/",
+    ]
+    for url in pages:
+        with CaptureQueriesContext(connection) as captured:
+            assert operator.get(url).status_code == 200
+        sent = [query["sql"] for query in captured]
+        begin = next(number for number, sql in enumerate(sent) if "set_config('statement_timeout', '5000'" in sql)
+        assert not [sql for sql in sent[:begin] if "dbqueue_" in sql], url
+    with CaptureQueriesContext(connection) as captured:
+        assert operator.post(f"{BULK}?state=FAILED", {"action": "retry"}).status_code == 302
+    sent = [query["sql"] for query in captured]
+    counting = next(number for number, sql in enumerate(sent) if "COUNT(*)" in sql and "dbqueue_job" in sql)
+    writing = next(number for number, sql in enumerate(sent) if sql.startswith('INSERT INTO "dbqueue_bulk'))
+    limits = [number for number, sql in enumerate(sent) if "set_config('statement_timeout'" in sql]
+    assert limits[0] < counting < limits[1] < writing
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_hurry_ends_with_its_page_also_inside_of_a_transaction(store: Store) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("only PostgreSQL can be told how long a statement may take")
+    with store.atomic(), connection.cursor() as cursor:
+        cursor.execute("SET LOCAL statement_timeout = '7s'")
+        with store.in_a_hurry(5):
+            cursor.execute("SHOW statement_timeout")
+            assert cursor.fetchone() == ("5s",)
+        cursor.execute("SHOW statement_timeout")
+        assert cursor.fetchone() == ("7s",)
+
+
+NO_IDS = ["abc", "9" * 30, "9" * 5000, "\0", "-5", "1.5", "٣"]
+
+
+@pytest.mark.parametrize("typed", NO_IDS, ids=lambda typed: typed[:9])
+def test_what_is_no_id_is_selected_by_nobody(operator: Client, typed: str) -> None:
+    job = a_job(JobStatus.FAILED)
+    workflow = (flow.give.s(1) | flow.inc.s()).enqueue().workflow_id
+    before = dict(Job.objects.values_list("pk", "status"))
+    for url, action in (
+        (JOBS, "cancel_selected"),
+        (JOBS, "delete_selected_jobs"),
+        (JOBS, "export_selected"),
+        ("/admin/dbqueue/worker/", "stop_selected"),
+        ("/admin/dbqueue/schedule/", "run_selected"),
+    ):
+        assert operator.post(url, {"action": action, "_selected_action": typed}, follow=True).status_code == 200
+    url = f"/admin/dbqueue/workflow/{workflow}/branch/"
+    assert "has no step" in operator.post(url, {"retry": typed}, follow=True).content.decode()
+    assert dict(Job.objects.values_list("pk", "status")) == before
+    both = {"action": "retry_selected", "_selected_action": [typed, job.pk]}
+    assert "1 job retried." in operator.post(JOBS, both, follow=True).content.decode()
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ({"state": "bogus"}, "it must be one of SCHEDULED"),
+        ({"queue": "\0"}, "must be printable text"),
+        ({"q": "\0"}, "must be printable text"),
+        ({"state": "bogus", "q": "x"}, "it must be one of SCHEDULED"),
+        ({"q": "id:" + "9" * 5000}, "must be a whole number from 0 to"),
+    ],
+)
+def test_what_is_wrong_with_a_list_is_told_once(operator: Client, query: dict[str, str], said: str) -> None:
+    html = page(operator, JOBS, **query)
+    assert html.count('<li class="error">') == 1 and said in html
+    assert "9" * 100 not in text_of(html) and "set_int_max_str_digits" not in html
+
+
+def test_a_filter_is_asked_for_once(operator: Client) -> None:
+    with CaptureQueriesContext(connection) as captured:
+        page(operator, JOBS, state="FAILED", queue="mail", q="since:2h")
+    lists = [query["sql"] for query in captured if "LIMIT 100" in query["sql"] or "COUNT(*)" in query["sql"]]
+    assert lists
+    for sql in lists:
+        assert sql.count('"dbqueue_job"."queue_name" =') <= 1 and sql.count('"dbqueue_job"."status" =') <= 1, sql
+
+
+def test_what_more_people_read_tells_no_value(operator: Client) -> None:
+    """The name of an operation: in its row, in the admin's log and in what is said about it."""
+    a_job(JobStatus.FAILED, "the value")
+    asked = f"{BULK}?state=FAILED&q=args.message:%22the+value%22"
+    assert "the value" in page(operator, asked)
+    html = operator.post(asked, {"action": "retry"}, follow=True).content.decode()
+    operation = BulkOperation.objects.get()
+    assert operation.filter["arguments"] == [["message", "the value"]]
+    for told in (operation.described, LogEntry.objects.get().object_repr, LogEntry.objects.get().change_message, html):
+        assert "the value" not in told
+    assert "message = …" in operation.described
+
+
+@pytest.mark.django_db(transaction=True)
+def test_an_operation_and_its_log_entry_come_together_or_not_at_all(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*args: object, **kwargs: object) -> None:
+        raise RuntimeError("no log today")
+
+    monkeypatch.setattr("dbqueue.console.bulk.LogEntry.objects.log_actions", refuse)
+    with pytest.raises(RuntimeError):
+        operator.post(f"{BULK}?state=FAILED", {"action": "retry"})
+    assert not BulkOperation.objects.exists()
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_selection_and_its_log_entries_come_together_or_not_at_all(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = a_job(JobStatus.FAILED)
+    selected = {"action": "retry_selected", "_selected_action": job.pk}
+    with monkeypatch.context() as patched:
+        # What comes last, after the rows were changed.
+        patched.setattr("dbqueue.console.operations._states", lambda store, ids: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            operator.post(JOBS, selected)
+    job.refresh_from_db()
+    assert job.status == JobStatus.FAILED and not LogEntry.objects.exists()
+    assert "1 job retried." in operator.post(JOBS, selected, follow=True).content.decode()
+    job.refresh_from_db()
+    assert job.status == JobStatus.READY and LogEntry.objects.count() == 1

@@ -5,14 +5,20 @@ import datetime
 import io
 import json
 import re
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 from django.contrib.admin.models import CHANGE, DELETION, LogEntry
 from django.contrib.auth.models import User
-from django.db import connection
+from django.core.signals import got_request_exception
+from django.db import OperationalError, connection
+from django.http import HttpRequest
 from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
+from django.views.debug import ExceptionReporter
 
 import dbqueue
 from dbqueue.models import Attempt, Job, JobStatus, Worker
@@ -457,3 +463,77 @@ def test_an_error_is_found_without_its_module(operator: Client) -> None:
     for query in ("error:ValueError", "error:builtins.ValueError"):
         assert detail(job) in page(operator, JOBS, q=query)
     assert detail(job) not in page(operator, JOBS, q="error:Value")
+
+
+TYPED, STORED = (f"what was {word}" for word in ("typed", "stored"))
+"""Put together, as a report also quotes this file."""
+
+
+@contextmanager
+def reports() -> Iterator[list[str]]:
+    """What Django's error reports, those of AdminEmailHandler, say of requests that fail meanwhile."""
+    made: list[str] = []
+
+    def report(request: HttpRequest, **kwargs: Any) -> None:
+        reporter = ExceptionReporter(request, *sys.exc_info())
+        made.extend((reporter.get_traceback_text(), reporter.get_traceback_html()))
+
+    got_request_exception.connect(report)
+    try:
+        yield made
+    finally:
+        got_request_exception.disconnect(report)
+
+
+def test_an_error_report_tells_neither_what_was_typed_nor_what_is_stored(
+    client: Client, operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    operator.raise_request_exception = False
+    url = f"{JOBS}{tasks.with_secrets.enqueue('ann', 1234, password=STORED).id}"
+    seal = re.search(r'name="seen" value="([^"]*)"', page(operator, f"{url}/edit/"))
+    assert seal
+
+    def gone(*args: Any, **kwargs: Any) -> None:
+        raise OperationalError("server closed the connection unexpectedly")
+
+    store = type(store_for("default"))
+    monkeypatch.setattr(store, "enqueue", gone)
+    monkeypatch.setattr(store, "edit", gone)
+    monkeypatch.setattr("dbqueue.console.life.timeline", gone)
+    monkeypatch.setattr("dbqueue.scheduling.plan", gone)
+    schedule = {"name": "s", "task": tasks.with_secrets.name, "cron": "0 5 * * *", "misfire": "once"}
+    with reports() as made:
+        for address, typed in (
+            (f"{ADD}?task={tasks.with_secrets.name}", {"arg_user": "ann", "queue_name": "default", "priority": "0"}),
+            (f"{url}/edit/", {"arg_user": "ann", "seen": seal[1]}),
+            (
+                "/admin/dbqueue/schedule/add/",
+                {
+                    **schedule,
+                    "overlap": "allow",
+                    "enabled": "on",
+                    "kwargs": json.dumps({"user": "a", "password": TYPED}),
+                },
+            ),
+        ):
+            assert operator.post(address, {**typed, "arg_password": TYPED}).status_code == 500, address
+        assert operator.get(f"{url}/change/").status_code == 500
+    assert len(made) == 8
+    for told in made:
+        assert "server closed the connection" in told
+        assert TYPED not in told and STORED not in told
+
+
+def test_what_the_form_does_not_offer_is_not_edited_either(operator: Client) -> None:
+    job_id = int(tasks.not_offered.enqueue().id)
+    url = f"{JOBS}{job_id}/"
+    html = page(operator, f"{url}change/")
+    assert f"{url}edit/" not in html
+    response = operator.get(f"{url}edit/", follow=True)
+    assert response.redirect_chain and "does not offer" in response.content.decode()
+
+
+@pytest.mark.parametrize("status", sorted(JobStatus))
+def test_only_what_runs_is_offered_to_be_interrupted(operator: Client, status: JobStatus) -> None:
+    html = page(operator, f"{JOBS}{a_job(status).pk}/change/")
+    assert ('name="interrupt"' in html) is (status == JobStatus.RUNNING)

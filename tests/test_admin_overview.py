@@ -160,7 +160,7 @@ def test_a_group_of_failures_is_retried_by_who_may(operator: Client, store: Stor
     assert link
     asked = page(operator, link[1].replace("&amp;", "&"))
     assert '<option value="retry" selected>' in asked
-    assert "an attempt failed with builtins.ValueError" in text_of(asked)
+    assert "the last attempt failed with builtins.ValueError" in text_of(asked)
     assert "/job/bulk/" not in page(client_who_may("view_job", "cancel_job"), OVERVIEW)
 
 
@@ -361,3 +361,18 @@ def test_of_very_many_queues_the_page_shows_the_first_lines_and_says_so(
     assert row_of(html, "b")
     with pytest.raises(AssertionError):
         row_of(html, "c")
+
+
+def test_of_very_many_queues_the_overview_says_that_it_looks_at_some(
+    operator: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbqueue.console.overview.MOST_QUEUES", 3)
+    a_worker(queues="a,b,c")
+    for name in ("a", "b", "c"):
+        tasks.add.using(queue_name=name).enqueue(1, 2)
+    assert "Warning" not in page(operator, OVERVIEW)
+    tasks.add.using(queue_name="z").enqueue(1, 2)
+    html = page(operator, OVERVIEW)
+    assert "Jobs wait in the queue z, and no worker serves it." in html
+    tasks.add.using(queue_name="zz").enqueue(1, 2)
+    assert "Jobs wait in more than 3 queues" in page(operator, OVERVIEW)

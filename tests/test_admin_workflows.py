@@ -6,7 +6,9 @@ from typing import Any
 import pytest
 from django.contrib.admin.models import LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db import connection
 from django.test import Client
+from django.test.utils import CaptureQueriesContext
 
 from dbqueue import WorkflowResult, group
 from dbqueue.models import Job, JobStatus, Workflow
@@ -166,3 +168,30 @@ def test_a_workflow_is_deleted_with_its_jobs(operator: Client) -> None:
     assert "6" in text_of(page(operator, url))
     assert operator.post(url, {"post": "yes"}).status_code == 302
     assert not Job.objects.exists() and not Workflow.objects.exists()
+
+
+@pytest.mark.parametrize(("may", "may_not"), [("retry", "cancel"), ("cancel", "retry")])
+def test_who_may_do_one_thing_to_a_branch_may_not_do_the_other(client: Client, may: str, may_not: str) -> None:
+    result = failed()
+    other: WorkflowResult = (give.s(1) | inc.s()).enqueue()
+    user = User.objects.create_user("half", is_staff=True)
+    user.user_permissions.set(Permission.objects.filter(codename__in=("view_job", f"{may}_job")))
+    client.force_login(user)
+    for one in (result, other):
+        html = page(client, change(one))
+        assert f'name="{may_not}"' not in html
+        url = f"{WORKFLOWS}{one.workflow_id}/branch/"
+        before = dict(Job.objects.values_list("pk", "status"))
+        assert client.post(url, {may_not: one.last_id}).status_code == 403
+        assert dict(Job.objects.values_list("pk", "status")) == before
+    allowed = result if may == "retry" else other
+    assert client.post(f"{WORKFLOWS}{allowed.workflow_id}/branch/", {may: allowed.last_id}).status_code == 302
+    assert dict(Job.objects.values_list("pk", "status")) != before
+
+
+def test_a_tree_is_read_once_for_a_page(operator: Client) -> None:
+    result: WorkflowResult = group(inc.s(1) for _ in range(5)).enqueue()
+    with CaptureQueriesContext(connection) as captured:
+        page(operator, change(result))
+    read = [query["sql"] for query in captured if '"dbqueue_job"."position"' in query["sql"]]
+    assert len(read) == 1

@@ -3,7 +3,7 @@
 import signal
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import pytest
 from django.db import OperationalError, connection, connections, models, transaction
 from django.test.utils import CaptureQueriesContext
 
-from dbqueue import enqueue_many, signals
+from dbqueue import enqueue_many, group, signals
 from dbqueue.announcement import Announcement
 from dbqueue.claim import Selection
 from dbqueue.conf import Settings
@@ -24,6 +24,8 @@ from dbqueue.store.bulk import TRIES
 from dbqueue.store.database import BATCH
 
 from .shop import tasks
+from .shop import workflow_tasks as flow
+from .shop.models import Receipt
 from .test_admin import a_job
 from .workers import eventually, spawn, worker
 
@@ -174,6 +176,67 @@ def test_jobs_that_somebody_refers_to_end_a_deletion_with_the_reason(store: Stor
     operation.refresh_from_db()
     assert "somebody needs it" in operation.problem
     assert states() == {"FAILED": 1}
+
+
+def test_what_the_commit_refuses_ends_the_operation_and_none_that_come_after_it(store: Store) -> None:
+    ids = failed_jobs(store, 3)
+    Receipt.objects.create(job_id=ids[1])
+    refused = start(store, BulkAction.DELETE, FAILED)
+    after = start(store, BulkAction.RETRY, FAILED)
+    assert carry_out(store) == 2
+    refused.refresh_from_db()
+    assert figures(refused) == (0, 0, 0)
+    assert "foreign key" in refused.problem.lower() and "DETAIL" not in refused.problem
+    assert refused.finished_at is not None
+    assert figures(after) == (3, 0, 0)
+
+
+def test_a_row_that_can_not_be_written_ends_its_operation(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    failed_jobs(store, 1)
+    broken = start(store, BulkAction.RETRY, FAILED)
+    monkeypatch.setattr(type(store), "retry", lambda self, ids, now: -5)
+    carry_out(store)
+    monkeypatch.undo()
+    broken.refresh_from_db()
+    assert broken.finished_at is not None and "IntegrityError" in broken.problem
+    assert figures(broken) == (0, 0, 0) and states() == {"FAILED": 1}
+    after = start(store, BulkAction.RETRY, FAILED)
+    carry_out(store)
+    assert figures(after) == (1, 0, 0)
+
+
+def test_a_group_is_cancelled_with_what_is_inside_of_it(store: Store) -> None:
+    result = group(flow.inc.s(number) for number in range(10)).enqueue()
+    claimed = store.claim(store.register(name="w", hostname="h", pid=1, queues="", threads=1), 1)[0]
+    ends = start(store, BulkAction.CANCEL, Search(state="WAITING"))
+    chunk = store.step_bulk()
+    assert chunk is not None and len(chunk.cancelled) == 10
+    assert figures(ends) == (1, 0, 0) and ends.inside == 10
+    assert ends.finished_at is not None and ends.problem == ""
+    assert states() == {"CANCELLED": 10, "RUNNING": 1}
+    assert Job.objects.get(pk=claimed.job_id).cancel_requested_at is not None
+    assert Job.objects.get(pk=result.last_id).status == "CANCELLED"
+
+
+def test_members_of_a_group_are_counted_where_they_match_themselves(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbqueue.store.bulk.BATCH", 4)
+    group(flow.inc.s(number) for number in range(10)).enqueue()
+    ends = start(store, BulkAction.CANCEL, Search())
+    carry_out(store)
+    changed, asked, left = figures(ends)
+    assert changed + asked + left == 11 and changed + ends.inside == 11
+    assert states() == {"CANCELLED": 11}
+
+
+def test_members_that_run_are_asked_and_the_group_stays(store: Store) -> None:
+    group(flow.inc.s(number) for number in range(3)).enqueue()
+    assert len(store.claim(store.register(name="w", hostname="h", pid=1, queues="", threads=3), 3)) == 3
+    ends = start(store, BulkAction.CANCEL, Search(state="RUNNING"))
+    carry_out(store)
+    assert figures(ends) == (0, 3, 0) and ends.inside == 0
+    assert states() == {"RUNNING": 3, "WAITING": 1}
 
 
 def test_two_workers_at_once_do_each_job_once(store: Store) -> None:
@@ -441,3 +504,38 @@ def test_since_when_a_retried_job_waits_is_not_known(store: Store) -> None:
     assert store.line("bad") == (1, None)
     fresh = tasks.add.using(queue_name="bad").enqueue(1, 2)
     assert store.line("bad") == (2, fresh.enqueued_at)
+
+
+def test_the_oldest_in_a_line_is_found_behind_many_of_higher_priority(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dbqueue.store.census.HEAD", 3)
+    old = tasks.add.using(priority=-5).enqueue(1, 2)
+    for priority in (7, 7, 7, 7, 0, 0, 0, 0):
+        tasks.add.using(priority=priority).enqueue(1, 2)
+    assert store.line(None) == store.line("default") == (9, old.enqueued_at)
+    assert store.line(None, limit=5) == (6, old.enqueued_at)
+    assert store.line("nobody") == (0, None)
+
+
+@pytest.mark.parametrize("other", [{"queue_name": "other"}, {"status": "CANCELLED"}])
+def test_what_becomes_another_between_the_look_and_the_lock_is_let_be(
+    store: Store, monkeypatch: pytest.MonkeyPatch, other: dict[str, str]
+) -> None:
+    """In a state that the action would leave: the search is asked again under the lock."""
+    ids = failed_jobs(store, 3)
+    operation = start(store, BulkAction.RETRY, Search(state="FAILED", queue="bad"))
+    look = type(store)._lock_free_workflows_of
+
+    def change_meanwhile(self: Store, seen: Collection[int]) -> set[int]:
+        if connection.vendor == "sqlite":  # which lets one write at a time: it was in this transaction
+            Job.objects.filter(pk=ids[1]).update(**other)
+        else:
+            with held_by_somebody(ids[1], **other):
+                pass
+        return look(self, seen)
+
+    monkeypatch.setattr(type(store), "_lock_free_workflows_of", change_meanwhile)
+    carry_out(store)
+    assert figures(operation) == (2, 0, 1)
+    assert Job.objects.get(pk=ids[1]).status == other.get("status", "FAILED")

@@ -241,6 +241,18 @@ def test_many_rows_for_ever_cost_a_write_nothing(store: Store) -> None:
 
 
 @pytest.mark.django_db
+def test_a_minute_is_summed_up_by_queue_too(store: Store) -> None:
+    for queue, task in (("q", "one"), ("q", "two"), ("other", "one")):
+        store.add_history(counted(2, queue_name=queue, task=task))
+        store.add_history(counted(1, queue_name=queue, task=task, outcome="FAILED", error=f"a.{task}"))
+    for queue, tasks_in_it in (("q", 2), ("other", 1)):
+        sums = History.objects.filter(seconds=Resolution.MINUTE, queue_name=queue, task="")
+        assert dict(sums.values_list("outcome", "count")) == {"SUCCESSFUL": 2 * tasks_in_it, "FAILED": tasks_in_it}
+        assert all(sum(row.waits) == sum(row.runs) == row.count for row in sums)
+    assert total(Resolution.MINUTE, task="") == 9
+
+
+@pytest.mark.django_db
 def test_old_rows_go_and_what_is_counted_for_ever_stays(store: Store) -> None:
     now = store.clock()
     for age in (datetime.timedelta(0), datetime.timedelta(days=3), datetime.timedelta(days=100)):

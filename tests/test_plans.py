@@ -185,7 +185,7 @@ def test_promoting_touches_what_is_due(store: Store) -> None:
 
     for sql in (due, next_due):
         scan = Scan(sql)
-        assert scan.indexes == {"dbqueue_job_scheduled"}
+        assert scan.indexes == {"dbqueue_job_due"}
         assert scan.buffers < 10 * BATCH
 
 

@@ -1,17 +1,20 @@
 """What an operator types and chooses, as a value: read, told in words, kept in a row, applied."""
 
 import datetime
+import json
 import re
 from typing import Any
 
 import pytest
 
+from dbqueue import registry
 from dbqueue.models import Job, JobStatus
+from dbqueue.outcome import Outcome
 from dbqueue.search import Search
 from dbqueue.store import store_for
 
 from .shop import tasks
-from .test_admin import a_job
+from .test_admin import a_claim, a_job
 
 HALF_AN_HOUR = datetime.timedelta(minutes=30)
 NOW = datetime.datetime(2026, 11, 23, 12, tzinfo=datetime.UTC)
@@ -77,7 +80,7 @@ def test_two_searches_are_one_unless_they_disagree() -> None:
 
 def test_words_tell_all_that_is_asked_for() -> None:
     words = Search(state="FAILED", queue="mail", error="E", below=9, arguments=(("x", "1"),)).in_words()
-    assert words == "state Failed, queue mail, an attempt failed with E, before job 9, x = 1"
+    assert words == "state Failed, queue mail, the last attempt failed with E, before job 9, x = 1"
     assert Search().in_words() == "all jobs"
 
 
@@ -137,3 +140,40 @@ def test_a_part_of_a_tasks_name_is_found_whatever_its_case() -> None:
     job = tasks.give_back.enqueue(1)
     found = Search.parse("GIVE_b", NOW).apply(store_for("default").jobs)
     assert [str(pk) for pk in found.values_list("pk", flat=True)] == [job.id]
+
+
+@pytest.mark.django_db
+def test_of_what_has_failed_the_last_error_counts() -> None:
+    """As on the overview, which counts each failure by what it was in the end."""
+    store, job = store_for("default"), a_job(JobStatus.FAILED)
+    store.retry([job.pk])
+    store.finish([Outcome.failed(a_claim(), KeyError("no"))])
+
+    def found(**said: Any) -> bool:
+        return bool(Search(**said).apply(store.jobs).exists())
+
+    assert found(state="FAILED", error="KeyError") and not found(state="FAILED", error="ValueError")
+    assert found(error="ValueError")
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("text", ["GIVE_b", "args.value:42", f"args.value:42 task:{tasks.give_back.name}"])
+def test_what_is_written_down_finds_the_same_where_no_task_is_known(monkeypatch: pytest.MonkeyPatch, text: str) -> None:
+    store = store_for("default")
+    tasks.give_back.enqueue(value=42)
+    tasks.give_back.enqueue(42)
+    here = Search.parse(text, NOW)
+    expected = set(here.apply(store.jobs).values_list("pk", flat=True))
+    read = Search.from_json(json.loads(json.dumps(here.resolved().as_json())))
+    monkeypatch.setattr(registry, "_tasks", {})
+    assert set(here.apply(store.jobs)) == set()
+    assert expected and set(read.apply(store.jobs).values_list("pk", flat=True)) == expected
+
+
+@pytest.mark.django_db
+def test_what_has_become_sensitive_since_it_was_written_down_is_not_sought(monkeypatch: pytest.MonkeyPatch) -> None:
+    tasks.give_back.enqueue(value=42)
+    kept = Search.parse("args.value:42", NOW).resolved()
+    assert kept.apply(Job.objects.all()).exists()
+    monkeypatch.setattr(tasks.give_back, "sensitive", ("value",))
+    assert not kept.apply(Job.objects.all()).exists()

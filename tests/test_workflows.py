@@ -413,7 +413,7 @@ def test_a_job_that_somebody_wants_to_end_is_not_replaced(is_step: bool) -> None
     store = store_for("default")
     worker = store.register(name="w", hostname="h", pid=1, queues="", threads=1)
     [claim] = store.claim(worker, 1)
-    assert store.request_cancel([pk]) == (0, 1)
+    assert store.request_cancel([pk]) == ([], [pk])
     assert store.finish([Outcome.replaced(claim, (inc.s(1) | inc.s()).plan())]) == []
     assert Job.objects.get(pk=pk).status == JobStatus.CANCELLED
     assert not Job.objects.filter(task=inc.name).exists()

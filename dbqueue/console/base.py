@@ -1,21 +1,25 @@
 """What the pages have in common: the right database, lists that many rows don't slow down, and no editing."""
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from django.contrib import admin
+from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_permission_codename
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import reverse
+from django.urls import NoReverseMatch, reverse
 from django.utils.formats import number_format
 from django.utils.functional import cached_property
 from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from ..exceptions import TookTooLong
+from ..search import is_id
 from ..store import MOST_COUNTED, Store, store_for
 
 M = TypeVar("M", bound=Model)
@@ -67,7 +71,7 @@ class CappedPaginator(_Paginator):
 
 
 PATIENCE = 5.0
-"""Seconds that a statement of a list may take, where the database can be told."""
+"""Seconds that a statement of a page may take, where the database can be told."""
 
 
 class PromptChangeList(ChangeList):
@@ -106,11 +110,23 @@ class QueueAdmin(_ModelAdmin[M]):
         return False
 
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
-        if request.method != "GET":
+        if request.method == "POST":
+            _drop_what_is_no_id(request)
             return super().changelist_view(request, extra_context)
+        return self.promptly(request, lambda: super(QueueAdmin, self).changelist_view(request, extra_context))
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if request.method == "POST":
+            return super().delete_view(request, object_id, extra_context)
+        return self.promptly(request, lambda: super(QueueAdmin, self).delete_view(request, object_id, extra_context))
+
+    def promptly(self, request: HttpRequest, respond: Callable[[], HttpResponse]) -> HttpResponse:
+        """What it responds, or a page that says that the database took too long."""
         try:
             with store().in_a_hurry(PATIENCE):
-                return super().changelist_view(request, extra_context)
+                return respond()
         except TookTooLong:
             context = {
                 **self.admin_site.each_context(request),
@@ -123,6 +139,8 @@ class QueueAdmin(_ModelAdmin[M]):
             request.current_app = self.admin_site.name
             return TemplateResponse(request, "admin/dbqueue/too_long.html", context, status=503)
 
+    # Of all that is called here nothing stands in Django's error reports: it may be what a job is called with.
+    @sensitive_variables()
     def changeform_view(
         self,
         request: HttpRequest,
@@ -130,8 +148,12 @@ class QueueAdmin(_ModelAdmin[M]):
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
     ) -> HttpResponse:
+        hide_what_is_typed(request)
         if request.method != "POST":
-            return super().changeform_view(request, object_id, form_url, extra_context)
+            return self.promptly(
+                request,
+                lambda: super(QueueAdmin, self).changeform_view(request, object_id, form_url, extra_context),
+            )
         # Django opens the default database's transaction; the queue may be in another.
         with store().atomic():
             return super().changeform_view(request, object_id, form_url, extra_context)
@@ -143,3 +165,22 @@ class QueueAdmin(_ModelAdmin[M]):
     def _url(self, page: str, *args: object) -> str:
         name = f"admin:{self.opts.app_label}_{self.opts.model_name}_{page}"
         return reverse(name, args=args, current_app=self.admin_site.name)
+
+    def url_of(self, model: str, page: str, *args: object) -> str:
+        """Of another model's page; empty, where this site has none."""
+        try:
+            return reverse(f"admin:{self.opts.app_label}_{model}_{page}", args=args, current_app=self.admin_site.name)
+        except NoReverseMatch:
+            return ""
+
+
+def hide_what_is_typed(request: HttpRequest) -> None:
+    """From Django's error reports."""
+    request.sensitive_post_parameters = "__ALL__"  # type: ignore[attr-defined]
+
+
+def _drop_what_is_no_id(request: HttpRequest) -> None:
+    """Of a selection: Django would look for it."""
+    posted = request.POST.copy()
+    posted.setlist(ACTION_CHECKBOX_NAME, [one for one in posted.getlist(ACTION_CHECKBOX_NAME) if is_id(one)])
+    request.POST = posted  # type: ignore[assignment]

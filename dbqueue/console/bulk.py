@@ -1,6 +1,7 @@
 """Something done to all jobs that a list shows: asked once more, then a row that workers carry out, and its page."""
 
-from collections.abc import Container
+from collections.abc import Callable, Container
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from django import forms
@@ -11,7 +12,7 @@ from django.db import router, transaction
 from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
@@ -23,7 +24,8 @@ from ..search import Search
 from ..store import LEAVES, MOST_COUNTED
 from . import display
 from .base import QueueAdmin, counted, store
-from .filters import FILTERS, search_of, window_of
+from .filters import FILTERS, NEWEST, ORDERS, search_of, window_of
+from .operations import refusal_of_queue
 
 if TYPE_CHECKING:
     _JobAdmin = QueueAdmin[Job]
@@ -61,15 +63,20 @@ class BulkForm(forms.Form):
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean() or {}
-        if cleaned.get("action") == BulkAction.MOVE and not conf.is_queue_name(cleaned.get("queue_name")):
-            raise ValidationError(
-                {"queue_name": _("A queue's name is printable text of 1 to 100 characters without commas.")}
-            )
+        if cleaned.get("action") == BulkAction.MOVE and (why := refusal_of_queue(cleaned.get("queue_name", ""))):
+            raise ValidationError({"queue_name": why})
         return cleaned
 
 
 def confirm(page: "_JobAdmin", request: HttpRequest) -> HttpResponse:
     """Show what would be done to which jobs; a POST has it done."""
+    wanted: list[Callable[[], BulkOperation]] = []
+    response = page.promptly(request, lambda: _look(page, request, wanted))
+    return HttpResponseRedirect(_url_of(page, wanted[0]())) if wanted else response
+
+
+def _look(page: "_JobAdmin", request: HttpRequest, wanted: list[Callable[[], BulkOperation]]) -> HttpResponse:
+    """The page. What is to be begun is appended to ``wanted``: it is not to be given up with the count."""
     if not page.has_view_permission(request) or not allowed(request.user):
         raise PermissionDenied
     now = store().clock()
@@ -88,8 +95,8 @@ def confirm(page: "_JobAdmin", request: HttpRequest) -> HttpResponse:
     number = found.order_by().values("pk")[: MOST_COUNTED + 1].count()
     if form.is_valid():
         is_exact = not has_more and number <= MOST_COUNTED
-        operation = _start(page, request, form, search, number if is_exact else None)
-        return HttpResponseRedirect(_url_of(page, operation))
+        wanted.append(partial(_start, page, request, form, search, number if is_exact else None))
+        return HttpResponse()
     context = {
         **page.admin_site.each_context(request),
         "title": _("Change all jobs that match"),
@@ -99,7 +106,7 @@ def confirm(page: "_JobAdmin", request: HttpRequest) -> HttpResponse:
         "search": search.in_words(),
         "number": counted(number),
         "only_newest": has_more,
-        "samples": _samples(page, found),
+        "samples": _samples(page, found.order_by(*ORDERS.get(search.state or "", NEWEST))),
         "states": [(action.label, _names(LEAVES[action])) for action in allowed(request.user)],
     }
     request.current_app = page.admin_site.name
@@ -128,16 +135,12 @@ def _names(states: Container[JobStatus]) -> list[str]:
 
 
 def _samples(page: "_JobAdmin", found: "QuerySet[Job]") -> list[tuple[str, str, str]]:
-    rows = found.order_by("-pk").values_list("pk", "task", "status")[:SAMPLES]
+    rows = found.values_list("pk", "task", "status")[:SAMPLES]
     return [(page._url("change", pk), f"{task} #{pk}", status) for pk, task, status in rows]
 
 
 def _url_of(page: "_JobAdmin", operation: BulkOperation) -> str:
-    try:
-        name = "admin:dbqueue_bulkoperation_change"
-        return reverse(name, args=[operation.pk], current_app=page.admin_site.name)
-    except NoReverseMatch:  # this site has no page for it
-        return page._url("changelist")
+    return page.url_of("bulkoperation", "change", operation.pk) or page._url("changelist")
 
 
 @admin.register(BulkOperation)
@@ -160,6 +163,7 @@ class BulkOperationAdmin(QueueAdmin[BulkOperation]):
                     "expected",
                     "changed",
                     "asked",
+                    "inside",
                     "left_alone",
                 )
             },

@@ -16,13 +16,14 @@ from django.utils.crypto import constant_time_compare, salted_hmac
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
+from django.views.decorators.debug import sensitive_variables
 
 from ..definition import Task
 from ..forms import ChooseTaskForm, EditForm, EnqueueForm, edit_form, enqueue_form, readable_signature, tasks_like
 from ..models import EDITABLE, Job
 from ..redaction import known
 from ..store import SeenCall
-from .base import QueueAdmin, store
+from .base import QueueAdmin, hide_what_is_typed, store
 
 
 class CallPages(QueueAdmin[Job]):
@@ -44,8 +45,8 @@ class CallPages(QueueAdmin[Job]):
         return self.has_add_permission(request) and self.may_see_calls(request) and bool(task and task.admin_enqueue)
 
     def may_edit(self, request: HttpRequest, job: Job) -> bool:
-        may = self._may(request, "change") and self.may_see_calls(request)
-        return may and job.status in EDITABLE and known(job.task) is not None
+        may, task = self._may(request, "change") and self.may_see_calls(request), known(job.task)
+        return may and job.status in EDITABLE and bool(task and task.admin_enqueue)
 
     # Enqueue
 
@@ -128,7 +129,14 @@ class CallPages(QueueAdmin[Job]):
 
     # Other arguments
 
+    @sensitive_variables()
     def _edit(self, request: HttpRequest, job_id: int) -> HttpResponse:
+        hide_what_is_typed(request)
+        if request.method == "POST":
+            return self._edit_now(request, job_id)
+        return self.promptly(request, lambda: self._edit_now(request, job_id))
+
+    def _edit_now(self, request: HttpRequest, job_id: int) -> HttpResponse:
         job = self.get_object(request, str(job_id))
         if job is None:
             self.message_user(request, _("No job has the id %d.") % job_id, messages.WARNING)
@@ -136,7 +144,7 @@ class CallPages(QueueAdmin[Job]):
         if not self._may(request, "change") or not self.may_see_calls(request):
             raise PermissionDenied
         if not self.may_edit(request, job):
-            said = _("What runs, or has succeeded, or is of a task that is not known here, is not edited.")
+            said = _("What runs, or has succeeded, or is of a task that the form does not offer, is not edited.")
             self.message_user(request, said, messages.WARNING)
             return HttpResponseRedirect(self._url("change", job_id))
         task, seen = known(job.task), _seal(job)

@@ -9,7 +9,7 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
-from ..history import TICK, Sums, added, moment_at, quantile, timestamp_of
+from ..history import TICK, added, moment_at, quantile, timestamp_of
 from ..models import History, JobStatus, Resolution
 from . import display
 
@@ -91,14 +91,6 @@ def points(rows: Iterable[History], chosen: Range, now: datetime.datetime) -> li
         if row.begins_at in made:
             made[row.begins_at].add(row)
     return list(made.values())
-
-
-def together(rows: Iterable[History]) -> Sums:
-    """All of these rows as one."""
-    sums = Sums()
-    for row in rows:
-        sums.add(row.count, row.waits, row.runs, row.wait_seconds, row.run_seconds)
-    return sums
 
 
 @dataclass(frozen=True, slots=True)

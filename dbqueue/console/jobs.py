@@ -9,27 +9,31 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ActionForm
-from django.contrib.admin.views.main import ChangeList
+from django.contrib.admin.views.main import SEARCH_VAR, ChangeList, ChangeListSearchForm
 from django.core.exceptions import PermissionDenied
+from django.db import IntegrityError
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from django.views.decorators.debug import sensitive_variables
 from django.views.decorators.http import require_POST
 
 from .. import conf
+from ..encoding import told
 from ..forms import OPTIONS
 from ..models import FINAL, Attempt, Job, JobStatus, Worker
 from ..redaction import Call, key_of, known, redacted, result_of
+from ..search import Search
 from . import bulk, display, export, life
 from .base import PromptChangeList, counted, store
 from .calls import CallPages
-from .filters import FILTERS, Window, search_of, window_of
-from .operations import CANCEL, DELETE, INTERRUPT, RETRY, RUN_NOW, Operation, moving_to, operate
+from .filters import FILTERS, NEWEST, ORDERS, Window, search_of, window_of
+from .operations import CANCEL, DELETE, INTERRUPT, RETRY, RUN_NOW, Operation, moving_to, operate, refusal_of_queue
 
 MOST_AT_ONCE = 500
 """Jobs that one action changes, in one transaction; for more there are bulk operations."""
@@ -56,14 +60,6 @@ WISHES = ("external_id", "expires_at", "unique_key", "concurrency_key", "rate_ke
 
 KEYS = {name: f"shown_{name}" for name in ("unique_key", "concurrency_key", "rate_key", "options")}
 """Those of them that may tell arguments, each with what shows it."""
-
-ORDERS: dict[str, tuple[str, ...]] = {
-    JobStatus.READY: ("-priority", "id"),
-    JobStatus.SCHEDULED: ("run_after", "id"),
-    JobStatus.RUNNING: ("last_attempted_at", "id"),
-}
-"""What comes next, and what has been running for longest, first; elsewhere what is newest."""
-
 
 UNREAD = ("args", "kwargs", "return_value")
 """What a list leaves in the database."""
@@ -92,8 +88,18 @@ class Tab:
     is_current: bool
 
 
+class SearchForm(ChangeListSearchForm):
+    """Leaves it to Search to say what it can't read."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fields[SEARCH_VAR].validators = []
+
+
 class JobChangeList(PromptChangeList):
     """A list that looks no further back than it can at once."""
+
+    search_form_class = SearchForm
 
     older: str | None = None
     """Where the list goes on."""
@@ -101,15 +107,28 @@ class JobChangeList(PromptChangeList):
     looked_through = 0
     """Ids."""
 
+    _read: tuple[Search | None] | None = None
+
+    def _search(self, request: HttpRequest) -> Search | None:
+        """Read once for a request, by one clock; None, and said once, where it can't be."""
+        if self._read is None:
+            try:
+                self._read = (search_of(request, store().clock()),)
+            except ValueError as exc:
+                self.model_admin.message_user(request, str(exc), messages.ERROR)
+                self._read = (None,)
+        return self._read[0]
+
+    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
+        search = self._search(request)
+        return list(ORDERS.get(search.state or "", NEWEST) if search else NEWEST)
+
     def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
         found = super().get_queryset(request, *args, **kwargs).defer(*UNREAD)
-        try:
-            search = search_of(request, store().clock())
-        except ValueError as exc:
-            if not request.GET.get("q"):  # what is typed is told of where it is read
-                self.model_admin.message_user(request, str(exc), messages.ERROR)
+        search = self._search(request)
+        if search is None:
             return found.none()
-        queryset: QuerySet[Any] = _with_what_a_column_shows(found, search.state)
+        queryset: QuerySet[Any] = _with_what_a_column_shows(search.apply(found), search.state)
         window = window_of(search, store())
         if window is None:
             return queryset
@@ -155,19 +174,11 @@ class JobAdmin(CallPages):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Job], bool]:
-        """As ``Search`` reads it."""
-        try:
-            return search_of(request, store().clock()).apply(queryset), False
-        except ValueError as exc:
-            self.message_user(request, str(exc), messages.ERROR)
-            return queryset.none(), False
+        """The list reads what is typed together with its filters."""
+        return queryset, False
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
         return COLUMNS.get(request.GET.get("state", ""), COLUMNS[""])
-
-    def get_ordering(self, request: HttpRequest) -> tuple[str, ...]:
-        """Each state in the order that tells most, and that an index has."""
-        return ORDERS.get(request.GET.get("state", ""), self.ordering)
 
     def get_changelist_instance(self, request: HttpRequest) -> ChangeList:
         """With what the list has beside Django's own; asked for here, under the list's clock."""
@@ -265,11 +276,9 @@ class JobAdmin(CallPages):
     @admin.action(description=gettext_lazy("Move selected jobs to a queue"), permissions=["run_now"])
     def move_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         queue_name = request.POST.get("to_queue", "")
-        allowed = conf.read()[0].queues
-        if not conf.is_queue_name(queue_name) or (allowed and queue_name not in allowed):
-            known = _(" It must be one of %s.") % ", ".join(allowed) if allowed else ""
+        if why := refusal_of_queue(queue_name):
             said = _("%r is no queue to move jobs to: nothing was done.") % queue_name
-            self.message_user(request, said + known, messages.ERROR)
+            self.message_user(request, f"{said} {why}", messages.ERROR)
             return
         self._operate_on_selected(request, moving_to(queue_name), queryset)
 
@@ -294,6 +303,7 @@ class JobAdmin(CallPages):
         return TemplateResponse(request, "admin/dbqueue/job/delete_selected.html", context)
 
     @admin.action(description=gettext_lazy("Download selected jobs as CSV"), permissions=["view"])
+    @sensitive_variables()
     def export_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> HttpResponse | None:
         try:
             jobs = list(queryset.defer(None).prefetch_related("attempt_set")[: MOST_AT_ONCE + 1])
@@ -327,8 +337,30 @@ class JobAdmin(CallPages):
         return HttpResponseRedirect(self._url("change", job_id))
 
     def _operate(self, request: HttpRequest, operation: Operation, ids: Collection[int]) -> None:
-        tally = operate(store(), operation, ids, request.user.pk)
+        try:
+            tally = operate(store(), operation, ids, request.user.pk)
+        except IntegrityError as exc:
+            self._refused(request, exc)
+            return
         self.message_user(request, str(tally), messages.SUCCESS if tally.changed or tally.asked else messages.WARNING)
+
+    def _refused(self, request: HttpRequest, exc: IntegrityError) -> None:
+        said = _("Nothing was done, as something refers to it: %s") % told(exc)
+        self.message_user(request, said, messages.ERROR)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if request.method != "POST":
+            return super().delete_view(request, object_id, extra_context)
+        try:
+            with store().atomic():
+                response = super().delete_view(request, object_id, extra_context)
+                store().refuse_early()
+            return response
+        except IntegrityError as exc:
+            self._refused(request, exc)
+            return HttpResponseRedirect(self._url("change", object_id))
 
     def delete_model(self, request: HttpRequest, obj: Job) -> None:
         if not store().delete([obj.pk]):
@@ -420,21 +452,15 @@ class JobAdmin(CallPages):
     @admin.display(description=gettext_lazy("Made by the schedule"))
     def made_by(self, job: Job) -> str:
         name = store().schedules.filter(pk=job.schedule_id or 0).values_list("name", flat=True).first()
-        try:
-            url = reverse("admin:dbqueue_schedule_change", args=[job.schedule_id], current_app=self.admin_site.name)
-        except NoReverseMatch:  # this site has no page for schedules
-            url = ""
+        url = self.url_of("schedule", "change", job.schedule_id)
         if name is None or not url:
             return name or f"#{job.schedule_id}"
         return format_html('<a href="{}">{}</a>, {}', url, name, display.moment(job.slot))
 
     @admin.display(description=gettext_lazy("Step of the workflow"))
     def part_of(self, job: Job) -> str:
-        try:
-            url = reverse("admin:dbqueue_workflow_change", args=[job.workflow_id], current_app=self.admin_site.name)
-        except NoReverseMatch:  # this site has no page for workflows
-            return f"#{job.workflow_id}"
-        return format_html('<a href="{}">#{}</a>', url, job.workflow_id)
+        url = self.url_of("workflow", "change", job.workflow_id)
+        return format_html('<a href="{}">#{}</a>', url, job.workflow_id) if url else f"#{job.workflow_id}"
 
     @admin.display(description=gettext_lazy("Worker"))
     def worker_name(self, job: Job) -> str:

@@ -25,6 +25,9 @@ except ImportError as exc:
 MOST_COUNTED = 100_000
 """Jobs of one state that are counted; a larger number is told as this."""
 
+MOST_IN_A_QUEUE = 10_000
+"""The same of one queue, of which there may be many."""
+
 BOUNDS = 27
 """Buckets that are told: up to 18 hours."""
 
@@ -90,8 +93,8 @@ class Measured(Collector):
         ready = GaugeMetricFamily("dbqueue_queue_ready", "Jobs that may start now.", labels=["queue"])
         oldest = GaugeMetricFamily("dbqueue_queue_wait_seconds", "How long the first has waited.", labels=["queue"])
         for name in store().busy_queues():
-            line = store().line(name, MOST_COUNTED)
-            ready.add_metric([name], min(line.ready, MOST_COUNTED))
+            line = store().line(name, MOST_IN_A_QUEUE)
+            ready.add_metric([name], min(line.ready, MOST_IN_A_QUEUE))
             oldest.add_metric([name], max(0.0, (now - line.since).total_seconds()) if line.since else 0.0)
         yield ready
         yield oldest

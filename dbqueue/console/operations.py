@@ -12,10 +12,10 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 
-from .. import signals
+from .. import conf, signals
 from ..announcement import Announcement
-from ..models import CANCELLABLE, BulkAction, Job, JobQuerySet, JobStatus
-from ..store import LEAVES, Store
+from ..models import BulkAction, Job, JobQuerySet, JobStatus
+from ..store import LEAVES, Asked, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +81,16 @@ DELETE = Operation(
 )
 
 
+def refusal_of_queue(name: str) -> str:
+    """Why nothing is moved to a queue of this name; empty, where it may be."""
+    allowed = conf.read()[0].queues
+    if not conf.is_queue_name(name):
+        return _("A queue's name is printable text of 1 to 100 characters without commas.")
+    if allowed and name not in allowed:
+        return _("It must be one of %s.") % ", ".join(allowed)
+    return ""
+
+
 def moving_to(queue_name: str) -> Operation:
     """Put jobs that wait into this queue."""
 
@@ -114,20 +124,25 @@ class Tally:
 
 
 def operate(store: Store, operation: Operation, ids: Collection[int], user_id: Any) -> Tally:
-    """Apply ``operation`` to those of the jobs that are in a state for it."""
+    """Apply ``operation`` to those of the jobs that are in a state for it.
+
+    Raises IntegrityError, and has done nothing, where a table of the project refers to a job that is to go.
+    """
     with store.atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
         store.lock_workflows_of(ids)
         jobs = _locked(store, operation, ids)
         moved = {job.pk for job in jobs}
         LogEntry.objects.log_actions(user_id, jobs, operation.flag, str(operation.logged))
-        operation.apply(store, moved)
+        done = operation.apply(store, moved)
         left = _states(store, set(ids) - moved)
-    if operation.name == CANCEL.name:
-        waiting = [job for job in jobs if job.status in CANCELLABLE]
-        for announcement in Announcement.of_jobs(signals.job_cancelled, waiting, reason=""):
-            announcement.send()
-    asked = sum(job.status == JobStatus.RUNNING for job in jobs)
-    return Tally(operation, len(jobs) - asked, asked, left)
+        store.refuse_early()
+    if not isinstance(done, Asked):
+        return Tally(operation, len(jobs), 0, left)
+    # Also what is inside of a group, which nobody has chosen.
+    cancelled = store.jobs.filter(pk__in=store.among(done.cancelled)).only("id", "task", "queue_name", "attempt")
+    for announcement in Announcement.of_jobs(signals.job_cancelled, cancelled, reason=""):
+        announcement.send()
+    return Tally(operation, len(done.cancelled), len(done.asked), left)
 
 
 def _locked(store: Store, operation: Operation, ids: Collection[int]) -> list[Job]:

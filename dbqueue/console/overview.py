@@ -10,7 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.db.models import Sum
 from django.http import HttpRequest, HttpResponse
 from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.formats import number_format
 from django.utils.functional import Promise
 from django.utils.http import urlencode
@@ -19,7 +19,7 @@ from django.utils.translation import ngettext
 
 from .. import conf
 from ..models import BulkAction, JobStatus, Overview, Resolution, Worker
-from ..store import Line, Store, is_served
+from ..store import MOST_QUEUES, Line, Store, is_served
 from . import charts, display
 from .base import QueueAdmin, counted, store
 
@@ -87,6 +87,9 @@ class OverviewAdmin(QueueAdmin[Overview]):
     def _respond(self, request: HttpRequest, template: str, extra_context: dict[str, Any]) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
+        return self.promptly(request, lambda: self._page(request, template, extra_context))
+
+    def _page(self, request: HttpRequest, template: str, extra_context: dict[str, Any]) -> HttpResponse:
         chosen = charts.RANGES.get(request.GET.get("range", ""), charts.RANGES[DEFAULT_RANGE])
         context = {
             **self.admin_site.each_context(request),
@@ -104,7 +107,7 @@ class OverviewAdmin(QueueAdmin[Overview]):
     def _figures(self, request: HttpRequest, chosen: charts.Range) -> dict[str, Any]:
         now = store().clock()
         workers = store().living_workers(conf.read()[0].heartbeat_timeout, now)
-        line, busy = store().line(None), list(store().busy_queues())
+        line, busy = store().line(None), list(store().busy_queues(MOST_QUEUES + 1))
         closed = store().closed_queues()
         rows = store().history(chosen.resolution, now - chosen.length).filter(queue_name="", task="")
         all_points = charts.points(rows, chosen, now)
@@ -150,7 +153,8 @@ class OverviewAdmin(QueueAdmin[Overview]):
         ]
 
     def _failures(self, request: HttpRequest, now: datetime.datetime) -> list[Failures]:
-        rows = store().history(Resolution.MINUTE, now - DAY).filter(outcome=JobStatus.FAILED).exclude(task="")
+        failed = store().history(Resolution.MINUTE, now - DAY).filter(outcome=JobStatus.FAILED)
+        rows = failed.filter(task__gt="")  # which an index is asked for, unlike "not empty"
         groups = rows.values_list("task", "error").annotate(failed=Sum("count")).order_by("-failed")[:MOST_GROUPS]
         return [
             Failures(
@@ -171,11 +175,8 @@ class OverviewAdmin(QueueAdmin[Overview]):
 
     def _list(self, model: str, page: str = "changelist", **parameters: str) -> str:
         """A filtered list; nowhere, where this site has none."""
-        try:
-            url = reverse(f"admin:{self.opts.app_label}_{model}_{page}", current_app=self.admin_site.name)
-        except NoReverseMatch:
-            return ""
-        return f"{url}?{urlencode(parameters)}" if parameters else url
+        url = self.url_of(model, page)
+        return f"{url}?{urlencode(parameters)}" if url and parameters else url
 
 
 def warnings(
@@ -186,6 +187,10 @@ def warnings(
         return [_("Jobs wait, and no worker is alive: start one with manage.py dbqueue_worker.")]
     unserved = [name for name in busy if not is_served(name, workers)]
     said = [_("Jobs wait in the queue %s, and no worker serves it.") % name for name in unserved]
+    if len(busy) > MOST_QUEUES:
+        said.append(
+            _("Jobs wait in more than %d queues: only the first of them, by name, are looked at.") % MOST_QUEUES
+        )
     words = {True: _("Jobs wait in the queue %s: it is paused."), False: _("Jobs wait in the queue %s: it is drained.")}
     return said + [words[closed[name] == 0] % name for name in busy if name in closed]
 

@@ -2,7 +2,7 @@
 
 import datetime
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
-from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.formats import number_format
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
@@ -20,11 +20,11 @@ from django.views.decorators.http import require_POST
 
 from .. import conf, registry
 from ..exceptions import InvalidQueue
-from ..history import quantile
+from ..history import added, quantile
 from ..models import DEFAULT_QUEUE, REASON_LENGTH, History, JobStatus, Queue, Resolution, Worker
 from ..queues import drain, pause, resume
 from ..store import MOST_QUEUES, Line, is_served
-from . import charts, display
+from . import display
 from .base import QueueAdmin, counted, store
 
 HOUR = datetime.timedelta(hours=1)
@@ -69,6 +69,9 @@ class QueuesAdmin(QueueAdmin[Queue]):
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> HttpResponse:
         if not self.has_view_permission(request):
             raise PermissionDenied
+        return self.promptly(request, lambda: self._page(request, extra_context or {}))
+
+    def _page(self, request: HttpRequest, extra_context: dict[str, Any]) -> HttpResponse:
         lines = {name: store().line(name) for name in store().busy_queues()}
         context = {
             **self.admin_site.each_context(request),
@@ -80,7 +83,7 @@ class QueuesAdmin(QueueAdmin[Queue]):
             "may_control": self.has_control_permission(request),
             "control_url": self._url("control"),
             "reason_length": REASON_LENGTH,
-            **(extra_context or {}),
+            **extra_context,
         }
         request.current_app = self.admin_site.name
         return TemplateResponse(request, "admin/dbqueue/queue/page.html", context)
@@ -115,7 +118,8 @@ class QueuesAdmin(QueueAdmin[Queue]):
         for (name, _worker), number in store().running().items():
             running[name] += number
         hour: dict[str, list[History]] = defaultdict(list)
-        for row in store().history(Resolution.MINUTE, now - HOUR).exclude(queue_name=""):
+        totals = store().history(Resolution.MINUTE, now - HOUR).filter(task="", queue_name__gt="")
+        for row in totals.only("queue_name", "outcome", "count", "waits"):
             hour[row.queue_name].append(row)
         said = {queue.name: queue for queue in store().said_of_queues()}
         names = {*lines, *running, *hour, *said, *_known_names()}
@@ -132,13 +136,15 @@ class QueuesAdmin(QueueAdmin[Queue]):
         name: str,
         line: Line,
         running: int,
-        hour: Iterable[History],
+        hour: Sequence[History],
         queue: Queue | None,
         workers: Collection[Worker],
         now: datetime.datetime,
     ) -> Row:
-        sums = charts.together(hour)
-        failed = charts.together(row for row in hour if row.outcome == JobStatus.FAILED)
+        waits: list[int] = []
+        for row in hour:
+            waits = added(waits, row.waits)
+        failed = sum(row.count for row in hour if row.outcome == JobStatus.FAILED)
         serving = [worker for worker in workers if is_served(name, [worker])]
         return Row(
             name=name,
@@ -146,20 +152,17 @@ class QueuesAdmin(QueueAdmin[Queue]):
             ready=counted(line.ready),
             running=running,
             waits=display.span(now - line.since if line.since else None),
-            most_waited=display.seconds(quantile(sums.waits, 0.95)),
-            ended=number_format(sums.count, force_grouping=True),
-            failed=number_format(failed.count, force_grouping=True),
+            most_waited=display.seconds(quantile(waits, 0.95)),
+            ended=number_format(sum(row.count for row in hour), force_grouping=True),
+            failed=number_format(failed, force_grouping=True),
             workers=len(serving),
             is_closed=queue is not None and (queue.paused_at is not None or queue.last_id is not None),
             said=[*_state(queue), *([_("No worker serves it.")] if line.ready and not serving else [])],
         )
 
     def _list(self, queue: str) -> str:
-        try:
-            url = reverse(f"admin:{self.opts.app_label}_job_changelist", current_app=self.admin_site.name)
-        except NoReverseMatch:
-            return ""
-        return f"{url}?{urlencode({'queue': queue})}"
+        url = self.url_of("job", "changelist")
+        return f"{url}?{urlencode({'queue': queue})}" if url else ""
 
 
 def _known_names() -> set[str]:

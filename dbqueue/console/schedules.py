@@ -10,7 +10,7 @@ from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils import timezone
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
@@ -259,8 +259,5 @@ def _log_of_the_admin() -> AbstractContextManager[None]:
 
 
 def _job_link(page: ScheduleAdmin, job_id: int) -> str:
-    try:
-        url = reverse("admin:dbqueue_job_change", args=[job_id], current_app=page.admin_site.name)
-    except NoReverseMatch:  # this site has no page for jobs
-        return f"#{job_id}"
-    return format_html('<a href="{}">#{}</a>', url, job_id)
+    url = page.url_of("job", "change", job_id)
+    return format_html('<a href="{}">#{}</a>', url, job_id) if url else f"#{job_id}"

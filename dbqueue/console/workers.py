@@ -11,7 +11,6 @@ from django.db import router, transaction
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
 from django.http import HttpRequest
-from django.urls import NoReverseMatch, reverse
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
@@ -159,11 +158,8 @@ class WorkerAdmin(QueueAdmin[Worker]):
         return format_html_join(mark_safe("<br>"), "{} {} {}", lines) or display.NOTHING
 
     def _link_to_job(self, pk: int) -> str:
-        try:
-            url = reverse(f"admin:{self.opts.app_label}_job_change", args=[pk], current_app=self.admin_site.name)
-        except NoReverseMatch:  # this site has no page for jobs
-            return f"#{pk}"
-        return format_html('<a href="{}">#{}</a>', url, pk)
+        url = self.url_of("job", "change", pk)
+        return format_html('<a href="{}">#{}</a>', url, pk) if url else f"#{pk}"
 
     @admin.display(description=gettext_lazy("Started"))
     def started(self, worker: Worker) -> str:

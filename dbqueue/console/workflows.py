@@ -10,13 +10,14 @@ from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
-from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.urls import URLPattern, path
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
 from ..exceptions import JobDoesNotExist
 from ..models import CANCELLABLE, RETRYABLE, Job, JobStatus, Workflow
+from ..search import is_id
 from ..tree import Place, Tree, failed_step
 from ..workflow import WorkflowResult
 from . import display
@@ -124,7 +125,7 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
         return super().render_change_form(request, context, add, change, form_url, obj)
 
     def _told_of(self, request: HttpRequest, workflow: Workflow) -> dict[str, Any]:
-        tree = Tree.of(workflow.pk, store().alias)
+        tree = _tree_of(workflow)
         if workflow.last_id not in tree.rows:
             return {"rows": [], "title": workflow.name, "subtitle": f"#{workflow.pk}"}
         places = tree.walk(workflow.last_id, None)
@@ -158,10 +159,7 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
         )
 
     def _job_url(self, pk: int) -> str:
-        try:
-            return reverse("admin:dbqueue_job_change", args=[pk], current_app=self.admin_site.name)
-        except NoReverseMatch:  # this site has no page for jobs
-            return ""
+        return self.url_of("job", "change", pk)
 
     def _may_retry(self, request: HttpRequest) -> bool:
         return request.user.has_perm("dbqueue.retry_job")
@@ -181,7 +179,7 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
             raise PermissionDenied
         typed = request.POST.get("retry" if is_retry else "cancel", "")
         try:
-            branch = self._branch(workflow, int(typed) if typed.isascii() and typed.isdigit() else 0)
+            branch = self._branch(workflow, int(typed) if is_id(typed) else 0)
         except JobDoesNotExist:
             self.message_user(request, _("The workflow has no step %r.") % typed, messages.WARNING)
             return HttpResponseRedirect(self._url("change", pk))
@@ -222,7 +220,7 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
 
     @admin.display(description=gettext_lazy("How far"))
     def how_far(self, workflow: Workflow) -> str:
-        tree = Tree.of(workflow.pk, store().alias)
+        tree = _tree_of(workflow)
         done, total = tree.done(tree.rows)
         return display.progress({"done": done, "total": total, "message": ""})
 
@@ -233,6 +231,14 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
     @admin.display(description=gettext_lazy("Ended"))
     def finished(self, workflow: Workflow) -> str:
         return display.moment(workflow.finished_at)
+
+
+def _tree_of(workflow: Workflow) -> Tree:
+    """Read once for a page: it may have ten thousands of steps."""
+    tree: Tree | None = getattr(workflow, "tree", None)
+    if tree is None:
+        tree = workflow.tree = Tree.of(workflow.pk, store().alias)  # type: ignore[attr-defined]
+    return tree
 
 
 def draw(tree: Tree, last: int, url_of: Any) -> Drawing:

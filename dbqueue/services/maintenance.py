@@ -154,7 +154,7 @@ class Maintenance(Service):
 
     def _heed_chunk(self, chunk: Chunk) -> None:
         self._on_ready((ANY_QUEUE,))
-        cancelled = self._store.jobs.filter(pk__in=chunk.cancelled)
+        cancelled = self._store.jobs.filter(pk__in=self._store.among(chunk.cancelled))
         for announcement in Announcement.of_jobs(signals.job_cancelled, cancelled, reason=""):
             self._announce(announcement)
         if chunk.rests:

@@ -1,12 +1,13 @@
 """What operators do to all jobs that a search finds: rows that workers carry out in chunks, by id."""
 
 import datetime
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from django.db import DataError, Error, IntegrityError
 from django.db.models import QuerySet
 
+from ..encoding import told
 from ..models import CANCELLABLE, FINAL, QUEUED, REASON_LENGTH, RETRYABLE, BulkAction, BulkOperation, JobStatus
 from ..search import Search
 from .database import BATCH
@@ -40,8 +41,20 @@ class Chunk(NamedTuple):
 
     operation_id: int
     is_last: bool
-    cancelled: list[int]
+    cancelled: Sequence[int]
     rests: bool = False
+
+
+class Done(NamedTuple):
+    """What one chunk did to its jobs: how many it changed, and how many it asked to end.
+
+    ``inside``: how many more, which are inside of those. ``cancelled``: the ids of all that it cancelled.
+    """
+
+    changed: int = 0
+    asked: int = 0
+    inside: int = 0
+    cancelled: Sequence[int] = ()
 
 
 class Bulk(Operators, Deletion, Reports):
@@ -64,7 +77,7 @@ class Bulk(Operators, Deletion, Reports):
         """
         operation = BulkOperation(
             action=action,
-            filter=search.as_json(),
+            filter=search.resolved().as_json(),
             queue_name=queue_name,
             described=search.in_words(with_values=False)[:1000],  # which more people may read
             user_id=str(user_id),
@@ -90,36 +103,47 @@ class Bulk(Operators, Deletion, Reports):
         reason; what was done stays done.
         """
         now = now or self.clock()
-        with self.atomic():
-            waiting = self._unfinished().exclude(pk__in=resting).order_by("id")
-            operation = waiting.select_for_update(**self.LOCK).first()
-            if operation is None:
-                return None
-            if operation.cancel_requested_at is not None:
-                operation.finished_at = now
-                chunk = Chunk(operation.pk, True, [])
-            else:
-                chunk = self._try_chunk(operation, now)
-            operation.save(using=self.alias)
-        return chunk
-
-    def _try_chunk(self, operation: BulkOperation, now: datetime.datetime) -> Chunk:
+        operation: BulkOperation | None = None
         try:
             with self.atomic():
-                chunk = self._do_chunk(operation, Search.from_json(operation.filter), now)
+                operation = self._take(resting)
+                if operation is None:
+                    return None
+                chunk = self._do_step(operation, now)
+                operation.save(using=self.alias)
         except Exception as exc:
-            # Anybody's rows may refer to a job, and anybody's receivers hear of its deletion.
-            if self.connection.needs_rollback or not self.connection.is_usable():
+            # Around the commit, too, where the database looks at foreign keys. Anybody's rows may refer to a job, and
+            # anybody's receivers hear of its deletion.
+            if operation is None or self.connection.needs_rollback or not self.connection.is_usable():
                 raise  # it is the connection
-            operation.failures += 1
-            may_go_away = isinstance(exc, Error) and not isinstance(exc, IntegrityError | DataError)
-            if may_go_away and operation.failures < TRIES:
-                return Chunk(operation.pk, False, [], rests=True)
+            return self._note_failure(operation.pk, exc, now)
+        return chunk
+
+    def _take(self, resting: Collection[int]) -> BulkOperation | None:
+        """Lock the oldest operation that nobody else has in his hands."""
+        waiting = self._unfinished().exclude(pk__in=resting).order_by("id")
+        return waiting.select_for_update(**self.LOCK).first()
+
+    def _do_step(self, operation: BulkOperation, now: datetime.datetime) -> Chunk:
+        if operation.cancel_requested_at is not None:
             operation.finished_at = now
-            operation.problem = f"{type(exc).__name__}: {exc}"[:REASON_LENGTH]
             return Chunk(operation.pk, True, [])
         operation.failures = 0
-        return chunk
+        return self._do_chunk(operation, Search.from_json(operation.filter), now)
+
+    def _note_failure(self, operation_id: int, exc: Exception, now: datetime.datetime) -> Chunk:
+        """In a transaction of its own, and of the row only this: it is not to come again for ever."""
+        may_go_away = isinstance(exc, Error) and not isinstance(exc, IntegrityError | DataError)
+        with self.atomic():
+            mine = self._unfinished().filter(pk=operation_id)
+            failures = mine.select_for_update(**self.LOCK).values_list("failures", flat=True).first()
+            if failures is None:  # another worker has taken it meanwhile
+                return Chunk(operation_id, False, [], rests=True)
+            is_last = not may_go_away or failures + 1 >= TRIES
+            problem = f"{type(exc).__name__}: {told(exc)}"[:REASON_LENGTH]
+            ended = {"finished_at": now, "problem": problem} if is_last else {}
+            mine.update(failures=failures + 1, **ended)
+        return Chunk(operation_id, is_last, [], rests=not is_last)
 
     def prune_bulk(self, before: datetime.datetime) -> int:
         """Delete a batch of operations that ended before then. Returns how many."""
@@ -144,36 +168,38 @@ class Bulk(Operators, Deletion, Reports):
         if cut is not None:
             states = {pk: status for pk, status in states.items() if pk < cut}
             ids = [pk for pk in ids if pk < cut]
-        changed, asked = self._act(operation, states, now)
-        operation.changed += changed
-        operation.asked += asked
-        operation.left_alone += len(ids) - changed - asked
+        done = self._act(operation, list(states), now) if states else Done()
+        operation.changed += done.changed
+        operation.asked += done.asked
+        operation.inside += done.inside
+        operation.left_alone += len(ids) - done.changed - done.asked
         if cut is not None:
             operation.first_id = cut
         else:
             operation.first_id = (ids[-1] if len(ids) == BATCH else until) + 1
         if operation.first_id > operation.last_id:
             operation.finished_at = now
-        is_cancelling = operation.action == BulkAction.CANCEL
-        cancelled = [pk for pk, status in states.items() if is_cancelling and status != JobStatus.RUNNING]
-        return Chunk(operation.pk, operation.finished_at is not None, cancelled, rests=cut is not None)
+        return Chunk(operation.pk, operation.finished_at is not None, done.cancelled, rests=cut is not None)
 
-    def _act(self, operation: BulkOperation, states: dict[int, str], now: datetime.datetime) -> tuple[int, int]:
-        """How many jobs were changed, and how many asked to end."""
-        ids = list(states)
-        if not ids:
-            return 0, 0
+    def _act(self, operation: BulkOperation, ids: list[int], now: datetime.datetime) -> Done:
         match operation.action:
             case BulkAction.RETRY:
-                return self.retry(ids, now), 0
+                return Done(self.retry(ids, now))
             case BulkAction.RUN_NOW:
-                return self.run_now(ids), 0
+                return Done(self.run_now(ids))
             case BulkAction.CANCEL:
-                return self.request_cancel(ids, now=now)
+                return self._cancel_all(ids, now)
             case BulkAction.MOVE:
-                return self.move(ids, operation.queue_name), 0
+                return Done(self.move(ids, operation.queue_name))
             case _:
-                return self.delete(ids), 0
+                return Done(self.delete(ids))
+
+    def _cancel_all(self, ids: list[int], now: datetime.datetime) -> Done:
+        """What is inside of a group ends with it, and is counted apart: it need not match."""
+        ended = self.request_cancel(ids, now=now)
+        changed, asked = (len(set(ids).intersection(some)) for some in ended)
+        inside = len(ended.cancelled) + len(ended.asked) - changed - asked
+        return Done(changed, asked, inside, ended.cancelled)
 
     def _first_id_from(self, first_id: int) -> int:
         """The first job that there is from this id on: ids may begin late, and have gaps."""

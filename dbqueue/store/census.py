@@ -2,11 +2,11 @@
 
 import datetime
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from django.db.models import Case, Min, Q, QuerySet, When
+from django.db.models import Case, Q, QuerySet, When
 from django.db.models.functions import Coalesce
 
 from ..claim import Selection
@@ -26,6 +26,13 @@ MOST_COUNTED = 10_000
 NEAR = 1000
 """How far the order of ids may be from that of the times at which jobs were enqueued: a job gets the two one after the
 other."""
+
+
+HEAD = 100
+"""Jobs at the beginning of a line that are read."""
+
+MOST_PRIORITIES = 20
+"""How many priorities of one long line are looked at."""
 
 
 class Line(NamedTuple):
@@ -90,13 +97,21 @@ class Census(Database):
     def line(self, queue_name: str | None, limit: int = MOST_COUNTED) -> Line:
         """The line before one queue, or None: before all together.
 
-        Of a longer one the first ``limit`` in the order of claims tell since when.
+        The first HEAD of each priority tell since when: what has waited for longest is not always claimed first.
         """
         ready = self.jobs.ready() if queue_name is None else self.jobs.ready().filter(queue_name=queue_name)
         # Since when one waits that was retried is not known.
         known = Case(When(Q(attempt=0) | Q(run_after__isnull=False), then=Coalesce("run_after", "enqueued_at")))
-        waits = ready.values(since=known)[:limit].aggregate(first=Min("since"))
-        return Line(ready.order_by().values("pk")[: limit + 1].count(), waits["first"])
+        waits = ready.annotate(since=known).values_list("priority", "since")
+        found = list(waits[:HEAD])
+        number = len(found) if len(found) < HEAD else ready.order_by().values("pk")[: limit + 1].count()
+        first = _earliest(found, None)
+        for _ in range(MOST_PRIORITIES):
+            if len(found) < HEAD:
+                break
+            found = list(waits.filter(priority__lt=found[-1][0])[:HEAD])
+            first = _earliest(found, first)
+        return Line(number, first)
 
     def count_before(self, job: Job, limit: int = MOST_COUNTED) -> int:
         """How many READY jobs of its queue are claimed before this one, up to one more than ``limit``."""
@@ -116,6 +131,12 @@ class Census(Database):
     def said_of_queues(self) -> list[Queue]:
         """The queues that are paused or drained, or were."""
         return list(Queue.objects.using(self.alias).order_by("name"))
+
+
+def _earliest(
+    waits: Iterable[tuple[int, datetime.datetime | None]], first: datetime.datetime | None
+) -> datetime.datetime | None:
+    return min((since for since in (first, *(one for _, one in waits)) if since is not None), default=None)
 
 
 def is_served(queue_name: str, workers: Collection[Worker]) -> bool:

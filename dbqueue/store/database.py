@@ -63,6 +63,9 @@ class Database(ABC):
         """A transaction in which nobody waits longer for a lock, where the database can be told."""
         return nullcontext()
 
+    def refuse_early(self) -> None:
+        """Raise IntegrityError now for what the commit would refuse, where it can be asked for."""
+
     @abstractmethod
     def clock(self) -> datetime.datetime:
         """The time by the database's clock, as Django would read it from a column."""

@@ -260,14 +260,19 @@ class PostgreSQLStore(Store):
         try:
             with self.atomic():
                 with self.connection.cursor() as cursor:
-                    cursor.execute(f"SET LOCAL statement_timeout = {round(seconds * 1000)}")
+                    cursor.execute("SELECT current_setting('statement_timeout')")
+                    (before,) = cursor.fetchone()
+                    cursor.execute("SELECT set_config('statement_timeout', %s, true)", [str(round(seconds * 1000))])
                 yield
-                with self.connection.cursor() as cursor:
-                    cursor.execute("SET LOCAL statement_timeout TO DEFAULT")  # there may be a transaction around it
+                with self.connection.cursor() as cursor:  # there may be a transaction around it
+                    cursor.execute("SELECT set_config('statement_timeout', %s, true)", [before])
         except OperationalError as exc:
             if sqlstate(exc) != CANCELED:
                 raise
             raise TookTooLong(f"A statement took more than {seconds:g} s.") from exc
+
+    def refuse_early(self) -> None:
+        self.connection.check_constraints()
 
     @contextmanager
     def waiting_at_most(self, seconds: float) -> Iterator[None]:

@@ -11,10 +11,13 @@ from .workflows import Workflows
 
 
 class Asked(NamedTuple):
-    """How many jobs were cancelled at once, and how many of those that run were asked to end."""
+    """The ids of the jobs that were cancelled at once, and of those that run and were asked to end.
 
-    cancelled: int
-    asked: int
+    Also of those inside of groups, which nobody had named.
+    """
+
+    cancelled: list[int]
+    asked: list[int]
 
 
 class Reports(Workflows):
@@ -46,7 +49,7 @@ class Reports(Workflows):
                 self._settle(waiting, now)
             if running:
                 self.call_workers({ANY_QUEUE})
-        return Asked(len(waiting), len(running))
+        return Asked(waiting, running)
 
     def cancel_requests(self, ids: Iterable[int]) -> list[tuple[int, int, bool]]:
         """(id, lease, whether to interrupt it) of those of these jobs that run and that somebody wants to end."""

@@ -32,3 +32,12 @@ class Run(models.Model):
 
     def __str__(self) -> str:
         return f"lease {self.lease} by worker {self.worker_id}, pid {self.pid}, {self.began:.3f} to {self.ended}"
+
+
+class Receipt(models.Model):
+    """What refers to a job, and is not looked after by Django: only the commit notices that the job has gone."""
+
+    job = models.ForeignKey("dbqueue.Job", models.DO_NOTHING)
+
+    def __str__(self) -> str:
+        return f"of job {self.job_id}"

@@ -335,7 +335,7 @@ def test_a_job_is_not_edited_and_a_worker_is_only_looked_at(operator: Client) ->
             "cancel",
             {JobStatus.READY, JobStatus.SCHEDULED},
             JobStatus.CANCELLED,
-            "2 jobs cancelled. 1 running job asked to end.",
+            "2 jobs cancelled. 1 running job was asked to stop.",
             "Left alone: 1 Cancelled, 1 Failed, 1 Successful.",
         ),
     ],
@@ -725,4 +725,4 @@ def test_cancelling_what_runs_asks_it_to_end(operator: Client) -> None:
 
     job.refresh_from_db()
     assert job.status == JobStatus.RUNNING
-    assert "Asked to end" in page(operator, detail(job))
+    assert "Asked to stop" in page(operator, detail(job))

@@ -198,7 +198,7 @@ def test_who_begins_an_operation_sees_what_becomes_of_it() -> None:
     client = client_who_may("view_job", "retry_job")
     response = client.post(f"{BULK}?state=FAILED", {"action": "retry"}, follow=True)
     assert response.status_code == 200
-    assert "Under way" in response.content.decode()
+    assert "In progress" in response.content.decode()
     BulkOperation.objects.update(problem="no", finished_at=BulkOperation.objects.get().created_at, last_id=1000)
     assert ">100 %" not in " ".join(page(client, f"{OPERATIONS}{BulkOperation.objects.get().pk}/change/").split())
     assert client_who_may("view_job").get(OPERATIONS).status_code == 403

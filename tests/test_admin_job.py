@@ -128,29 +128,29 @@ def test_a_job_says_why_it_waits(operator: Client) -> None:
 
     serving = a_worker(threads=3)
     html = page(operator, detail(job))
-    assert "1 job of its queue is before it." in html
-    assert "Of the threads that serve its queue, 0 of 3 are in use." in html
+    assert "1 job of its queue is ahead of it." in html
+    assert "0 of the 3 threads that serve this queue are busy." in html
     store.claim(serving, 1)
     html = page(operator, detail(job))
-    assert "0 jobs of its queue are before it." in html
-    assert "1 of 3 are in use" in html
+    assert "It is next in its queue." in html
+    assert "1 of the 3 threads that serve this queue is busy." in html
 
     pause("default", f"because {HOSTILE}")
     html = page(operator, detail(job))
-    assert "Its queue is closed: because &lt;script&gt;" in html
+    assert "Its queue is paused: because &lt;script&gt;" in html
     drain("default")
-    assert "Its queue is closed" not in page(operator, detail(job))
+    assert "Its queue is" not in page(operator, detail(job))
     later = Job.objects.get(pk=tasks.fail_with.enqueue("m").id)
-    assert "Its queue is closed." in page(operator, detail(later))
+    assert "Its queue is being drained, and it came later." in page(operator, detail(later))
     assert first.pk < job.pk < later.pk
 
     scheduled = Job.objects.get(pk=tasks.fail_with.using(run_after=HOUR).enqueue("m").id)
-    assert re.search(r"Its time comes in (59 min|1 h)", page(operator, detail(scheduled)))
+    assert re.search(r"Starts in (59 min|1 h)", page(operator, detail(scheduled)))
 
 
 def test_a_job_that_waits_for_others_of_its_key_names_it(operator: Client) -> None:
     html = page(operator, detail(a_job(JobStatus.BLOCKED)))
-    assert "Only some jobs of its key run at once: 1 run, 0 are before it." in text_of(html)
+    assert "Its concurrency limit is reached: of its key 1 run, 0 are ahead of it." in text_of(html)
 
 
 # Buttons
@@ -182,7 +182,7 @@ def test_what_runs_is_asked_to_end_or_interrupted(operator: Client, interrupts: 
     job.refresh_from_db()
     assert job.cancel_requested_at is not None
     assert job.cancel_interrupts is interrupts
-    assert "It has been asked to end" in page(operator, detail(job))
+    assert "It has been asked to stop" in page(operator, detail(job))
 
 
 # Clone and edit

@@ -126,7 +126,7 @@ def test_a_steady_rate_looks_steady_and_bars_tell_the_time_of_the_page() -> None
     before, last = charts.ended(points).bars
     assert before.height == last.height == charts.HEIGHT
     with timezone.override("Asia/Kathmandu"):
-        assert charts.ended(points).bars[-1].said == "2026-01-01 17:45: 500 finished"
+        assert charts.ended(points).bars[-1].said == "2026-01-01 17:45: 500 succeeded"
 
 
 def test_charts_show_what_was_written_and_nothing_older(operator: Client, store: Store) -> None:
@@ -136,11 +136,11 @@ def test_charts_show_what_was_written_and_nothing_older(operator: Client, store:
     store.add_history(counted(1000), now=now - datetime.timedelta(hours=2))
 
     html = page(operator, OVERVIEW)
-    assert "60 finished, 5 failed; at most" in html
+    assert "60 succeeded, 5 failed; peak" in html
     assert html.count('<rect class="dbqueue-finished"') == html.count('<rect class="dbqueue-failed"') == 1
-    assert "1,060 finished" in page(operator, OVERVIEW, range="24h")
-    assert "1,060 finished" in page(operator, OVERVIEW, range="7d")
-    assert "60 finished, 5 failed" in page(operator, OVERVIEW, range="nonsense")
+    assert "1,060 succeeded" in page(operator, OVERVIEW, range="24h")
+    assert "1,060 succeeded" in page(operator, OVERVIEW, range="7d")
+    assert "60 succeeded, 5 failed" in page(operator, OVERVIEW, range="nonsense")
 
 
 def test_failures_are_grouped_and_link_to_their_jobs(operator: Client, store: Store) -> None:

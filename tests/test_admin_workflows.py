@@ -94,14 +94,14 @@ def test_what_replaces_a_job_stands_below_it(operator: Client) -> None:
 def test_a_branch_is_tried_again(operator: Client) -> None:
     result = failed()
     broke = Job.objects.get(task=broken.name)
-    assert "1 job is tried again." in branch(operator, result, retry=broke.pk)
+    assert "1 job retried." in branch(operator, result, retry=broke.pk)
     broke.refresh_from_db()
     assert broke.status == JobStatus.READY
     assert Job.objects.get(task=total.name).status == JobStatus.WAITING
     [entry] = LogEntry.objects.all()
     assert entry.object_id == str(result.workflow_id)
     run_jobs()
-    assert "1 job is tried again." in branch(operator, result, retry=result.last_id)
+    assert "1 job retried." in branch(operator, result, retry=result.last_id)
     assert "0 jobs" in branch(operator, result, retry=Job.objects.get(task=give.name).pk)
     assert "no step" in branch(operator, result, retry="x")
 
@@ -110,7 +110,7 @@ def test_a_branch_is_ended(operator: Client) -> None:
     result: WorkflowResult = (give.s(1) | group(inc.s(), inc.s() | inc.s()) | total.s()).enqueue()
     first = Job.objects.filter(task=inc.name).first()
     assert first is not None
-    assert "asked to end" in branch(operator, result, cancel=first.pk)
+    assert "asked to stop" in branch(operator, result, cancel=first.pk)
     states = list(Job.objects.order_by("id").values_list("task", "status"))
     assert [status for task, status in states if task == inc.name] == ["CANCELLED", "WAITING", "WAITING"]
     assert states[-1][1] == "CANCELLED"

@@ -344,7 +344,7 @@ class OperatorTests(StaticLiveServerTestCase):
         expect(page.locator("[data-part=warnings]")).to_contain_text("no worker is alive")
         with self.running_worker():
             eventually(lambda: Job.objects.get().status == JobStatus.SUCCESSFUL)
-            expect(page.locator("[data-part=chart-ended]")).to_contain_text("1 finished", timeout=40_000)
+            expect(page.locator("[data-part=chart-ended]")).to_contain_text("1 succeeded", timeout=40_000)
             self.take_picture(page, "overview")
 
     def test_the_page_of_a_job_keeps_itself_up_to_date_until_it_has_ended(self) -> None:
@@ -393,7 +393,7 @@ class OperatorTests(StaticLiveServerTestCase):
             expect(page.locator("#content-main")).to_contain_text("These jobs match: state Failed. There are 3.")
             self.take_picture(page, "bulk")
             page.get_by_label("Action:").select_option("retry")
-            page.get_by_role("button", name="Do it").click()
+            page.get_by_role("button", name="Apply").click()
             expect(page.locator(".field-state")).to_contain_text("Done")
             self.take_picture(page, "bulk-done")
             eventually(lambda: set(Job.objects.values_list("attempt", flat=True)) == {2})
@@ -404,7 +404,7 @@ class OperatorTests(StaticLiveServerTestCase):
         node = flow.give.s(1) | group(flow.inc.s(), flow.thrice.s().set(max_attempts=1)) | flow.total.s()
         result = node.enqueue()
         page.goto(f"/admin/dbqueue/workflow/{result.workflow_id}/change/")
-        expect(page.locator(".field-state")).to_contain_text("Under way")
+        expect(page.locator(".field-state")).to_contain_text("In progress")
         expect(page.locator(".dbqueue-tree circle")).to_have_count(5)
         with self.running_worker():
             # It follows by itself.
@@ -414,7 +414,7 @@ class OperatorTests(StaticLiveServerTestCase):
             failed = Job.objects.get(task=flow.thrice.name)
             for _ in range(2):
                 page.get_by_role("button", name=f"Retry step {failed.pk}").click()
-                expect(page.locator(".messagelist .success")).to_have_text("1 job is tried again.")
+                expect(page.locator(".messagelist .success")).to_have_text("1 job retried.")
                 eventually(lambda: Workflow.objects.get().finished_at is not None)
                 page.reload()
             expect(page.locator(".dbqueue-tree .dbqueue-dot-successful")).to_have_count(5)
@@ -469,7 +469,7 @@ class OperatorTests(StaticLiveServerTestCase):
             expect(page.locator("#log")).to_contain_text("begun")
             self.take_picture(page, "progress")
             page.get_by_role("button", name="Cancel and interrupt").click()
-            expect(page.locator(".messagelist .success")).to_contain_text("1 running job asked to end.")
+            expect(page.locator(".messagelist .success")).to_contain_text("1 running job was asked to stop.")
             self.wait_for(page, JobStatus.CANCELLED)
         expect(page.locator("#timeline")).to_contain_text("Cancelled")
         assert LogEntry.objects.count() == 2
@@ -509,7 +509,7 @@ class OperatorTests(StaticLiveServerTestCase):
         page = self.page
         tasks.without_arguments.enqueue()
         page.goto("/admin/dbqueue/queue/")
-        page.get_by_label("Reason to close default").fill("the <b>mail</b> server is down")
+        page.get_by_label("Reason to pause or drain default").fill("the <b>mail</b> server is down")
         page.get_by_role("button", name="Pause default").click()
         expect(page.locator("#queues")).to_contain_text("It is paused. the <b>mail</b> server is down")
         self.take_picture(page, "queues")

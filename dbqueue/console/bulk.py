@@ -36,6 +36,14 @@ PERMISSIONS = {
     BulkAction.DELETE: "dbqueue.delete_job",
 }
 
+STARTED = {
+    BulkAction.RETRY: gettext_lazy("Started. Workers will retry all jobs that match: %(search)s."),
+    BulkAction.RUN_NOW: gettext_lazy("Started. Workers will make all jobs ready that match: %(search)s."),
+    BulkAction.CANCEL: gettext_lazy("Started. Workers will cancel all jobs that match: %(search)s."),
+    BulkAction.MOVE: gettext_lazy("Started. Workers will move to the queue %(queue)s all jobs that match: %(search)s."),
+    BulkAction.DELETE: gettext_lazy("Started. Workers will delete all jobs that match: %(search)s."),
+}
+
 KNOWN = {"q", "action", *(str(one.parameter_name) for one in FILTERS)}
 """What an address may say. Anything else was meant to narrow it, and would not."""
 
@@ -119,7 +127,8 @@ def _start(
             queue_name=form.cleaned_data["queue_name"] if form.cleaned_data["action"] == BulkAction.MOVE else "",
         )
         LogEntry.objects.log_actions(request.user.pk or 0, [operation], ADDITION, str(operation))
-    page.message_user(request, _("Workers carry it out: %s.") % operation, messages.SUCCESS)
+    said = STARTED[BulkAction(operation.action)] % {"search": operation.described, "queue": operation.queue_name}
+    page.message_user(request, said, messages.SUCCESS)
     return operation
 
 
@@ -219,7 +228,7 @@ class BulkOperationAdmin(QueueAdmin[BulkOperation]):
         with store().atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
             if store().cancel_bulk(pk):
                 self.log_change(request, operation, _("Cancelled."))
-                self.message_user(request, _("It ends before its next step."), messages.SUCCESS)
+                self.message_user(request, _("It stops before its next step."), messages.SUCCESS)
             else:
                 self.message_user(request, _("It has ended already."), messages.WARNING)
         return HttpResponseRedirect(self._url("change", pk))
@@ -232,21 +241,21 @@ class BulkOperationAdmin(QueueAdmin[BulkOperation]):
             return display.badge("cancelled", _("Cancelled"))
         if operation.finished_at:
             return display.badge("successful", _("Done"))
-        return display.badge("running", _("Under way"))
+        return display.badge("running", _("In progress"))
 
-    @admin.display(description=gettext_lazy("How far"))
+    @admin.display(description=gettext_lazy("Progress"))
     def how_far(self, operation: BulkOperation) -> str:
         """By ids: what it has looked at of all that it is to look at."""
         ended_early = operation.cancel_requested_at or operation.problem
         done = operation.last_id if operation.finished_at and not ended_early else operation.first_id
         most = max(operation.last_id, 1)
         share = min(100, 100 * done // most)
-        label = _("How far")
+        label = _("Progress")
         return format_html(
             '<progress value="{}" max="{}" aria-label="{}"></progress> {} %', min(done, most), most, label, share
         )
 
-    @admin.display(description=gettext_lazy("Asked for"))
+    @admin.display(description=gettext_lazy("Requested"))
     def created(self, operation: BulkOperation) -> str:
         return display.moment(operation.created_at)
 

@@ -413,7 +413,7 @@ class JobAdmin(CallPages):
         message = _call_of(job).secrets.scrub(str(told.get("message", "")))
         return display.progress({**told, "message": message})
 
-    @admin.display(description=gettext_lazy("Asked to end"))
+    @admin.display(description=gettext_lazy("Asked to stop"))
     def asked_to_end(self, job: Job) -> str:
         return display.moment(job.cancel_requested_at)
 

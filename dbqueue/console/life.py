@@ -126,25 +126,27 @@ def why_it_waits(store: Store, job: Job, now: datetime.datetime) -> list[str]:
         case JobStatus.WAITING:
             return list(_others(store, job))
         case JobStatus.RUNNING if job.cancel_requested_at is not None:
-            return [_("It has been asked to end, and has not ended yet.")]
+            return [_("It has been asked to stop, and has not stopped yet.")]
     return []
 
 
 def _its_time(job: Job, now: datetime.datetime) -> Iterator[str]:
     assert job.run_after is not None
-    yield _("Its time comes in %s.") % display.span(job.run_after - now)
+    yield _("Starts in %s.") % display.span(job.run_after - now)
     if job.attempt > job.earlier_attempts:
         yield _("It has been tried before, and is tried again then.")
     elif job.rate_key:
-        yield _("It has a rate, which may have given it this time.")
+        yield _("Its rate limit may have set this time.")
 
 
 def _its_turn(store: Store, job: Job, now: datetime.datetime) -> Iterator[str]:
     workers = store.living_workers(conf.read()[0].heartbeat_timeout, now)
     serving = [worker for worker in workers if is_served(job.queue_name, [worker])]
-    if job.pk > store.closed_queues().get(job.queue_name, job.pk):
+    last_to_run = store.closed_queues().get(job.queue_name, job.pk)
+    if job.pk > last_to_run:
+        said = _("Its queue is being drained, and it came later") if last_to_run else _("Its queue is paused")
         reason = store.reasons().get(job.queue_name)
-        yield _("Its queue is closed: %s.") % reason if reason else _("Its queue is closed.")
+        yield f"{said}: {reason}." if reason else f"{said}."
     if not workers:
         yield _("No worker is alive: start one with manage.py dbqueue_worker.")
     elif not serving:
@@ -155,13 +157,17 @@ def _its_turn(store: Store, job: Job, now: datetime.datetime) -> Iterator[str]:
         yield _("Its time has come: a worker makes it ready within moments.")
     else:
         before = store.count_before(job)
-        yield ngettext("%s job of its queue is before it.", "%s jobs of its queue are before it.", before) % counted(
-            before
-        )
+        ahead = ngettext("%s job of its queue is ahead of it.", "%s jobs of its queue are ahead of it.", before)
+        yield ahead % counted(before) if before else _("It is next in its queue.")
         threads = sum(worker.threads for worker in serving)
-        busy = store.jobs.filter(status=JobStatus.RUNNING, worker_id__in=[worker.pk for worker in serving]).count()
-        said = {"busy": min(busy, threads), "threads": threads}
-        yield _("Of the threads that serve its queue, %(busy)d of %(threads)d are in use.") % said
+        running = store.jobs.filter(status=JobStatus.RUNNING, worker_id__in=[worker.pk for worker in serving]).count()
+        busy = min(running, threads)
+        of_them = ngettext(
+            "%(busy)d of the %(threads)d threads that serve this queue is busy.",
+            "%(busy)d of the %(threads)d threads that serve this queue are busy.",
+            busy,
+        )
+        yield of_them % {"busy": busy, "threads": threads}
 
 
 def _its_place(store: Store, job: Job) -> str:
@@ -170,7 +176,7 @@ def _its_place(store: Store, job: Job) -> str:
         concurrency_key=job.concurrency_key, status__in=(JobStatus.READY, JobStatus.SCHEDULED)
     ).count()
     said = {"running": running, "others": before}
-    return _("Only some jobs of its key run at once: %(running)d run, %(others)d are before it.") % said
+    return _("Its concurrency limit is reached: of its key %(running)d run, %(others)d are ahead of it.") % said
 
 
 def _others(store: Store, job: Job) -> Iterator[str]:

@@ -188,11 +188,11 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
         with store().atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
             if is_retry:
                 number = branch.retry_failed()
-                said = ngettext("%d job is tried again.", "%d jobs are tried again.", number) % number
+                said = ngettext("%d job retried.", "%d jobs retried.", number) % number
                 did = number > 0
             else:
                 did = branch.cancel()
-                said = _("It is asked to end.") if did else _("It has ended already.")
+                said = _("It was asked to stop.") if did else _("It has ended already.")
             if did:
                 self.log_change(request, workflow, f"{said} (#{typed})")
         self.message_user(request, said, messages.SUCCESS if did else messages.WARNING)
@@ -215,12 +215,12 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
         if status is None:
             return display.NOTHING
         if workflow.finished_at is None and status in (JobStatus.WAITING, *CANCELLABLE):
-            return display.badge("running", _("Under way"))
+            return display.badge("running", _("In progress"))
         if status == JobStatus.CANCELLED and failed_step(getattr(workflow, "last_reason", "")) is not None:
             status = JobStatus.FAILED  # of the last job: it never ran, because another has failed
         return display.badge(status, JobStatus(status).label)
 
-    @admin.display(description=gettext_lazy("How far"))
+    @admin.display(description=gettext_lazy("Progress"))
     def how_far(self, workflow: Workflow) -> str:
         tree = Tree.of(workflow.pk, store().alias)
         done, total = tree.done(tree.rows)

@@ -40,7 +40,9 @@ class ScheduleForm(_ScheduleForm):
 
     task = forms.ChoiceField(label=gettext_lazy("Task"))
     timezone = forms.ChoiceField(
-        label=gettext_lazy("Timezone"), required=False, help_text=gettext_lazy("Whose clock cron goes by.")
+        label=gettext_lazy("Time zone"),
+        required=False,
+        help_text=gettext_lazy("The time zone in which the cron expression is read."),
     )
     args = JSONTextField(
         label=gettext_lazy("Arguments"), required=False, shape=list, help_text=gettext_lazy("JSON: a list, as [1, 2].")

@@ -551,11 +551,19 @@ def test_a_queue_that_no_filter_offers_is_linked(operator: Client) -> None:
 
 def test_the_page_of_an_unfinished_job_looks_again_by_itself(operator: Client) -> None:
     for status in (JobStatus.READY, JobStatus.RUNNING, JobStatus.SCHEDULED):
-        assert '<meta http-equiv="refresh" content="' in page(operator, detail(a_job(status)))
+        assert "data-every=" in page(operator, detail(a_job(status)))
         Job.objects.all().delete()
     for status in FINAL:
-        assert 'http-equiv="refresh"' not in page(operator, detail(a_job(status)))
-    assert 'http-equiv="refresh"' not in page(operator, ADD, task=tasks.divide.name)
+        assert "data-every=" not in page(operator, detail(a_job(status)))
+    assert "data-every=" not in page(operator, ADD, task=tasks.divide.name)
+
+
+def test_without_script_a_page_loads_itself_only_for_who_asks(operator: Client) -> None:
+    url, reloads = detail(a_job(JobStatus.READY)), 'http-equiv="refresh"'
+    assert reloads not in page(operator, url)
+    assert reloads in page(operator, url, follow="1")
+    Job.objects.all().delete()
+    assert reloads not in page(operator, detail(a_job(JobStatus.FAILED)), follow="1")
 
 
 def test_a_job_that_waits_for_no_worker_says_so(operator: Client) -> None:

@@ -32,6 +32,7 @@ from dbqueue.store import store_for
 from .shop import admin_tasks as tasks
 from .shop import running_tasks
 from .shop import workflow_tasks as flow
+from .test_history import counted
 from .workers import eventually, worker
 
 if TYPE_CHECKING:
@@ -371,6 +372,54 @@ class OperatorTests(StaticLiveServerTestCase):
         expect(page.locator(".dbqueue-tile-ready .dbqueue-figure")).to_have_text("1", timeout=15_000)
         page.context.clear_cookies()
         expect(page.get_by_role("status")).to_contain_text("your session has ended", timeout=15_000)
+
+    def test_a_page_rests_while_it_is_hidden_or_has_the_focus_and_keeps_open_what_is_open(self) -> None:
+        page = self.page
+        page.goto("/admin/dbqueue/overview/")
+        ready = page.locator(".dbqueue-tile-ready .dbqueue-figure")
+        page.evaluate("Object.defineProperty(document, 'hidden', { get: () => window.away, configurable: true })")
+        page.evaluate("window.away = true")
+        tasks.without_arguments.enqueue()
+        page.wait_for_timeout(6_500)
+        expect(ready).to_have_text("0")
+        page.evaluate("window.away = false")
+        expect(ready).to_have_text("1", timeout=15_000)
+
+        page.get_by_text("Show as a table").click()  # which has the focus now
+        tasks.without_arguments.enqueue()
+        page.wait_for_timeout(6_500)
+        expect(ready).to_have_text("1")
+        page.evaluate("document.activeElement.blur()")
+        store_for("default").add_history(counted(77))
+        expect(ready).to_have_text("2", timeout=15_000)
+        expect(page.locator("#dbqueue-figures table")).to_contain_text("77")
+        expect(page.locator("#dbqueue-figures table")).to_be_visible()
+
+    def test_the_page_of_a_job_looks_again_soon(self) -> None:
+        """What took a moment is not shown as running for five seconds."""
+        page = self.page
+        job = tasks.without_arguments.enqueue()
+        looks: list[str] = []
+        page.clock.install()
+        page.on("request", lambda request: looks.append(request.url) if request.resource_type == "fetch" else None)
+        page.goto(f"/admin/dbqueue/job/{job.id}/change/")
+        for _ in range(40):
+            page.clock.run_for(100)
+            page.wait_for_timeout(50)
+        assert len(looks) >= 2
+
+    def test_without_javascript_a_page_stays_as_it_is_unless_somebody_asks(self) -> None:
+        page = self.log_in(self.new_context(javascript=False))
+        steps = (tasks.fail_with.si("m") | tasks.fail_with.si("m")).enqueue()
+        loads: list[str] = []
+        page.on("request", lambda request: loads.append(request.url) if request.is_navigation_request() else None)
+        page.goto(f"/admin/dbqueue/workflow/{steps.workflow_id}/change/")
+        page.wait_for_timeout(6_000)
+        assert len(loads) == 1
+        page.get_by_role("link", name="Load it every 10 seconds").click()
+        eventually(lambda: page.wait_for_timeout(100) or len(loads) >= 3)  # type: ignore[func-returns-value]
+        page.get_by_role("link", name="Stop loading").click()
+        expect(page.get_by_role("link", name="Load again")).to_be_visible()
 
     def test_the_overview_is_whole_without_javascript(self) -> None:
         page = self.log_in(self.new_context(javascript=False))

@@ -646,7 +646,7 @@ def test_the_list_of_workers_shows_the_living_unless_asked(operator: Client) -> 
     assert shown(state="lost") == {"vanished": "lost"}
     assert shown(state="all") == {"fresh": "alive", "silent": "silent", "ended": "stopped", "vanished": "lost"}
     text = text_of(page(operator, WORKERS))
-    assert "mail,-slow" in text
+    assert "mail but slow" in text
     assert re.search(r"Silent 4\d\.\d s ago", text)
 
 
@@ -655,6 +655,8 @@ def test_a_worker_has_a_page(operator: Client) -> None:
 
     assert "Name: w-1 " in text
     assert "Queues: all " in text
+    text = text_of(page(operator, f"{WORKERS}{a_worker(queues='-slow,-mail')}/change/"))
+    assert "Queues: all but slow, mail " in text
 
 
 def test_a_job_whose_workers_died_says_so_and_can_be_retried(operator: Client) -> None:
@@ -667,7 +669,7 @@ def test_a_job_whose_workers_died_says_so_and_can_be_retried(operator: Client) -
     assert value_of("crashes", html) == "1"
     assert "Failed" in text_of(html) and "WorkerLost: worker lost" in text_of(html)
     assert "Crashes" not in text_of(page(operator, detail(fine)))
-    assert value_of("leases_lost", page(operator, f"{WORKERS}{job.worker_id}/change/")) == "0"
+    assert value_of("refused", page(operator, f"{WORKERS}{job.worker_id}/change/")) == "0"
     operator.post(f"{JOBS}{job.pk}/retry/")
     job.refresh_from_db()
     assert (job.status, job.crashes) == (JobStatus.READY, 0)

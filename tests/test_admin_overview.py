@@ -333,6 +333,27 @@ def test_workers_are_quieted_stopped_and_let_go_on(operator: Client) -> None:
     assert LogEntry.objects.count() == 4
 
 
+def test_a_worker_is_quieted_stopped_and_let_go_on_from_its_page(operator: Client, store: Store) -> None:
+    worker = a_worker()
+    url = f"{WORKERS}{worker}/"
+    for name, wanted in (("quiet", WorkerRequest.QUIET), ("claim_again", ""), ("stop", WorkerRequest.STOP)):
+        assert f'action="{url}{name}/"' in page(operator, f"{url}change/")
+        assert operator.get(f"{url}{name}/").status_code == 405
+        assert operator.post(f"{url}{name}/").headers["Location"] == f"{url}change/"
+        assert asked(worker) == wanted
+        assert f'action="{url}{name}/"' not in page(operator, f"{url}change/")  # it has been asked
+    assert LogEntry.objects.count() == 3
+    assert "No worker has the id" in operator.post(f"{WORKERS}{worker + 9}/stop/", follow=True).content.decode()
+    store.unregister(worker)
+    assert "<button" not in page(operator, f"{url}change/").partition('id="content"')[2].partition("fieldset")[0]
+    assert "has ended already" in operator.post(f"{url}quiet/", follow=True).content.decode()
+
+    viewer = client_who_may("view_worker")
+    assert viewer.post(f"{url}quiet/").status_code == 403
+    other = a_worker()
+    assert f"{WORKERS}{other}/quiet/" not in page(viewer, f"{WORKERS}{other}/change/")
+
+
 def test_who_may_only_look_asks_nothing_of_a_worker() -> None:
     worker = a_worker()
     act(client_who_may("view_worker"), "stop_selected", worker)

@@ -32,6 +32,7 @@ from dbqueue.store import store_for
 from .shop import admin_tasks as tasks
 from .shop import running_tasks
 from .shop import workflow_tasks as flow
+from .test_admin import a_worker
 from .test_history import counted
 from .workers import eventually, worker
 
@@ -580,7 +581,20 @@ class OperatorTests(StaticLiveServerTestCase):
         )
         operation = store.start_bulk(BulkAction.RETRY, Search(), user_id=1, user_name="operator")
         steps = (flow.give.s(1) | group(flow.inc.s(), flow.inc.s()) | flow.total.s()).enqueue()
+        ended = (flow.give.s(1) | flow.inc.s()).enqueue()
+        ended.cancel()
+        busy = a_worker()
+        runs = store.claim(busy, 1)[0].job_id
+        store.add_history(counted(2, outcome="FAILED", error="builtins.KeyError", task=tasks.fail_with.name))
+        tasks.fail_with.using(queue_name="nobody").enqueue("waits")
         for url in (
+            f"/admin/dbqueue/worker/{busy}/change/",
+            f"/admin/dbqueue/job/{runs}/change/",
+            f"/admin/dbqueue/job/{job.id}/delete/",
+            f"/admin/dbqueue/workflow/{ended.workflow_id}/delete/",
+            "/admin/dbqueue/job/?state=FAILED",
+            "/admin/dbqueue/job/?state=RUNNING",
+            "/admin/dbqueue/job/?q=args.message:m",
             "/admin/dbqueue/workflow/",
             f"/admin/dbqueue/workflow/{steps.workflow_id}/change/",
             "/admin/dbqueue/overview/",

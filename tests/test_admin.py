@@ -22,9 +22,9 @@ from pytest_django import Settings
 from dbqueue.admin import JobAdmin, WorkerAdmin
 from dbqueue.claim import Claim
 from dbqueue.exceptions import NotStorable
-from dbqueue.models import CANCELLABLE, FINAL, Attempt, Job, JobStatus, Worker
+from dbqueue.models import CANCELLABLE, FINAL, Attempt, Job, JobStatus, LogLine, Worker
 from dbqueue.outcome import Outcome
-from dbqueue.store import MOST_COUNTED, store_for
+from dbqueue.store import MOST_COUNTED, Store, store_for
 from dbqueue.testing import run_jobs
 
 from .shop import admin_tasks as tasks
@@ -713,8 +713,29 @@ def test_enqueueing_what_is_there_already_says_so(operator: Client) -> None:
             f"{ADD}?task={tasks.only_once.name}", {"queue_name": "default", "priority": "0"}, follow=True
         )
 
-    job = Job.objects.get()
-    assert f"job {job.pk} was there already" in page.content.decode()
+    job, text = Job.objects.get(), text_of(page.content.decode())
+    assert f"the task is unique, and {job} is there already." in text and "Enqueued: tests" not in text
+    assert LogEntry.objects.filter(action_flag=ADDITION).count() == 1
+
+
+def test_who_was_slower_is_told_and_stays_where_the_job_is(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    job = a_job(JobStatus.FAILED)
+    monkeypatch.setattr(Store, "delete", lambda *_args: 0)  # as where somebody has retried it since the look
+    response = operator.post(f"{JOBS}{job.pk}/delete/", {"post": "yes"}, follow=True)
+    assert response.redirect_chain == [(detail(job), 302)]
+    assert "Nothing was deleted: the job has been retried meanwhile." in response.content.decode()
+    assert not LogEntry.objects.exists()
+
+
+def test_the_page_that_deletes_a_job_tells_its_log_as_a_number(operator: Client) -> None:
+    job = a_job(JobStatus.FAILED)
+    now = timezone.now()
+    LogLine.objects.bulk_create(LogLine(job=job, attempt=1, made_at=now, text="x" * 9) for _ in range(300))
+    html = page(operator, f"{JOBS}{job.pk}/delete/")
+    assert "Attempts: 1" in text_of(html) and "Log lines: 300" in text_of(html)
+    assert html.count("log line ") == 0
+    operator.post(f"{JOBS}{job.pk}/delete/", {"post": "yes"})
+    assert not Job.objects.exists() and not LogLine.objects.exists()
 
 
 def test_the_page_of_a_job_that_tells_of_itself(operator: Client) -> None:

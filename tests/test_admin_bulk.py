@@ -1,6 +1,7 @@
 """Bulk operations on the pages, through Django's client."""
 
 import datetime
+import re
 import threading
 
 import pytest
@@ -174,6 +175,14 @@ def test_the_list_and_what_is_done_to_all_of_it_are_about_the_same_jobs(operator
     assert "to be both FAILED and SUCCESSFUL" in page(operator, f"{JOBS}{query}")
     operator.post(f"{BULK}{query}", {"action": "delete"})
     assert not BulkOperation.objects.exists()
+
+
+def test_all_that_a_longer_list_shows_can_be_changed(operator: Client) -> None:
+    a_job(JobStatus.FAILED)
+    for query in ("?state=FAILED&all=", "?state=FAILED&p=1", "?e=1"):
+        link = re.search(r'href="([^"]*/bulk/[^"]*)"', page(operator, f"{JOBS}{query}"))
+        assert link
+        assert "There are 1." in page(operator, link[1].replace("&amp;", "&"))
 
 
 def test_what_is_no_filter_does_not_widen_what_is_done(operator: Client) -> None:

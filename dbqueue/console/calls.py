@@ -113,15 +113,21 @@ class CallPages(QueueAdmin[Job]):
         result = form.enqueue()
         obj.pk = int(result.id)
         obj.refresh_from_db(using=result.database)
-        if result.duplicate:
-            said = _("The task is unique: job %s was there already.") % result.id
-            self.message_user(request, said, messages.WARNING)
+        obj.was_there = result.duplicate  # type: ignore[attr-defined]
+
+    def log_addition(self, request: HttpRequest, obj: Job, message: Any) -> Any:
+        """Of what was there already, nothing was added."""
+        return None if obj.was_there else super().log_addition(request, obj, message)  # type: ignore[attr-defined]
 
     def response_add(self, request: HttpRequest, obj: Job, post_url_continue: str | None = None) -> HttpResponse:
         visible = self.has_view_permission(request, obj)
         url = self._url("change", obj.pk)
         shown = format_html('<a href="{}">{}</a>', url, obj) if visible else str(obj)
-        self.message_user(request, format_html(_("Enqueued: {}."), shown), messages.SUCCESS)
+        if obj.was_there:  # type: ignore[attr-defined]
+            said = format_html(_("Nothing was enqueued: the task is unique, and {} is there already."), shown)
+            self.message_user(request, said, messages.WARNING)
+        else:
+            self.message_user(request, format_html(_("Enqueued: {}."), shown), messages.SUCCESS)
         if "_addanother" in request.POST:
             return HttpResponseRedirect(f"{request.path}?{urlencode({'task': obj.task})}")
         return HttpResponseRedirect(url) if visible else self.response_post_save_add(request, obj)

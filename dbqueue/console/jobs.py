@@ -23,10 +23,10 @@ from django.views.decorators.http import require_POST
 
 from .. import conf
 from ..forms import OPTIONS
-from ..models import FINAL, Attempt, Job, JobStatus, Worker
+from ..models import FINAL, Attempt, Job, JobStatus, LogLine, Worker
 from ..redaction import Call, key_of, known, redacted, result_of
 from . import bulk, display, export, life
-from .base import PromptChangeList, counted, store
+from .base import LostRace, PromptChangeList, counted, store
 from .calls import CallPages
 from .filters import FILTERS, Window, search_of, window_of
 from .operations import CANCEL, DELETE, INTERRUPT, RETRY, RUN_NOW, Operation, moving_to, operate
@@ -194,7 +194,8 @@ class JobAdmin(CallPages):
     def _bulk_url(self, request: HttpRequest) -> str:
         """To the page that does something to all that the list shows; empty, where this user may do nothing."""
         query = request.GET.copy()
-        query.pop("p", None)
+        for name in set(query) - bulk.KNOWN:  # Django's own, as the number of the page
+            del query[name]
         return f"{self._url('bulk')}?{query.urlencode()}" if bulk.allowed(request.user) else ""
 
     # Permissions
@@ -330,9 +331,18 @@ class JobAdmin(CallPages):
         tally = operate(store(), operation, ids, request.user.pk)
         self.message_user(request, str(tally), messages.SUCCESS if tally.changed or tally.asked else messages.WARNING)
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Attempts and lines of the log are told as numbers: a job may have tens of thousands."""
+        ids = [one.pk for one in objs]
+        counts: dict[Any, int] = {
+            model._meta.verbose_name_plural: model._default_manager.using(store().alias).filter(job_id__in=ids).count()
+            for model in (Attempt, LogLine)
+        }
+        return [str(one) for one in objs], {key: number for key, number in counts.items() if number}, set(), []
+
     def delete_model(self, request: HttpRequest, obj: Job) -> None:
         if not store().delete([obj.pk]):
-            raise PermissionDenied("The job has been retried meanwhile.")
+            raise LostRace(_("Nothing was deleted: the job has been retried meanwhile."))
 
     # One job
 

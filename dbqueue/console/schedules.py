@@ -26,7 +26,7 @@ from ..redaction import redacted
 from ..schedule import Cron
 from ..store import ANY_QUEUE
 from . import display
-from .base import QueueAdmin, store
+from .base import LostRace, QueueAdmin, store
 
 CODE_ONLY = ("name", "task")
 """What a schedule of the code has from there alone."""
@@ -104,7 +104,7 @@ class ScheduleAdmin(QueueAdmin[Schedule]):
         if change:
             values = {name: form.cleaned_data[name] for name in form.fields if name != "seen"}
             if scheduling.change(store(), obj.pk, values, before=form.before) is None:
-                raise PermissionDenied("The schedule has been deleted or changed meanwhile.")
+                raise LostRace(_("Nothing was saved: the schedule has been deleted or changed meanwhile."))
         else:
             scheduling.plan(obj, scheduling.aware(store().clock()))
             obj.save(using=store().alias, force_insert=True)

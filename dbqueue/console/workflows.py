@@ -20,7 +20,7 @@ from ..models import CANCELLABLE, RETRYABLE, Job, JobStatus, Workflow
 from ..tree import Place, Tree, failed_step
 from ..workflow import WorkflowResult
 from . import display
-from .base import QueueAdmin, store
+from .base import LostRace, QueueAdmin, store
 
 MOST_ROWS = 1000
 """Steps that the list shows."""
@@ -103,7 +103,7 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
 
     def delete_model(self, request: HttpRequest, obj: Workflow) -> None:
         if store().delete_workflow(obj.pk) is None:
-            raise PermissionDenied("The workflow has been retried meanwhile.")
+            raise LostRace(_("Nothing was deleted: the workflow has been retried meanwhile."))
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(require_POST(self._change_branch))

@@ -15,7 +15,8 @@ from django.test import Client, override_settings
 from django.test.utils import CaptureQueriesContext
 
 import dbqueue
-from dbqueue.models import Attempt, Job, JobStatus, Worker
+from dbqueue.admin import JobAdmin
+from dbqueue.models import Attempt, Job, JobStatus, LogLine, Worker
 from dbqueue.outcome import Outcome
 from dbqueue.queues import drain, pause
 from dbqueue.redaction import HIDDEN
@@ -35,6 +36,7 @@ from .test_admin import (
     page,
     states,
     text_of,
+    value_of,
 )
 
 pytestmark = pytest.mark.django_db
@@ -71,9 +73,89 @@ def hidden(name: str, html: str) -> str:
 def test_each_state_has_the_columns_that_tell_most(operator: Client, status: JobStatus) -> None:
     a_job(status)
     html = page(operator, JOBS, state=status)
-    assert (">builtins.<wbr>ValueError<" in html) == (status is JobStatus.FAILED)
+    assert (">ValueError: m<" in html) == (status is JobStatus.FAILED)
     assert (">w-1<" in html) == (status is JobStatus.RUNNING)
     assert 'class="field-name"' in html
+
+
+def test_the_list_of_failures_says_what_the_errors_said_to_who_may_read_it(operator: Client) -> None:
+    secret = tasks.with_secrets.enqueue("fails", 1234, password="hush-hush", config={"token": "abcd-efgh"})
+    tasks.fail_with.enqueue("x" * 500)
+    tasks.fail_with.enqueue("two\nlines: of it")
+    tasks.fail_with.using(queue_name="large").enqueue("y" * 5000)
+    run_jobs()
+    html = text_of(page(operator, JOBS, state="FAILED"))
+    assert re.search(r"ValueError: fails •+ &#x27;•+&#x27; {&#x27;token&#x27;: &#x27;•+", html)
+    assert f"ValueError: {'x' * 67}… " in html and "ValueError: two default" in html
+    assert "ValueError large" in html  # nobody reads 5,000 characters of arguments to know what they hide
+    assert "hush" not in html and "abcd" not in html and "1234" not in html
+    html = page(client_who_may("view_job"), JOBS, state="FAILED")
+    assert "ValueError" in html and "ValueError: " not in html
+    assert secret.id in html
+
+
+def test_a_part_of_a_secret_at_the_cut_of_a_traceback_is_not_shown(operator: Client) -> None:
+    pin = "S3cret" * 400
+    tasks.with_secrets.enqueue("fails", pin)  # type: ignore[arg-type]
+    run_jobs()
+    job = Job.objects.get()
+    Attempt.objects.update(traceback=f"a line\nValueError: {pin}")
+    assert "S3cret" not in page(operator, JOBS, state="FAILED")
+    Attempt.objects.create(
+        job=job,
+        number=2,
+        worker_id=1,
+        started_at=job.enqueued_at,
+        ended_at=job.enqueued_at,
+        exception_class_path="builtins.ValueError",
+        traceback="ValueError: 2",
+    )
+    assert "S3cret" not in page(operator, detail(job))
+
+
+def test_of_old_tracebacks_the_end_is_shown_and_the_whole_for_who_asks(operator: Client) -> None:
+    job = a_job(JobStatus.FAILED)
+    for number in (2, 3):
+        Attempt.objects.create(
+            job=job,
+            number=number,
+            worker_id=1,
+            started_at=job.enqueued_at,
+            ended_at=job.enqueued_at,
+            exception_class_path="builtins.ValueError",
+            traceback=f"it begins {number}\n" + "a line\n" * 1000 + f"ValueError: {number}",
+        )
+    html = page(operator, detail(job))
+    assert "it begins 3" in html and "it begins 2" not in html
+    assert "ValueError: 2" in html and html.count("a line") < 1300
+    second = Attempt.objects.get(number=2)
+    assert f'href="?traceback={second.pk}#attempts"' in html
+    html = page(operator, detail(job), traceback=str(second.pk))
+    assert "it begins 2" in html and "Only its end" not in html
+    assert page(operator, detail(job), traceback="9" * 5000) and page(operator, detail(job), traceback="²")
+    assert "it begins" not in page(client_who_may("view_job"), detail(job), traceback=str(second.pk))
+
+
+def test_a_page_is_about_one_moment(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has happened since the job was read is told with the job as it is now, not beside what it was."""
+    tasks.fail_with.enqueue("m")
+    claim = a_claim()
+    before = Job.objects.get()
+    store_for("default").finish([Outcome.failed(claim, ValueError("m"))])
+    monkeypatch.setattr(JobAdmin, "get_object", lambda *_args, **_kwargs: before)
+    html = page(operator, detail(before))
+    assert value_of("state", html) == "Failed"
+    assert section("timeline", html).count("Attempt 1") == 1
+
+
+def test_the_newest_line_of_a_log_stands_first(operator: Client) -> None:
+    job = a_job(JobStatus.RUNNING)
+    for number in range(3):
+        LogLine.objects.create(job=job, attempt=1, made_at=job.enqueued_at, text=f"line {number}")
+    html = page(operator, detail(job))
+    assert html.index("line 2") < html.index("line 0")
+    assert "Running for" in html and "Ran:" not in text_of(html)
+    assert "Waiting for:" in text_of(page(operator, detail(a_job(JobStatus.READY))))
 
 
 def test_a_worker_that_is_gone_is_named_by_its_id(operator: Client) -> None:
@@ -104,7 +186,7 @@ def test_the_timeline_tells_everything_in_its_order(operator: Client) -> None:
 
     said = section("timeline", page(operator, detail(Job.objects.get())))
 
-    expected = ("Enqueued", "Attempt 1 on w-1", "builtins.ValueError", "Waited", "Attempt 2 on w-1", "builtins.Lookup")
+    expected = ("Enqueued", "Attempt 1 on w-1", "ValueError: ", "Waited", "Attempt 2 on w-1", "LookupError: again")
     assert re.search(".*".join((*expected, "Failed")), said)
 
 

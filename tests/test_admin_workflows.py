@@ -143,6 +143,27 @@ def test_a_step_tells_of_its_workflow_and_what_it_waits_for(operator: Client) ->
     assert "which is: Waiting" in text_of(page(operator, detail(last)))
 
 
+def test_a_step_links_to_those_before_and_after_it(operator: Client) -> None:
+    result: WorkflowResult = (give.s(1) | group(inc.s(), inc.s() | inc.s()) | total.s()).enqueue()
+    first = Job.objects.get(task=give.name)
+    one, two, three = Job.objects.filter(task=inc.name).order_by("id")
+    last = Job.objects.get(task=total.name)
+
+    def linked(field: str, job: Job) -> set[int]:
+        found = re.search(rf'field-{field}\b.*?<div class="readonly">(.*?)</div>', page(operator, detail(job)), re.S)
+        assert found
+        return {int(pk) for pk in re.findall(r"/job/(\d+)/change/", found[1])}
+
+    heads = {step.pk for step in (one, two, three) if step.after_id == first.pk}
+    tails = {step.pk for step in (one, two, three) if step.group_id is not None}
+    assert len(heads) == len(tails) == 2
+    assert (linked("after_these", first), linked("before_these", first)) == (set(), heads)
+    for pk in tails:
+        assert linked("before_these", Job.objects.get(pk=pk)) == {last.pk}
+    assert (linked("after_these", last), linked("before_these", last)) == (tails, set())
+    assert result.workflow_id
+
+
 def test_a_step_is_neither_retried_before_its_turn_nor_deleted_alone(operator: Client) -> None:
     result = failed()
     html = page(operator, detail(Job.objects.get(task=total.name)))

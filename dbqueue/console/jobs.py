@@ -15,8 +15,9 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
-from django.utils.html import format_html
+from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
+from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
@@ -25,7 +26,7 @@ from .. import conf
 from ..forms import OPTIONS
 from ..models import FINAL, Attempt, Job, JobStatus, LogLine, Worker
 from ..redaction import Call, key_of, known, redacted, result_of
-from . import bulk, display, export, life
+from . import bulk, display, errors, export, life
 from .base import LostRace, PromptChangeList, counted, store
 from .calls import CallPages
 from .filters import FILTERS, Window, search_of, window_of
@@ -45,6 +46,8 @@ RARE = {
     "crashes": "crashes",
     "made_by": "schedule_id",
     "part_of": "workflow_id",
+    "after_these": "workflow_id",
+    "before_these": "workflow_id",
 }
 """Fields that most jobs have nothing to show for, each with the column that tells."""
 
@@ -101,6 +104,13 @@ class JobChangeList(PromptChangeList):
     looked_through = 0
     """Ids."""
 
+    def get_results(self, request: HttpRequest) -> None:
+        """With one time for all rows."""
+        super().get_results(request)
+        now = store().clock()
+        for job in self.result_list:
+            job.seen_at = now
+
     def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
         found = super().get_queryset(request, *args, **kwargs).defer(*UNREAD)
         try:
@@ -109,7 +119,8 @@ class JobChangeList(PromptChangeList):
             if not request.GET.get("q"):  # what is typed is told of where it is read
                 self.model_admin.message_user(request, str(exc), messages.ERROR)
             return found.none()
-        queryset: QuerySet[Any] = _with_what_a_column_shows(found, search.state)
+        told = request.user.has_perm("dbqueue.view_job_arguments")
+        queryset: QuerySet[Any] = _with_what_a_column_shows(found, search.state, told=told)
         window = window_of(search, store())
         if window is None:
             return queryset
@@ -235,7 +246,7 @@ class JobAdmin(CallPages):
         return [
             (None, {"fields": ("state", *rare, "task_name", "queue", "priority", "attempts", "worker_name")}),
             *([call] if told else []),
-            (_("Times"), {"fields": ("enqueued", "due", "started", "finished", "waited", "ran")}),
+            (_("Times"), {"fields": ("enqueued", "due", "started", "finished", *_spans_of(obj))}),
             *([(_("Options"), {"fields": [KEYS.get(name, name) for name in wishes]})] if wishes else []),
         ]
 
@@ -361,8 +372,12 @@ class JobAdmin(CallPages):
 
     def _told_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:
         """What a job's page tells beside its fields."""
+        whole = request.GET.get("traceback", "")
+        attempts = life.attempts_of(job, int(whole) if len(whole) < 19 and whole.isdecimal() else None)
         now, call, told = store().clock(), _call_of(job), self.may_see_calls(request)
-        runs = life.runs_of(job, call, now)
+        job.seen_at = now  # type: ignore[attr-defined]
+        runs = life.runs_of(job, attempts, call, now)
+        runs = runs if told else life.without_tracebacks(runs)
         is_early = job.status == JobStatus.SCHEDULED and job.run_after is not None and job.run_after > now
         return {
             "look_again": None if job.status in FINAL else LOOK_AGAIN_LATER if is_early else LOOK_AGAIN,
@@ -377,7 +392,7 @@ class JobAdmin(CallPages):
             "can_clone": self.may_clone(request, job),
             "clone_query": urlencode({"task": job.task, "from": str(job.pk)}),
             "timeline": life.timeline(job, runs, call.secrets.scrub(job.reason) if told else "", now),
-            "runs": runs if told else life.without_tracebacks(runs),
+            "runs": runs,
             "older_runs": job.attempt - len(runs),
             "log": life.log_of(job, call) if told else [],
             "is_told": told,
@@ -390,7 +405,7 @@ class JobAdmin(CallPages):
 
     @admin.display(description=gettext_lazy("Error"))
     def last_error(self, job: Job) -> str:
-        return display.dotted(getattr(job, "error_name", None) or display.NOTHING)
+        return errors.last_line(job) or display.NOTHING
 
     @admin.display(description=gettext_lazy("Worker"))
     def runner(self, job: Job) -> str:
@@ -446,6 +461,21 @@ class JobAdmin(CallPages):
             return f"#{job.workflow_id}"
         return format_html('<a href="{}">#{}</a>', url, job.workflow_id)
 
+    @admin.display(description=gettext_lazy("Comes after"))
+    def after_these(self, job: Job) -> str:
+        return self._steps(life.steps_before(store(), job))
+
+    @admin.display(description=gettext_lazy("Followed by"))
+    def before_these(self, job: Job) -> str:
+        return self._steps(life.steps_after(store(), job))
+
+    def _steps(self, steps: Collection[Job]) -> str:
+        shown = [(self._url("change", step.pk), step, self.state(step)) for step in list(steps)[: life.MOST_NEIGHBOURS]]
+        lines = format_html_join(mark_safe("<br>"), '<a href="{}">{}</a> {}', shown)
+        if len(steps) > life.MOST_NEIGHBOURS:
+            return format_html("{}<br>{}", lines, _("and more"))
+        return lines or display.NOTHING
+
     @admin.display(description=gettext_lazy("Worker"))
     def worker_name(self, job: Job) -> str:
         return life.worker_names(job, [job.worker_id]).get(job.worker_id or 0, display.NOTHING)
@@ -500,7 +530,15 @@ class JobAdmin(CallPages):
     def waited(self, job: Job) -> str:
         """From the moment that the job could have started to its first start."""
         could_start = max(job.enqueued_at, job.run_after or job.enqueued_at)
-        return display.span((job.started_at or job.finished_at or store().clock()) - could_start)
+        return display.span((job.started_at or job.finished_at or _seen_at(job)) - could_start)
+
+    @admin.display(description=gettext_lazy("Waiting for"))
+    def waiting_for(self, job: Job) -> str:
+        return self.waited(job)
+
+    @admin.display(description=gettext_lazy("Running for"))
+    def running_for(self, job: Job) -> str:
+        return self.ran(job)
 
     @admin.display(description=gettext_lazy("Ran"))
     def ran(self, job: Job) -> str:
@@ -512,6 +550,12 @@ class JobAdmin(CallPages):
     def _link(self, parameter: str, value: str) -> str:
         """To the list of what has this value, also one that no filter offers."""
         return format_html('<a href="{}?{}">{}</a>', self._url("changelist"), urlencode({parameter: value}), value)
+
+
+def _spans_of(job: Job) -> tuple[str, str]:
+    """The fields for how long it waited and ran, or does so now."""
+    has_waited = job.started_at is not None or job.status in FINAL
+    return "waited" if has_waited else "waiting_for", "running_for" if job.status == JobStatus.RUNNING else "ran"
 
 
 def _call_of(job: Job) -> Call:
@@ -527,11 +571,10 @@ def _further_back(request: HttpRequest, window: Window) -> str:
     return f"?{query.urlencode()}"
 
 
-def _with_what_a_column_shows(jobs: Any, state: str | None) -> Any:
+def _with_what_a_column_shows(jobs: Any, state: str | None, *, told: bool) -> Any:
     """For the rows of one page: what stands in other tables."""
     if state == JobStatus.FAILED:
-        attempts = Attempt.objects.using(jobs.db).filter(job_id=OuterRef("pk")).order_by("-id")
-        return jobs.annotate(error_name=Subquery(attempts.values("exception_class_path")[:1]))
+        return errors.with_last_error(jobs, with_line=told)
     if state == JobStatus.RUNNING:
         workers = Worker.objects.using(jobs.db).filter(pk=OuterRef("worker_id"))
         return jobs.annotate(runner_name=Subquery(workers.values("name")))
@@ -541,4 +584,10 @@ def _with_what_a_column_shows(jobs: Any, state: str | None) -> Any:
 def _took(job: Job) -> datetime.timedelta | None:
     if job.last_attempted_at is None:
         return None
-    return (job.finished_at or store().clock()) - job.last_attempted_at
+    return (job.finished_at or _seen_at(job)) - job.last_attempted_at
+
+
+def _seen_at(job: Job) -> datetime.datetime:
+    """The moment that the whole page is about."""
+    seen_at: datetime.datetime = getattr(job, "seen_at", None) or store().clock()
+    return seen_at

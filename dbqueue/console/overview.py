@@ -20,7 +20,7 @@ from django.utils.translation import ngettext
 from .. import conf
 from ..models import BulkAction, JobStatus, Overview, Resolution, Worker
 from ..store import Line, Store, is_served
-from . import charts, display
+from . import charts, display, errors
 from .base import QueueAdmin, counted, store
 
 DAY = datetime.timedelta(days=1)
@@ -50,6 +50,10 @@ class Failures(NamedTuple):
     times: int
     url: str
     retry_url: str
+
+    @property
+    def name(self) -> str:
+        return errors.name_of(self.error)
 
 
 @admin.register(Overview)

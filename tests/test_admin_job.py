@@ -468,8 +468,8 @@ def test_a_selection_is_run_now_and_moved(operator: Client) -> None:
     assert "1 job moved to other. Left alone: 1 Failed." in html
     assert dict(Job.objects.values_list("pk", "queue_name")) == {jobs[0].pk: "default", jobs[1].pk: "other"}
     assert LogEntry.objects.count() == 2
-    for bad in ("", "a,b"):
-        assert "is no queue to move jobs to" in select(operator, "move_selected", *jobs, to_queue=bad).content.decode()
+    for bad, said in (("", "Type the queue to move them to"), ("a,b", "is no queue to move jobs to")):
+        assert said in select(operator, "move_selected", *jobs, to_queue=bad).content.decode()
     with override_settings(DBQUEUE={"QUEUES": ["default"]}):
         html = select(operator, "move_selected", *jobs, to_queue="nowhere").content.decode()
         assert "It must be one of default." in html

@@ -443,7 +443,7 @@ class OperatorTests(StaticLiveServerTestCase):
             expect(page.locator("#content-main")).to_contain_text("These jobs match: state Failed. There are 3.")
             self.take_picture(page, "bulk")
             page.get_by_label("Action:").select_option("retry")
-            page.get_by_role("button", name="Apply").click()
+            page.get_by_role("button", name="Apply to 3 jobs").click()
             expect(page.locator(".field-state")).to_contain_text("Done")
             self.take_picture(page, "bulk-done")
             eventually(lambda: set(Job.objects.values_list("attempt", flat=True)) == {2})

@@ -62,10 +62,24 @@ class BulkForm(forms.Form):
     action = forms.ChoiceField(label=gettext_lazy("Action"))
     queue_name = forms.CharField(label=gettext_lazy("Move to the queue"), required=False, max_length=conf.QUEUE_LENGTH)
 
-    def __init__(self, user: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, user: Any, state: str | None, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        choices = [("", "---------"), *((action.value, action.label) for action in allowed(user))]
+        self.offered = [action for action in allowed(user) if state is None or JobStatus(state) in LEAVES[action]]
+        choices = [("", "---------"), *((action.value, action.label) for action in self.offered)]
         self.fields["action"] = forms.ChoiceField(label=_("Action"), choices=choices)
+        if BulkAction.MOVE not in self.offered:
+            del self.fields["queue_name"]
+        wanted = self.data.get("action") or self.initial.get("action")
+        if state and wanted in set(allowed(user)) - set(self.offered):
+            self.useless = _("%(action)s leaves alone what is %(state)s: nothing would be changed.") % {
+                "action": BulkAction(wanted).label,
+                "state": JobStatus(state).label,
+            }
+        elif state and not self.offered:
+            self.useless = _("Nothing that you may do changes what is %s.") % JobStatus(state).label
+
+    useless = ""
+    """Why what is asked for would do nothing."""
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean() or {}
@@ -89,7 +103,8 @@ def confirm(page: "_JobAdmin", request: HttpRequest) -> HttpResponse:
         page.message_user(request, str(exc), messages.ERROR)
         return HttpResponseRedirect(page._url("changelist"))
     chosen = {"action": request.GET.get("action", "")}
-    form = BulkForm(request.user, request.POST if request.method == "POST" else None, initial=chosen)
+    typed = request.POST if request.method == "POST" else None
+    form = BulkForm(request.user, search.state, typed, initial=chosen)
     window = window_of(search, store())
     found = search.apply(store().jobs, None if window is None else window.ids)
     has_more = window is not None and window.goes_on
@@ -108,7 +123,7 @@ def confirm(page: "_JobAdmin", request: HttpRequest) -> HttpResponse:
         "number": counted(number),
         "only_newest": has_more,
         "samples": _samples(page, found),
-        "states": [(action.label, _names(LEAVES[action])) for action in allowed(request.user)],
+        "states": [(action.label, _names(LEAVES[action])) for action in form.offered],
     }
     request.current_app = page.admin_site.name
     return TemplateResponse(request, "admin/dbqueue/job/bulk.html", context)

@@ -15,6 +15,7 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
+from django.utils.functional import Promise
 from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
 from django.utils.safestring import mark_safe
@@ -26,6 +27,7 @@ from .. import conf
 from ..forms import OPTIONS
 from ..models import FINAL, Attempt, Job, JobStatus, LogLine, Worker
 from ..redaction import Call, key_of, known, redacted, result_of
+from ..search import Search
 from . import bulk, display, errors, export, life
 from .base import LostRace, PromptChangeList, counted, store
 from .calls import CallPages
@@ -93,6 +95,7 @@ class Tab:
     url: str
     number: str
     is_current: bool
+    meaning: "Promise | str" = ""
 
 
 class JobChangeList(PromptChangeList):
@@ -104,6 +107,20 @@ class JobChangeList(PromptChangeList):
     looked_through = 0
     """Ids."""
 
+    search = Search()
+    """What is looked for."""
+
+    @property
+    def hints(self) -> list[str]:
+        """Why there may be less than somebody looked for."""
+        said = []
+        if self.search.arguments and self.search.task is None:
+            said.append(_("Arguments that were given by position are found only together with task:NAME."))
+        if self.search.task is not None and not self.result_count and known(self.search.task) is None:
+            unknown = _("No task %(name)s is registered here: task: wants the whole name, %(name)s alone finds a part.")
+            said.append(unknown % {"name": self.search.task})
+        return said
+
     def get_results(self, request: HttpRequest) -> None:
         """With one time for all rows."""
         super().get_results(request)
@@ -114,10 +131,9 @@ class JobChangeList(PromptChangeList):
     def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
         found = super().get_queryset(request, *args, **kwargs).defer(*UNREAD)
         try:
-            search = search_of(request, store().clock())
+            search = self.search = search_of(request, store().clock())
         except ValueError as exc:
-            if not request.GET.get("q"):  # what is typed is told of where it is read
-                self.model_admin.message_user(request, str(exc), messages.ERROR)
+            self.model_admin.message_user(request, str(exc), messages.ERROR)
             return found.none()
         told = request.user.has_perm("dbqueue.view_job_arguments")
         queryset: QuerySet[Any] = _with_what_a_column_shows(found, search.state, told=told)
@@ -166,11 +182,10 @@ class JobAdmin(CallPages):
     def get_search_results(
         self, request: HttpRequest, queryset: QuerySet[Any], search_term: str
     ) -> tuple[QuerySet[Job], bool]:
-        """As ``Search`` reads it."""
+        """As ``Search`` reads it. Of what can't be read the list tells."""
         try:
             return search_of(request, store().clock()).apply(queryset), False
-        except ValueError as exc:
-            self.message_user(request, str(exc), messages.ERROR)
+        except ValueError:
             return queryset.none(), False
 
     def get_list_display(self, request: HttpRequest) -> tuple[str, ...]:
@@ -199,7 +214,8 @@ class JobAdmin(CallPages):
         for state in JobStatus:
             query["state"] = state
             number = counted(store().count(state)) if is_counted and state != JobStatus.SUCCESSFUL else ""
-            tabs.append(Tab(str(state.label), f"?{query.urlencode()}", number, is_current=state == current))
+            url, meaning = f"?{query.urlencode()}", display.MEANINGS[state]
+            tabs.append(Tab(str(state.label), url, number, is_current=state == current, meaning=meaning))
         return tabs
 
     def _bulk_url(self, request: HttpRequest) -> str:
@@ -278,6 +294,9 @@ class JobAdmin(CallPages):
     def move_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         queue_name = request.POST.get("to_queue", "")
         allowed = conf.read()[0].queues
+        if not queue_name:
+            self.message_user(request, _("Type the queue to move them to: nothing was done."), messages.ERROR)
+            return
         if not conf.is_queue_name(queue_name) or (allowed and queue_name not in allowed):
             known = _(" It must be one of %s.") % ", ".join(allowed) if allowed else ""
             said = _("%r is no queue to move jobs to: nothing was done.") % queue_name

@@ -40,6 +40,7 @@ class Tile:
     figure: str
     url: str
     more: str = ""
+    meaning: "Promise | str" = ""
 
 
 class Failures(NamedTuple):
@@ -123,10 +124,12 @@ class OverviewAdmin(QueueAdmin[Overview]):
 
     def _tiles(self, line: Line, workers: list[Worker], now: datetime.datetime) -> list[Tile]:
         def of(status: JobStatus, label: Promise | str, number: int) -> Tile:
-            return Tile(status.lower(), str(label), counted(number), self._list("job", state=status))
+            url, meaning = self._list("job", state=status), display.MEANINGS[status]
+            return Tile(status.lower(), str(label), counted(number), url, meaning=meaning)
 
         numbers = {
-            status: store().count(status) for status in (JobStatus.RUNNING, JobStatus.SCHEDULED, JobStatus.BLOCKED)
+            status: store().count(status)
+            for status in (JobStatus.RUNNING, JobStatus.SCHEDULED, JobStatus.BLOCKED, JobStatus.WAITING)
         }
         threads = sum(worker.threads for worker in workers)
         return [

@@ -31,7 +31,7 @@ from .base import LostRace, QueueAdmin, store
 CODE_ONLY = ("name", "task")
 """What a schedule of the code has from there alone."""
 
-TOLD = ("origin", "overridden", "in_words", "next_few", "last", "skipped", "problem")
+TOLD = ("origin", "in_words", "next_few", "last", "skipped", "problem")
 """What a schedule's page tells and nobody types."""
 
 NEXT_FEW = 5
@@ -41,7 +41,7 @@ NEXT_FEW = 5
 @admin.register(Schedule)
 class ScheduleAdmin(QueueAdmin[Schedule]):
     form = ScheduleForm
-    list_display = ("name", "task_name", "in_words", "next", "last", "enabled", "origin", "overridden")
+    list_display = ("name", "task_name", "in_words", "next", "last", "enabled", "origin")
     list_filter = ("enabled", "source")
     list_display_links = ("name",)
     ordering = ("name",)
@@ -247,11 +247,10 @@ class ScheduleAdmin(QueueAdmin[Schedule]):
 
     @admin.display(description=gettext_lazy("Source"))
     def origin(self, schedule: Schedule) -> str:
-        return str(Source(schedule.source).label)
-
-    @admin.display(description=gettext_lazy("Overridden"))
-    def overridden(self, schedule: Schedule) -> str:
-        return ", ".join(schedule.overrides) or display.NOTHING
+        label = str(Source(schedule.source).label)
+        if not schedule.overrides:
+            return label
+        return _("%(source)s, changed here: %(fields)s") % {"source": label, "fields": ", ".join(schedule.overrides)}
 
 
 def _log_of_the_admin() -> AbstractContextManager[None]:

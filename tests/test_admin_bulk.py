@@ -44,7 +44,7 @@ def test_the_list_leads_to_a_page_that_asks_once_more(operator: Client, store: S
 
     html = page(operator, BULK, state="FAILED", q="since:1h")
     assert "These jobs match: state Failed, enqueued since" in text_of(html) and "There are 3." in text_of(html)
-    assert all(f"#{job.pk}</a> FAILED" in html for job in failed)
+    assert all(f"#{job.pk}</a> Failed" in html for job in failed)
     assert not BulkOperation.objects.exists()
 
     response = operator.post(f"{BULK}?state=FAILED", {"action": "retry"})

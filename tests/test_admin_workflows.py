@@ -73,11 +73,13 @@ def test_the_list_and_the_tree(operator: Client) -> None:
     ]
     assert html.count("<circle") == 6
     assert html.count("<line") == 6  # to both members, on in the second, from both to the group, and to the body
-    assert "5 / 5" in text_of(html)
+    assert "2 of 5 done, 1 failed, 2 cancelled" in text_of(html)
 
 
 def test_a_tree_is_drawn_up_to_two_hundred_steps(operator: Client) -> None:
     assert "<circle" in page(operator, change(group(give.s(1) for _ in range(199)).enqueue()))
+    assert "<text" not in page(operator, change(group(give.s(1) for _ in range(60)).enqueue()))
+    assert page(operator, change(group(give.s(1) for _ in range(3)).enqueue())).count(">give</text>") == 3
     html = page(operator, change(group(give.s(1) for _ in range(200)).enqueue()))
     assert "<circle" not in html and len(steps(html)) == 201
     html = page(operator, change(group(give.s(1) for _ in range(1500)).enqueue()))

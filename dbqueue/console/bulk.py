@@ -14,7 +14,7 @@ from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, URLPattern, path, reverse
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
 from .. import conf
@@ -121,6 +121,7 @@ def confirm(page: "_JobAdmin", request: HttpRequest) -> HttpResponse:
         "form": form,
         "search": search.in_words(),
         "number": counted(number),
+        "apply": ngettext("Apply to %s job", "Apply to %s jobs", number) % counted(number),
         "only_newest": has_more,
         "samples": _samples(page, found),
         "states": [(action.label, _names(LEAVES[action])) for action in form.offered],
@@ -153,7 +154,7 @@ def _names(states: Container[JobStatus]) -> list[str]:
 
 def _samples(page: "_JobAdmin", found: "QuerySet[Job]") -> list[tuple[str, str, str]]:
     rows = found.order_by("-pk").values_list("pk", "task", "status")[:SAMPLES]
-    return [(page._url("change", pk), f"{task} #{pk}", status) for pk, task, status in rows]
+    return [(page._url("change", pk), f"{task} #{pk}", str(JobStatus(status).label)) for pk, task, status in rows]
 
 
 def _url_of(page: "_JobAdmin", operation: BulkOperation) -> str:

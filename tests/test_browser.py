@@ -330,6 +330,7 @@ class OperatorTests(StaticLiveServerTestCase):
                 f"/admin/dbqueue/job/{job.id}/edit/",
                 f"/admin/dbqueue/job/add/?task={tasks.with_secrets.name}",
                 "/admin/dbqueue/schedule/add/",
+                f"/admin/dbqueue/schedule/add/?task={tasks.with_secrets.name}",
             )
         ):
             page.goto(url)
@@ -608,6 +609,7 @@ class OperatorTests(StaticLiveServerTestCase):
             "/admin/dbqueue/worker/?state=all",
             "/admin/dbqueue/schedule/",
             "/admin/dbqueue/schedule/add/",
+            f"/admin/dbqueue/schedule/add/?task={tasks.with_secrets.name}",
             f"/admin/dbqueue/schedule/{schedule.pk}/change/",
             f"/admin/dbqueue/bulkoperation/{operation.pk}/change/",
             f"/admin/dbqueue/job/{job.id}/edit/",

@@ -5,6 +5,7 @@ import datetime
 import decimal
 import inspect
 import json
+import re
 import sys
 import types
 import typing
@@ -39,6 +40,7 @@ from .fields import (
     Parsed,
     TextField,
     Unseen,
+    UnseenLine,
     moment_field,
     with_picker,
     with_widget,
@@ -51,6 +53,9 @@ SHOWN_LENGTH = 80
 """Characters that are shown of a default that a field can't hold."""
 
 NO_DEFAULT = inspect.Parameter.empty
+
+_HAS_LINES = re.compile(r"key|cert|pem|credential", re.IGNORECASE)
+"""Names of secrets that may have several lines, of which a field for passwords would make one."""
 
 
 class Nothing(Enum):
@@ -275,7 +280,7 @@ def _sensitive(parameter: inspect.Parameter, hint: Any) -> Argument:
     }
     shape = {parameter.VAR_POSITIONAL: list, parameter.VAR_KEYWORD: dict}.get(parameter.kind)  # type: ignore[call-overload]
     field = JSONTextField(shape=shape, nullable=nullable, **options) if kind is None else kind.field(**options)
-    field.widget = Unseen()
+    field.widget = Unseen() if kind is None or _HAS_LINES.search(parameter.name) else UnseenLine()
     return Argument(parameter, field, nullable, _parsed if kind is None else kind.receives, is_hidden=True)
 
 

@@ -59,6 +59,14 @@ def row_of(html: str, queue: str) -> str:
 # The overview
 
 
+def test_the_overview_stands_first_where_the_pages_are_listed(operator: Client) -> None:
+    def main(client: Client) -> str:
+        return page(client, "/admin/dbqueue/").partition('id="content"')[2]
+
+    assert re.search(r'href="([^"]*)"', main(operator))[1] == OVERVIEW  # type: ignore[index]
+    assert OVERVIEW not in main(client_who_may("view_worker"))
+
+
 def test_tiles_count_what_is_there_and_link_to_it(operator: Client, store: Store) -> None:
     a_worker(threads=3)
     a_job(JobStatus.RUNNING)

@@ -142,7 +142,7 @@ def test_a_new_schedule_has_fields_for_its_tasks_arguments(operator: Client) -> 
     assert "?task=greet" in operator.get(ADD).content.decode()
     assert "errorlist" in operator.get(ADD, {"task": "nobodys"}).content.decode()
     html = operator.get(ADD, {"task": "greet"}).content.decode()
-    assert "greet(name: str, *, times: int = 1)" in html
+    assert "greet(name: str, *, times: int = 1) -&gt; None" in html
     assert 'name="arg_name"' in html and 'name="args"' not in html
     typed = {**filled(), "arg_name": "Ann", "arg_times": "2"}
     for name in ("task", "args", "kwargs"):

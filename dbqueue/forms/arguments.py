@@ -211,12 +211,13 @@ def arguments_of(task: Task[Any, Any]) -> dict[str, Argument]:
 def readable_signature(task: Task[Any, Any]) -> inspect.Signature:
     """The task's signature with the hints themselves, where the code has them as text."""
     hints, signature = type_hints(task.func), task.signature
+    returned = hints.get("return", signature.return_annotation)
     return signature.replace(
         parameters=[
             shown_parameter(task, one).replace(annotation=hints.get(one.name, one.annotation))
             for one in signature.parameters.values()
         ],
-        return_annotation=hints.get("return", signature.return_annotation),
+        return_annotation=None if returned is types.NoneType else returned,
     )
 
 

@@ -375,6 +375,16 @@ def test_a_schedule_that_somebody_has_changed_meanwhile_is_not_overwritten(
     assert scheduling.change(store_for("default"), of_the_code.pk, {"enabled": False}, before={"enabled": True})
 
 
+def test_who_saves_too_late_is_told(operator: Client, of_the_code: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduling, "change", lambda *_args, **_kwargs: None)  # as where it has been deleted since
+    html = page(operator, change_page(of_the_code))
+    typed = {**filled(cron="0 6 * * *"), "seen": re.search(r'name="seen" value="([^"]*)"', html)[1]}  # type: ignore[index]
+    response = operator.post(change_page(of_the_code), typed, follow=True)
+    assert response.status_code == 200
+    assert "Nothing was saved: the schedule has been deleted or changed meanwhile." in response.content.decode()
+    assert not LogEntry.objects.exists()
+
+
 def test_only_rows_of_the_admin_are_deleted(operator: Client, of_the_code: Schedule) -> None:
     operator.post(ADD, filled())
     mine = Schedule.objects.get(name="mine")

@@ -10,6 +10,7 @@ from django.test import Client
 
 from dbqueue import WorkflowResult, group
 from dbqueue.models import Job, JobStatus, Workflow
+from dbqueue.store import Store
 from dbqueue.testing import run_jobs
 
 from .shop.workflow_tasks import become, broken, give, inc, total
@@ -181,6 +182,15 @@ def test_a_step_is_neither_retried_before_its_turn_nor_deleted_alone(operator: C
     assert "1 job retried." in answer and "Left alone" in answer
     assert Job.objects.filter(status=JobStatus.READY).count() == 1
     assert Workflow.objects.get(pk=result.workflow_id).finished_at is None
+
+
+def test_who_deletes_too_late_is_told(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = failed()
+    monkeypatch.setattr(Store, "delete_workflow", lambda *_args: None)  # as where somebody has retried it since
+    url = f"{WORKFLOWS}{result.workflow_id}/delete/"
+    response = operator.post(url, {"post": "yes"}, follow=True)
+    assert "Nothing was deleted: the workflow has been retried meanwhile." in response.content.decode()
+    assert Workflow.objects.exists() and not LogEntry.objects.exists()
 
 
 def test_a_workflow_is_deleted_with_its_jobs(operator: Client) -> None:

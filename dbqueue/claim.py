@@ -131,5 +131,10 @@ class Selection:
     def serves(self, queue_name: str) -> bool:
         return (not self.include or queue_name in self.include) and queue_name not in self.exclude
 
+    def in_words(self) -> str:
+        """For a reader."""
+        served = ", ".join(self.include) or "all"
+        return f"{served} but {', '.join(self.exclude)}" if self.exclude else served
+
     def __str__(self) -> str:
         return ",".join((*self.include, *(f"-{name}" for name in self.exclude)))

@@ -391,7 +391,7 @@ class Dispatcher:
             "Worker %s (id %d) started: queues %s, %d threads, %d tasks, database %r",
             self.name,
             self.worker_id,
-            str(self.mode.selection) or "all",
+            self.mode.selection.in_words(),
             self.settings.threads,
             len(list(registry.registered())),
             self.settings.database,

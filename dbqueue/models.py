@@ -415,7 +415,7 @@ class Schedule(models.Model):
 
     name = models.CharField(
         max_length=NAME_LENGTH + OWN_NAME_LENGTH + 1,
-        help_text=_("For one of the code: the task's name, and what tells it from others of the task."),
+        help_text=_("Any name that is not used yet. Schedules declared in code are named after their task."),
     )
     source = models.CharField(max_length=5, choices=Source.choices, default=Source.ADMIN, editable=False)
     task = models.CharField(max_length=NAME_LENGTH, help_text=_("The name under which the task is registered."))
@@ -424,19 +424,21 @@ class Schedule(models.Model):
     cron = models.CharField(
         max_length=EXPRESSION_LENGTH, blank=True, default="", help_text=_("Minute, hour, day, month, day of week.")
     )
-    every = models.PositiveIntegerField(null=True, blank=True, help_text=_("Seconds, instead of a cron expression."))
-    timezone = models.CharField(max_length=100, blank=True, default="", help_text=_("Whose clock cron goes by."))
+    every = models.PositiveIntegerField(null=True, blank=True, help_text=_("Every N seconds (instead of cron)."))
+    timezone = models.CharField(
+        max_length=100, blank=True, default="", help_text=_("The time zone in which the cron expression is read.")
+    )
     misfire = models.CharField(
         max_length=4,
         default="once",
         choices=[("skip", _("Drop them")), ("once", _("One job for all")), ("all", _("A job for each"))],
-        help_text=_("What becomes of slots at which no worker was there."),
+        help_text=_("Runs missed because no worker was running."),
     )
     overlap = models.CharField(
         max_length=5,
         default="allow",
         choices=[("allow", _("Allow")), ("skip", _("Skip the slot"))],
-        help_text=_("Whether there is a job for a slot while an earlier one has not ended."),
+        help_text=_("Start a new run while the previous one is still going?"),
     )
     enabled = models.BooleanField(default=True)
     queue_name = models.CharField(
@@ -549,7 +551,7 @@ class BulkOperation(models.Model):
     action = models.CharField(max_length=7, choices=BulkAction.choices)
     filter = models.JSONField(default=dict, help_text=_("The list's parameters."))
     queue_name = models.CharField(max_length=QUEUE_LENGTH, blank=True, default="", help_text=_("Where to move them."))
-    described = models.CharField(max_length=1000, help_text=_("The filter in words."))
+    described = models.CharField(_("filter"), max_length=1000)
     user_id = models.CharField(max_length=NAME_LENGTH, help_text=_("Who asked for it."))
     user_name = models.CharField(max_length=NAME_LENGTH)
     created_at = models.DateTimeField()
@@ -557,11 +559,13 @@ class BulkOperation(models.Model):
     first_id = models.BigIntegerField(help_text=_("The next job to look at has at least this id."))
     last_id = models.BigIntegerField(help_text=_("Jobs that came later are let be."))
     changed = models.PositiveIntegerField(default=0)
-    asked = models.PositiveIntegerField(default=0, help_text=_("Running jobs that were asked to end."))
-    inside = models.PositiveIntegerField(
-        default=0, db_default=0, help_text=_("Jobs inside of groups that were cancelled, or asked to end, with them.")
+    asked = models.PositiveIntegerField(
+        _("asked to stop"), default=0, help_text=_("Running jobs that were asked to stop.")
     )
-    left_alone = models.PositiveIntegerField(default=0, help_text=_("In another state by then."))
+    inside = models.PositiveIntegerField(
+        default=0, db_default=0, help_text=_("Jobs inside groups that were cancelled, or asked to stop, with them.")
+    )
+    left_alone = models.PositiveIntegerField(default=0, help_text=_("In a state that this action doesn't touch."))
     failures = models.PositiveSmallIntegerField(default=0, editable=False, help_text=_("Of the last steps, in a row."))
     cancel_requested_at = models.DateTimeField(null=True, blank=True)
     finished_at = models.DateTimeField(null=True, blank=True)

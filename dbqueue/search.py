@@ -135,7 +135,7 @@ class Search:
             _("job %s") % self.id if self.id is not None else "",
             _("state %s") % JobStatus(self.state).label if self.state else "",
             _("task %s") % self.task if self.task else "",
-            _("a task named like %s") % self.named if self.named else "",
+            _('task name contains "%s"') % self.named if self.named else "",
             _("queue %s") % self.queue if self.queue else "",
             _("worker #%s") % self.worker if self.worker is not None else "",
             self._error_in_words(),

@@ -1,6 +1,7 @@
 """Bulk operations on the pages, through Django's client."""
 
 import datetime
+import re
 import threading
 
 import pytest
@@ -47,7 +48,7 @@ def test_the_list_leads_to_a_page_that_asks_once_more(operator: Client, store: S
 
     html = page(operator, BULK, state="FAILED", q="since:1h")
     assert "These jobs match: state Failed, enqueued since" in text_of(html) and "There are 3." in text_of(html)
-    assert all(f"#{job.pk}</a> FAILED" in html for job in failed)
+    assert all(f"#{job.pk}</a> Failed" in html for job in failed)
     assert not BulkOperation.objects.exists()
 
     response = operator.post(f"{BULK}?state=FAILED", {"action": "retry"})
@@ -180,6 +181,75 @@ def test_the_list_and_what_is_done_to_all_of_it_are_about_the_same_jobs(operator
     assert not BulkOperation.objects.exists()
 
 
+def test_all_that_a_longer_list_shows_can_be_changed(operator: Client) -> None:
+    a_job(JobStatus.FAILED)
+    for query in ("?state=FAILED&all=", "?state=FAILED&p=1", "?e=1"):
+        link = re.search(r'href="([^"]*/bulk/[^"]*)"', page(operator, f"{JOBS}{query}"))
+        assert link
+        assert "There are 1." in page(operator, link[1].replace("&amp;", "&"))
+
+
+@pytest.mark.parametrize(
+    ("state", "offered"),
+    [
+        ("FAILED", {"retry", "delete"}),
+        ("SUCCESSFUL", {"delete"}),
+        ("RUNNING", {"cancel"}),
+        ("READY", {"cancel", "move"}),
+        ("SCHEDULED", {"cancel", "move", "run_now"}),
+    ],
+)
+def test_only_what_fits_the_state_is_offered(operator: Client, state: str, offered: set[str]) -> None:
+    html = page(operator, BULK, state=state)
+    assert {action for action in BulkAction.values if f'value="{action}"' in html} == offered
+    assert ('name="queue_name"' in html) == ("move" in offered)
+
+
+def test_what_would_change_nothing_is_refused_with_a_sentence(operator: Client) -> None:
+    a_job(JobStatus.FAILED)
+    said = "Cancel leaves alone what is Failed: nothing would be changed."
+    assert said in operator.post(f"{BULK}?state=FAILED", {"action": "cancel"}).content.decode()
+    assert said in page(operator, BULK, state="FAILED", action="cancel")
+    html = page(client_who_may("view_job", "retry_job"), BULK, state="READY")
+    assert (
+        "Nothing that you may do changes what is Ready." in html and 'type="submit"' not in html.split("bulk_form")[1]
+    )
+    assert not BulkOperation.objects.exists()
+    html = operator.post(f"{BULK}?state=FAILED&q=fail_with", {"action": "retry"}, follow=True).content.decode()
+    assert (
+        "Started. Workers will retry all jobs that match: state Failed, task name contains &quot;fail_with&quot;."
+        in html
+    )
+
+
+@pytest.mark.parametrize(
+    ("query", "said"),
+    [
+        ("args.message:m", "found only together with task:NAME"),
+        ("args.message:m task:tests.shop.admin_tasks.fail_with", ""),
+        ("task:fail_with", "No task fail_with is registered here: task: wants the whole name"),
+        ("task:tests.shop.admin_tasks.fail_with", ""),
+        ("fail_with", ""),
+    ],
+)
+def test_a_search_that_misses_something_says_so(operator: Client, query: str, said: str) -> None:
+    a_job(JobStatus.FAILED)
+    html = text_of(page(operator, JOBS, q=query))
+    assert said in html
+    assert said or ("only together" not in html and "No task" not in html)
+
+
+def test_a_wrong_filter_is_told_once(operator: Client) -> None:
+    assert page(operator, JOBS, state="bogus").count("it must be one of") == 1
+    assert page(operator, JOBS, q="state:bogus").count("it must be one of") == 1
+
+
+def test_each_state_is_explained(operator: Client) -> None:
+    html = page(operator, JOBS, state="BLOCKED")
+    assert html.count('<li title="') == len(JobStatus)
+    assert "Over a concurrency limit" in text_of(html)
+
+
 def test_what_is_no_filter_does_not_widen_what_is_done(operator: Client) -> None:
     a_job(JobStatus.FAILED)
     for query in ("status=FAILED", "worker=2", "since=2h"):
@@ -202,7 +272,7 @@ def test_who_begins_an_operation_sees_what_becomes_of_it() -> None:
     client = client_who_may("view_job", "retry_job")
     response = client.post(f"{BULK}?state=FAILED", {"action": "retry"}, follow=True)
     assert response.status_code == 200
-    assert "Under way" in response.content.decode()
+    assert "In progress" in response.content.decode()
     BulkOperation.objects.update(problem="no", finished_at=BulkOperation.objects.get().created_at, last_id=1000)
     assert ">100 %" not in " ".join(page(client, f"{OPERATIONS}{BulkOperation.objects.get().pk}/change/").split())
     assert client_who_may("view_job").get(OPERATIONS).status_code == 403

@@ -21,7 +21,8 @@ from django.test.utils import CaptureQueriesContext
 from django.views.debug import ExceptionReporter
 
 import dbqueue
-from dbqueue.models import Attempt, Job, JobStatus, Worker
+from dbqueue.admin import JobAdmin
+from dbqueue.models import Attempt, Job, JobStatus, LogLine, Worker
 from dbqueue.outcome import Outcome
 from dbqueue.queues import drain, pause
 from dbqueue.redaction import HIDDEN
@@ -41,6 +42,7 @@ from .test_admin import (
     page,
     states,
     text_of,
+    value_of,
 )
 
 pytestmark = pytest.mark.django_db
@@ -77,9 +79,89 @@ def hidden(name: str, html: str) -> str:
 def test_each_state_has_the_columns_that_tell_most(operator: Client, status: JobStatus) -> None:
     a_job(status)
     html = page(operator, JOBS, state=status)
-    assert (">builtins.<wbr>ValueError<" in html) == (status is JobStatus.FAILED)
+    assert (">ValueError: m<" in html) == (status is JobStatus.FAILED)
     assert (">w-1<" in html) == (status is JobStatus.RUNNING)
     assert 'class="field-name"' in html
+
+
+def test_the_list_of_failures_says_what_the_errors_said_to_who_may_read_it(operator: Client) -> None:
+    secret = tasks.with_secrets.enqueue("fails", 1234, password="hush-hush", config={"token": "abcd-efgh"})
+    tasks.fail_with.enqueue("x" * 500)
+    tasks.fail_with.enqueue("two\nlines: of it")
+    tasks.fail_with.using(queue_name="large").enqueue("y" * 5000)
+    run_jobs()
+    html = text_of(page(operator, JOBS, state="FAILED"))
+    assert re.search(r"ValueError: fails •+ &#x27;•+&#x27; {&#x27;token&#x27;: &#x27;•+", html)
+    assert f"ValueError: {'x' * 67}… " in html and "ValueError: two default" in html
+    assert "ValueError large" in html  # nobody reads 5,000 characters of arguments to know what they hide
+    assert "hush" not in html and "abcd" not in html and "1234" not in html
+    html = page(client_who_may("view_job"), JOBS, state="FAILED")
+    assert "ValueError" in html and "ValueError: " not in html
+    assert secret.id in html
+
+
+def test_a_part_of_a_secret_at_the_cut_of_a_traceback_is_not_shown(operator: Client) -> None:
+    pin = "S3cret" * 400
+    tasks.with_secrets.enqueue("fails", pin)  # type: ignore[arg-type]
+    run_jobs()
+    job = Job.objects.get()
+    Attempt.objects.update(traceback=f"a line\nValueError: {pin}")
+    assert "S3cret" not in page(operator, JOBS, state="FAILED")
+    Attempt.objects.create(
+        job=job,
+        number=2,
+        worker_id=1,
+        started_at=job.enqueued_at,
+        ended_at=job.enqueued_at,
+        exception_class_path="builtins.ValueError",
+        traceback="ValueError: 2",
+    )
+    assert "S3cret" not in page(operator, detail(job))
+
+
+def test_of_old_tracebacks_the_end_is_shown_and_the_whole_for_who_asks(operator: Client) -> None:
+    job = a_job(JobStatus.FAILED)
+    for number in (2, 3):
+        Attempt.objects.create(
+            job=job,
+            number=number,
+            worker_id=1,
+            started_at=job.enqueued_at,
+            ended_at=job.enqueued_at,
+            exception_class_path="builtins.ValueError",
+            traceback=f"it begins {number}\n" + "a line\n" * 1000 + f"ValueError: {number}",
+        )
+    html = page(operator, detail(job))
+    assert "it begins 3" in html and "it begins 2" not in html
+    assert "ValueError: 2" in html and html.count("a line") < 1300
+    second = Attempt.objects.get(number=2)
+    assert f'href="?traceback={second.pk}#attempts"' in html
+    html = page(operator, detail(job), traceback=str(second.pk))
+    assert "it begins 2" in html and "Only its end" not in html
+    assert page(operator, detail(job), traceback="9" * 5000) and page(operator, detail(job), traceback="²")
+    assert "it begins" not in page(client_who_may("view_job"), detail(job), traceback=str(second.pk))
+
+
+def test_a_page_is_about_one_moment(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has happened since the job was read is told with the job as it is now, not beside what it was."""
+    tasks.fail_with.enqueue("m")
+    claim = a_claim()
+    before = Job.objects.get()
+    store_for("default").finish([Outcome.failed(claim, ValueError("m"))])
+    monkeypatch.setattr(JobAdmin, "get_object", lambda *_args, **_kwargs: before)
+    html = page(operator, detail(before))
+    assert value_of("state", html) == "Failed"
+    assert section("timeline", html).count("Attempt 1") == 1
+
+
+def test_the_newest_line_of_a_log_stands_first(operator: Client) -> None:
+    job = a_job(JobStatus.RUNNING)
+    for number in range(3):
+        LogLine.objects.create(job=job, attempt=1, made_at=job.enqueued_at, text=f"line {number}")
+    html = page(operator, detail(job))
+    assert html.index("line 2") < html.index("line 0")
+    assert "Running for" in html and "Ran:" not in text_of(html)
+    assert "Waiting for:" in text_of(page(operator, detail(a_job(JobStatus.READY))))
 
 
 def test_a_worker_that_is_gone_is_named_by_its_id(operator: Client) -> None:
@@ -110,7 +192,7 @@ def test_the_timeline_tells_everything_in_its_order(operator: Client) -> None:
 
     said = section("timeline", page(operator, detail(Job.objects.get())))
 
-    expected = ("Enqueued", "Attempt 1 on w-1", "builtins.ValueError", "Waited", "Attempt 2 on w-1", "builtins.Lookup")
+    expected = ("Enqueued", "Attempt 1 on w-1", "ValueError: ", "Waited", "Attempt 2 on w-1", "LookupError: again")
     assert re.search(".*".join((*expected, "Failed")), said)
 
 
@@ -134,29 +216,29 @@ def test_a_job_says_why_it_waits(operator: Client) -> None:
 
     serving = a_worker(threads=3)
     html = page(operator, detail(job))
-    assert "1 job of its queue is before it." in html
-    assert "Of the threads that serve its queue, 0 of 3 are in use." in html
+    assert "1 job of its queue is ahead of it." in html
+    assert "0 of the 3 threads that serve this queue are busy." in html
     store.claim(serving, 1)
     html = page(operator, detail(job))
-    assert "0 jobs of its queue are before it." in html
-    assert "1 of 3 are in use" in html
+    assert "It is next in its queue." in html
+    assert "1 of the 3 threads that serve this queue is busy." in html
 
     pause("default", f"because {HOSTILE}")
     html = page(operator, detail(job))
-    assert "Its queue is closed: because &lt;script&gt;" in html
+    assert "Its queue is paused: because &lt;script&gt;" in html
     drain("default")
-    assert "Its queue is closed" not in page(operator, detail(job))
+    assert "Its queue is" not in page(operator, detail(job))
     later = Job.objects.get(pk=tasks.fail_with.enqueue("m").id)
-    assert "Its queue is closed." in page(operator, detail(later))
+    assert "Its queue is being drained, and it came later." in page(operator, detail(later))
     assert first.pk < job.pk < later.pk
 
     scheduled = Job.objects.get(pk=tasks.fail_with.using(run_after=HOUR).enqueue("m").id)
-    assert re.search(r"Its time comes in (59 min|1 h)", page(operator, detail(scheduled)))
+    assert re.search(r"Starts in (59 min|1 h)", page(operator, detail(scheduled)))
 
 
 def test_a_job_that_waits_for_others_of_its_key_names_it(operator: Client) -> None:
     html = page(operator, detail(a_job(JobStatus.BLOCKED)))
-    assert "Only some jobs of its key run at once: 1 run, 0 are before it." in text_of(html)
+    assert "Its concurrency limit is reached: of its key 1 run, 0 are ahead of it." in text_of(html)
 
 
 # Buttons
@@ -188,7 +270,7 @@ def test_what_runs_is_asked_to_end_or_interrupted(operator: Client, interrupts: 
     job.refresh_from_db()
     assert job.cancel_requested_at is not None
     assert job.cancel_interrupts is interrupts
-    assert "It has been asked to end" in page(operator, detail(job))
+    assert "It has been asked to stop" in page(operator, detail(job))
 
 
 # Clone and edit
@@ -392,8 +474,8 @@ def test_a_selection_is_run_now_and_moved(operator: Client) -> None:
     assert "1 job moved to other. Left alone: 1 Failed." in html
     assert dict(Job.objects.values_list("pk", "queue_name")) == {jobs[0].pk: "default", jobs[1].pk: "other"}
     assert LogEntry.objects.count() == 2
-    for bad in ("", "a,b"):
-        assert "is no queue to move jobs to" in select(operator, "move_selected", *jobs, to_queue=bad).content.decode()
+    for bad, said in (("", "Type the queue to move them to"), ("a,b", "is no queue to move jobs to")):
+        assert said in select(operator, "move_selected", *jobs, to_queue=bad).content.decode()
     with override_settings(DBQUEUE={"QUEUES": ["default"]}):
         html = select(operator, "move_selected", *jobs, to_queue="nowhere").content.decode()
         assert "It must be one of default." in html

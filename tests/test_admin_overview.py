@@ -59,6 +59,14 @@ def row_of(html: str, queue: str) -> str:
 # The overview
 
 
+def test_the_overview_stands_first_where_the_pages_are_listed(operator: Client) -> None:
+    def main(client: Client) -> str:
+        return page(client, "/admin/dbqueue/").partition('id="content"')[2]
+
+    assert re.search(r'href="([^"]*)"', main(operator))[1] == OVERVIEW  # type: ignore[index]
+    assert OVERVIEW not in main(client_who_may("view_worker"))
+
+
 def test_tiles_count_what_is_there_and_link_to_it(operator: Client, store: Store) -> None:
     a_worker(threads=3)
     a_job(JobStatus.RUNNING)
@@ -126,7 +134,7 @@ def test_a_steady_rate_looks_steady_and_bars_tell_the_time_of_the_page() -> None
     before, last = charts.ended(points).bars
     assert before.height == last.height == charts.HEIGHT
     with timezone.override("Asia/Kathmandu"):
-        assert charts.ended(points).bars[-1].said == "2026-01-01 17:45: 500 finished"
+        assert charts.ended(points).bars[-1].said == "2026-01-01 17:45: 500 succeeded"
 
 
 def test_charts_show_what_was_written_and_nothing_older(operator: Client, store: Store) -> None:
@@ -136,11 +144,11 @@ def test_charts_show_what_was_written_and_nothing_older(operator: Client, store:
     store.add_history(counted(1000), now=now - datetime.timedelta(hours=2))
 
     html = page(operator, OVERVIEW)
-    assert "60 finished, 5 failed; at most" in html
+    assert "60 succeeded, 5 failed; peak" in html
     assert html.count('<rect class="dbqueue-finished"') == html.count('<rect class="dbqueue-failed"') == 1
-    assert "1,060 finished" in page(operator, OVERVIEW, range="24h")
-    assert "1,060 finished" in page(operator, OVERVIEW, range="7d")
-    assert "60 finished, 5 failed" in page(operator, OVERVIEW, range="nonsense")
+    assert "1,060 succeeded" in page(operator, OVERVIEW, range="24h")
+    assert "1,060 succeeded" in page(operator, OVERVIEW, range="7d")
+    assert "60 succeeded, 5 failed" in page(operator, OVERVIEW, range="nonsense")
 
 
 def test_failures_are_grouped_and_link_to_their_jobs(operator: Client, store: Store) -> None:
@@ -331,6 +339,27 @@ def test_workers_are_quieted_stopped_and_let_go_on(operator: Client) -> None:
     act(operator, "stop_selected", first, second)
     assert (asked(first), asked(second)) == (WorkerRequest.STOP, WorkerRequest.STOP)
     assert LogEntry.objects.count() == 4
+
+
+def test_a_worker_is_quieted_stopped_and_let_go_on_from_its_page(operator: Client, store: Store) -> None:
+    worker = a_worker()
+    url = f"{WORKERS}{worker}/"
+    for name, wanted in (("quiet", WorkerRequest.QUIET), ("claim_again", ""), ("stop", WorkerRequest.STOP)):
+        assert f'action="{url}{name}/"' in page(operator, f"{url}change/")
+        assert operator.get(f"{url}{name}/").status_code == 405
+        assert operator.post(f"{url}{name}/").headers["Location"] == f"{url}change/"
+        assert asked(worker) == wanted
+        assert f'action="{url}{name}/"' not in page(operator, f"{url}change/")  # it has been asked
+    assert LogEntry.objects.count() == 3
+    assert "No worker has the id" in operator.post(f"{WORKERS}{worker + 9}/stop/", follow=True).content.decode()
+    store.unregister(worker)
+    assert "<button" not in page(operator, f"{url}change/").partition('id="content"')[2].partition("fieldset")[0]
+    assert "has ended already" in operator.post(f"{url}quiet/", follow=True).content.decode()
+
+    viewer = client_who_may("view_worker")
+    assert viewer.post(f"{url}quiet/").status_code == 403
+    other = a_worker()
+    assert f"{WORKERS}{other}/quiet/" not in page(viewer, f"{WORKERS}{other}/change/")
 
 
 def test_who_may_only_look_asks_nothing_of_a_worker() -> None:

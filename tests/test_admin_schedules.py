@@ -96,7 +96,7 @@ def errors(client: Client, **values: str) -> dict[str, list[str]]:
 
 
 def test_a_schedule_is_made_and_its_jobs_come(operator: Client) -> None:
-    assert "Europe/Rome" in page(operator, ADD)
+    assert "Europe/Rome" in page(operator, f"{ADD}?task=greet")
 
     assert operator.post(ADD, filled()).status_code == 302
 
@@ -136,6 +136,26 @@ def test_schedules_are_filtered_by_what_they_are(operator: Client, of_the_code: 
     listed = page(operator, f"{SCHEDULES}?enabled__exact=0")
     assert listed.count("field-in_words") == 1
     assert operator.get(f"{SCHEDULES}?args__contains=x").status_code == 400
+
+
+def test_a_new_schedule_has_fields_for_its_tasks_arguments(operator: Client) -> None:
+    assert "?task=greet" in operator.get(ADD).content.decode()
+    assert "errorlist" in operator.get(ADD, {"task": "nobodys"}).content.decode()
+    html = operator.get(ADD, {"task": "greet"}).content.decode()
+    assert "greet(name: str, *, times: int = 1) -&gt; None" in html
+    assert 'name="arg_name"' in html and 'name="args"' not in html
+    typed = {**filled(), "arg_name": "Ann", "arg_times": "2"}
+    for name in ("task", "args", "kwargs"):
+        del typed[name]
+
+    bad = operator.post(f"{ADD}?task=greet", {**typed, "arg_times": "two"}).content.decode()
+    assert "Enter a whole number." in bad and not Schedule.objects.exists()
+    assert operator.post(f"{ADD}?task=greet", typed).status_code == 302
+
+    schedule = Schedule.objects.get()
+    assert (schedule.task, schedule.args, schedule.kwargs) == ("greet", [], {"name": "Ann", "times": 2})
+    assert schedule.next_at is not None
+    assert "greet(name: str, *, times: int = 1)" in operator.get(change_page(schedule)).content.decode()
 
 
 def test_an_interval_needs_no_zone(operator: Client) -> None:
@@ -353,6 +373,16 @@ def test_a_schedule_that_somebody_has_changed_meanwhile_is_not_overwritten(
     before = {"args": ["code"], "enabled": True}
     assert scheduling.change(store_for("default"), of_the_code.pk, {"enabled": False}, before=before) is None
     assert scheduling.change(store_for("default"), of_the_code.pk, {"enabled": False}, before={"enabled": True})
+
+
+def test_who_saves_too_late_is_told(operator: Client, of_the_code: Schedule, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scheduling, "change", lambda *_args, **_kwargs: None)  # as where it has been deleted since
+    html = page(operator, change_page(of_the_code))
+    typed = {**filled(cron="0 6 * * *"), "seen": re.search(r'name="seen" value="([^"]*)"', html)[1]}  # type: ignore[index]
+    response = operator.post(change_page(of_the_code), typed, follow=True)
+    assert response.status_code == 200
+    assert "Nothing was saved: the schedule has been deleted or changed meanwhile." in response.content.decode()
+    assert not LogEntry.objects.exists()
 
 
 def test_only_rows_of_the_admin_are_deleted(operator: Client, of_the_code: Schedule) -> None:

@@ -12,6 +12,7 @@ from django.test.utils import CaptureQueriesContext
 
 from dbqueue import WorkflowResult, group
 from dbqueue.models import Job, JobStatus, Workflow
+from dbqueue.store import Store
 from dbqueue.testing import run_jobs
 
 from .shop.workflow_tasks import become, broken, give, inc, total
@@ -75,11 +76,13 @@ def test_the_list_and_the_tree(operator: Client) -> None:
     ]
     assert html.count("<circle") == 6
     assert html.count("<line") == 6  # to both members, on in the second, from both to the group, and to the body
-    assert "5 / 5" in text_of(html)
+    assert "2 of 5 done, 1 failed, 2 cancelled" in text_of(html)
 
 
 def test_a_tree_is_drawn_up_to_two_hundred_steps(operator: Client) -> None:
     assert "<circle" in page(operator, change(group(give.s(1) for _ in range(199)).enqueue()))
+    assert "<text" not in page(operator, change(group(give.s(1) for _ in range(60)).enqueue()))
+    assert page(operator, change(group(give.s(1) for _ in range(3)).enqueue())).count(">give</text>") == 3
     html = page(operator, change(group(give.s(1) for _ in range(200)).enqueue()))
     assert "<circle" not in html and len(steps(html)) == 201
     html = page(operator, change(group(give.s(1) for _ in range(1500)).enqueue()))
@@ -96,14 +99,14 @@ def test_what_replaces_a_job_stands_below_it(operator: Client) -> None:
 def test_a_branch_is_tried_again(operator: Client) -> None:
     result = failed()
     broke = Job.objects.get(task=broken.name)
-    assert "1 job is tried again." in branch(operator, result, retry=broke.pk)
+    assert "1 job retried." in branch(operator, result, retry=broke.pk)
     broke.refresh_from_db()
     assert broke.status == JobStatus.READY
     assert Job.objects.get(task=total.name).status == JobStatus.WAITING
     [entry] = LogEntry.objects.all()
     assert entry.object_id == str(result.workflow_id)
     run_jobs()
-    assert "1 job is tried again." in branch(operator, result, retry=result.last_id)
+    assert "1 job retried." in branch(operator, result, retry=result.last_id)
     assert "0 jobs" in branch(operator, result, retry=Job.objects.get(task=give.name).pk)
     assert "no step" in branch(operator, result, retry="x")
 
@@ -112,7 +115,7 @@ def test_a_branch_is_ended(operator: Client) -> None:
     result: WorkflowResult = (give.s(1) | group(inc.s(), inc.s() | inc.s()) | total.s()).enqueue()
     first = Job.objects.filter(task=inc.name).first()
     assert first is not None
-    assert "asked to end" in branch(operator, result, cancel=first.pk)
+    assert "asked to stop" in branch(operator, result, cancel=first.pk)
     states = list(Job.objects.order_by("id").values_list("task", "status"))
     assert [status for task, status in states if task == inc.name] == ["CANCELLED", "WAITING", "WAITING"]
     assert states[-1][1] == "CANCELLED"
@@ -145,6 +148,27 @@ def test_a_step_tells_of_its_workflow_and_what_it_waits_for(operator: Client) ->
     assert "which is: Waiting" in text_of(page(operator, detail(last)))
 
 
+def test_a_step_links_to_those_before_and_after_it(operator: Client) -> None:
+    result: WorkflowResult = (give.s(1) | group(inc.s(), inc.s() | inc.s()) | total.s()).enqueue()
+    first = Job.objects.get(task=give.name)
+    one, two, three = Job.objects.filter(task=inc.name).order_by("id")
+    last = Job.objects.get(task=total.name)
+
+    def linked(field: str, job: Job) -> set[int]:
+        found = re.search(rf'field-{field}\b.*?<div class="readonly">(.*?)</div>', page(operator, detail(job)), re.S)
+        assert found
+        return {int(pk) for pk in re.findall(r"/job/(\d+)/change/", found[1])}
+
+    heads = {step.pk for step in (one, two, three) if step.after_id == first.pk}
+    tails = {step.pk for step in (one, two, three) if step.group_id is not None}
+    assert len(heads) == len(tails) == 2
+    assert (linked("after_these", first), linked("before_these", first)) == (set(), heads)
+    for pk in tails:
+        assert linked("before_these", Job.objects.get(pk=pk)) == {last.pk}
+    assert (linked("after_these", last), linked("before_these", last)) == (tails, set())
+    assert result.workflow_id
+
+
 def test_a_step_is_neither_retried_before_its_turn_nor_deleted_alone(operator: Client) -> None:
     result = failed()
     html = page(operator, detail(Job.objects.get(task=total.name)))
@@ -160,6 +184,15 @@ def test_a_step_is_neither_retried_before_its_turn_nor_deleted_alone(operator: C
     assert "1 job retried." in answer and "Left alone" in answer
     assert Job.objects.filter(status=JobStatus.READY).count() == 1
     assert Workflow.objects.get(pk=result.workflow_id).finished_at is None
+
+
+def test_who_deletes_too_late_is_told(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    result = failed()
+    monkeypatch.setattr(Store, "delete_workflow", lambda *_args: None)  # as where somebody has retried it since
+    url = f"{WORKFLOWS}{result.workflow_id}/delete/"
+    response = operator.post(url, {"post": "yes"}, follow=True)
+    assert "Nothing was deleted: the workflow has been retried meanwhile." in response.content.decode()
+    assert Workflow.objects.exists() and not LogEntry.objects.exists()
 
 
 def test_a_workflow_is_deleted_with_its_jobs(operator: Client) -> None:

@@ -32,6 +32,8 @@ from dbqueue.store import store_for
 from .shop import admin_tasks as tasks
 from .shop import running_tasks
 from .shop import workflow_tasks as flow
+from .test_admin import a_worker
+from .test_history import counted
 from .workers import eventually, worker
 
 if TYPE_CHECKING:
@@ -328,6 +330,7 @@ class OperatorTests(StaticLiveServerTestCase):
                 f"/admin/dbqueue/job/{job.id}/edit/",
                 f"/admin/dbqueue/job/add/?task={tasks.with_secrets.name}",
                 "/admin/dbqueue/schedule/add/",
+                f"/admin/dbqueue/schedule/add/?task={tasks.with_secrets.name}",
             )
         ):
             page.goto(url)
@@ -344,7 +347,7 @@ class OperatorTests(StaticLiveServerTestCase):
         expect(page.locator("[data-part=warnings]")).to_contain_text("no worker is alive")
         with self.running_worker():
             eventually(lambda: Job.objects.get().status == JobStatus.SUCCESSFUL)
-            expect(page.locator("[data-part=chart-ended]")).to_contain_text("1 finished", timeout=40_000)
+            expect(page.locator("[data-part=chart-ended]")).to_contain_text("1 succeeded", timeout=40_000)
             self.take_picture(page, "overview")
 
     def test_the_page_of_a_job_keeps_itself_up_to_date_until_it_has_ended(self) -> None:
@@ -372,6 +375,54 @@ class OperatorTests(StaticLiveServerTestCase):
         page.context.clear_cookies()
         expect(page.get_by_role("status")).to_contain_text("your session has ended", timeout=15_000)
 
+    def test_a_page_rests_while_it_is_hidden_or_has_the_focus_and_keeps_open_what_is_open(self) -> None:
+        page = self.page
+        page.goto("/admin/dbqueue/overview/")
+        ready = page.locator(".dbqueue-tile-ready .dbqueue-figure")
+        page.evaluate("Object.defineProperty(document, 'hidden', { get: () => window.away, configurable: true })")
+        page.evaluate("window.away = true")
+        tasks.without_arguments.enqueue()
+        page.wait_for_timeout(6_500)
+        expect(ready).to_have_text("0")
+        page.evaluate("window.away = false")
+        expect(ready).to_have_text("1", timeout=15_000)
+
+        page.get_by_text("Show as a table").click()  # which has the focus now
+        tasks.without_arguments.enqueue()
+        page.wait_for_timeout(6_500)
+        expect(ready).to_have_text("1")
+        page.evaluate("document.activeElement.blur()")
+        store_for("default").add_history(counted(77))
+        expect(ready).to_have_text("2", timeout=15_000)
+        expect(page.locator("#dbqueue-figures table")).to_contain_text("77")
+        expect(page.locator("#dbqueue-figures table")).to_be_visible()
+
+    def test_the_page_of_a_job_looks_again_soon(self) -> None:
+        """What took a moment is not shown as running for five seconds."""
+        page = self.page
+        job = tasks.without_arguments.enqueue()
+        looks: list[str] = []
+        page.clock.install()
+        page.on("request", lambda request: looks.append(request.url) if request.resource_type == "fetch" else None)
+        page.goto(f"/admin/dbqueue/job/{job.id}/change/")
+        for _ in range(40):
+            page.clock.run_for(100)
+            page.wait_for_timeout(50)
+        assert len(looks) >= 2
+
+    def test_without_javascript_a_page_stays_as_it_is_unless_somebody_asks(self) -> None:
+        page = self.log_in(self.new_context(javascript=False))
+        steps = (tasks.fail_with.si("m") | tasks.fail_with.si("m")).enqueue()
+        loads: list[str] = []
+        page.on("request", lambda request: loads.append(request.url) if request.is_navigation_request() else None)
+        page.goto(f"/admin/dbqueue/workflow/{steps.workflow_id}/change/")
+        page.wait_for_timeout(6_000)
+        assert len(loads) == 1
+        page.get_by_role("link", name="Load it every 10 seconds").click()
+        eventually(lambda: page.wait_for_timeout(100) or len(loads) >= 3)  # type: ignore[func-returns-value]
+        page.get_by_role("link", name="Stop loading").click()
+        expect(page.get_by_role("link", name="Load again")).to_be_visible()
+
     def test_the_overview_is_whole_without_javascript(self) -> None:
         page = self.log_in(self.new_context(javascript=False))
         tasks.without_arguments.enqueue()
@@ -393,7 +444,7 @@ class OperatorTests(StaticLiveServerTestCase):
             expect(page.locator("#content-main")).to_contain_text("These jobs match: state Failed. There are 3.")
             self.take_picture(page, "bulk")
             page.get_by_label("Action:").select_option("retry")
-            page.get_by_role("button", name="Do it").click()
+            page.get_by_role("button", name="Apply to 3 jobs").click()
             expect(page.locator(".field-state")).to_contain_text("Done")
             self.take_picture(page, "bulk-done")
             eventually(lambda: set(Job.objects.values_list("attempt", flat=True)) == {2})
@@ -404,17 +455,17 @@ class OperatorTests(StaticLiveServerTestCase):
         node = flow.give.s(1) | group(flow.inc.s(), flow.thrice.s().set(max_attempts=1)) | flow.total.s()
         result = node.enqueue()
         page.goto(f"/admin/dbqueue/workflow/{result.workflow_id}/change/")
-        expect(page.locator(".field-state")).to_contain_text("Under way")
+        expect(page.locator(".field-state")).to_contain_text("In progress")
         expect(page.locator(".dbqueue-tree circle")).to_have_count(5)
         with self.running_worker():
             # It follows by itself.
-            expect(page.locator(".field-how_far")).to_contain_text("4 / 4")
+            expect(page.locator(".field-how_far")).to_contain_text("2 of 4 done, 1 failed, 1 cancelled")
             expect(page.locator(".dbqueue-tree .dbqueue-dot-failed")).to_have_count(1)
             self.take_picture(page, "workflow")
             failed = Job.objects.get(task=flow.thrice.name)
             for _ in range(2):
                 page.get_by_role("button", name=f"Retry step {failed.pk}").click()
-                expect(page.locator(".messagelist .success")).to_have_text("1 job is tried again.")
+                expect(page.locator(".messagelist .success")).to_have_text("1 job retried.")
                 eventually(lambda: Workflow.objects.get().finished_at is not None)
                 page.reload()
             expect(page.locator(".dbqueue-tree .dbqueue-dot-successful")).to_have_count(5)
@@ -469,7 +520,7 @@ class OperatorTests(StaticLiveServerTestCase):
             expect(page.locator("#log")).to_contain_text("begun")
             self.take_picture(page, "progress")
             page.get_by_role("button", name="Cancel and interrupt").click()
-            expect(page.locator(".messagelist .success")).to_contain_text("1 running job asked to end.")
+            expect(page.locator(".messagelist .success")).to_contain_text("1 running job was asked to stop.")
             self.wait_for(page, JobStatus.CANCELLED)
         expect(page.locator("#timeline")).to_contain_text("Cancelled")
         assert LogEntry.objects.count() == 2
@@ -509,7 +560,7 @@ class OperatorTests(StaticLiveServerTestCase):
         page = self.page
         tasks.without_arguments.enqueue()
         page.goto("/admin/dbqueue/queue/")
-        page.get_by_label("Reason to close default").fill("the <b>mail</b> server is down")
+        page.get_by_label("Reason to pause or drain default").fill("the <b>mail</b> server is down")
         page.get_by_role("button", name="Pause default").click()
         expect(page.locator("#queues")).to_contain_text("It is paused. the <b>mail</b> server is down")
         self.take_picture(page, "queues")
@@ -531,7 +582,20 @@ class OperatorTests(StaticLiveServerTestCase):
         )
         operation = store.start_bulk(BulkAction.RETRY, Search(), user_id=1, user_name="operator")
         steps = (flow.give.s(1) | group(flow.inc.s(), flow.inc.s()) | flow.total.s()).enqueue()
+        ended = (flow.give.s(1) | flow.inc.s()).enqueue()
+        ended.cancel()
+        busy = a_worker()
+        runs = store.claim(busy, 1)[0].job_id
+        store.add_history(counted(2, outcome="FAILED", error="builtins.KeyError", task=tasks.fail_with.name))
+        tasks.fail_with.using(queue_name="nobody").enqueue("waits")
         for url in (
+            f"/admin/dbqueue/worker/{busy}/change/",
+            f"/admin/dbqueue/job/{runs}/change/",
+            f"/admin/dbqueue/job/{job.id}/delete/",
+            f"/admin/dbqueue/workflow/{ended.workflow_id}/delete/",
+            "/admin/dbqueue/job/?state=FAILED",
+            "/admin/dbqueue/job/?state=RUNNING",
+            "/admin/dbqueue/job/?q=args.message:m",
             "/admin/dbqueue/workflow/",
             f"/admin/dbqueue/workflow/{steps.workflow_id}/change/",
             "/admin/dbqueue/overview/",
@@ -545,6 +609,7 @@ class OperatorTests(StaticLiveServerTestCase):
             "/admin/dbqueue/worker/?state=all",
             "/admin/dbqueue/schedule/",
             "/admin/dbqueue/schedule/add/",
+            f"/admin/dbqueue/schedule/add/?task={tasks.with_secrets.name}",
             f"/admin/dbqueue/schedule/{schedule.pk}/change/",
             f"/admin/dbqueue/bulkoperation/{operation.pk}/change/",
             f"/admin/dbqueue/job/{job.id}/edit/",

@@ -2,6 +2,7 @@
 
 import datetime
 import json
+import re
 from typing import Any
 
 import pytest
@@ -359,12 +360,21 @@ def test_only_registered_tasks_can_be_chosen() -> None:
         assert said in form.errors["task"][0]
 
 
-def test_choices_are_grouped_by_module_with_the_first_line_of_the_docstring() -> None:
-    groups = dict(choices())
+def signed(password: str, pin: int, private_key: str, token: Any) -> None: ...
 
-    shown = dict(groups["tests.shop.admin_tasks"])
-    assert shown[tasks.divide.name] == "divide: Divide and round."
-    assert shown[tasks.keywords.name] == "keywords"
+
+def test_a_secret_of_one_line_is_typed_like_a_password() -> None:
+    form = str(enqueue_form(Task(signed, name="signed", sensitive=("pin",)))({"arg_password": "hush", "arg_pin": "x"}))
+    lines = re.findall(r'<input type="password"[^>]*name="arg_(\w+)"[^>]*>', form)
+    assert lines == ["password", "pin"]
+    assert form.count('autocomplete="new-password"') == 2 and "hush" not in form
+    assert re.findall(r'<textarea[^>]*name="arg_(\w+)"', form) == ["private_key", "token"]  # which may have more lines
+
+
+def test_choices_have_whole_names_and_the_first_line_of_the_docstring() -> None:
+    shown = dict(choices())
+    assert shown[tasks.divide.name] == f"{tasks.divide.name}: Divide and round."
+    assert shown[tasks.keywords.name] == tasks.keywords.name
     assert tasks.not_offered.name not in shown
 
 

@@ -3,13 +3,13 @@
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from django.contrib import admin
+from django.contrib import admin, messages
 from django.contrib.admin.helpers import ACTION_CHECKBOX_NAME
 from django.contrib.admin.views.main import ChangeList
 from django.contrib.auth import get_permission_codename
 from django.core.paginator import Paginator
 from django.db.models import Model, QuerySet
-from django.http import HttpRequest, HttpResponse
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import NoReverseMatch, reverse
 from django.utils.formats import number_format
@@ -70,6 +70,10 @@ class CappedPaginator(_Paginator):
         return counted
 
 
+class LostRace(Exception):
+    """Somebody else was faster, and nothing was done. Its text is for the user, who did nothing wrong."""
+
+
 PATIENCE = 5.0
 """Seconds that a statement of a page may take, where the database can be told."""
 
@@ -115,13 +119,6 @@ class QueueAdmin(_ModelAdmin[M]):
             return super().changelist_view(request, extra_context)
         return self.promptly(request, lambda: super(QueueAdmin, self).changelist_view(request, extra_context))
 
-    def delete_view(
-        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
-    ) -> HttpResponse:
-        if request.method == "POST":
-            return super().delete_view(request, object_id, extra_context)
-        return self.promptly(request, lambda: super(QueueAdmin, self).delete_view(request, object_id, extra_context))
-
     def promptly(self, request: HttpRequest, respond: Callable[[], HttpResponse]) -> HttpResponse:
         """What it responds, or a page that says that the database took too long."""
         try:
@@ -154,9 +151,29 @@ class QueueAdmin(_ModelAdmin[M]):
                 request,
                 lambda: super(QueueAdmin, self).changeform_view(request, object_id, form_url, extra_context),
             )
-        # Django opens the default database's transaction; the queue may be in another.
-        with store().atomic():
-            return super().changeform_view(request, object_id, form_url, extra_context)
+        try:
+            # Django opens the default database's transaction; the queue may be in another.
+            with store().atomic():
+                return super().changeform_view(request, object_id, form_url, extra_context)
+        except LostRace as exc:
+            return self._lost(request, object_id, exc)
+
+    def delete_view(
+        self, request: HttpRequest, object_id: str, extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if request.method != "POST":
+            return self.promptly(
+                request, lambda: super(QueueAdmin, self).delete_view(request, object_id, extra_context)
+            )
+        try:
+            return super().delete_view(request, object_id, extra_context)
+        except LostRace as exc:
+            return self._lost(request, object_id, exc)
+
+    def _lost(self, request: HttpRequest, object_id: str | None, exc: LostRace) -> HttpResponse:
+        """Back to the page, which shows how it is now; where that has gone, Django leads on from there."""
+        self.message_user(request, str(exc), messages.WARNING)
+        return HttpResponseRedirect(self._url("change", object_id) if object_id else self._url("changelist"))
 
     def _may(self, request: HttpRequest, action: str) -> bool:
         codename = get_permission_codename(action, self.opts)

@@ -15,7 +15,7 @@ from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.html import format_html
 from django.utils.translation import gettext as _
-from django.utils.translation import gettext_lazy
+from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
 
 from .. import conf
@@ -38,6 +38,14 @@ PERMISSIONS = {
     BulkAction.DELETE: "dbqueue.delete_job",
 }
 
+STARTED = {
+    BulkAction.RETRY: gettext_lazy("Started. Workers will retry all jobs that match: %(search)s."),
+    BulkAction.RUN_NOW: gettext_lazy("Started. Workers will make all jobs ready that match: %(search)s."),
+    BulkAction.CANCEL: gettext_lazy("Started. Workers will cancel all jobs that match: %(search)s."),
+    BulkAction.MOVE: gettext_lazy("Started. Workers will move to the queue %(queue)s all jobs that match: %(search)s."),
+    BulkAction.DELETE: gettext_lazy("Started. Workers will delete all jobs that match: %(search)s."),
+}
+
 KNOWN = {"q", "action", *(str(one.parameter_name) for one in FILTERS)}
 """What an address may say. Anything else was meant to narrow it, and would not."""
 
@@ -56,10 +64,24 @@ class BulkForm(forms.Form):
     action = forms.ChoiceField(label=gettext_lazy("Action"))
     queue_name = forms.CharField(label=gettext_lazy("Move to the queue"), required=False, max_length=conf.QUEUE_LENGTH)
 
-    def __init__(self, user: Any, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, user: Any, state: str | None, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        choices = [("", "---------"), *((action.value, action.label) for action in allowed(user))]
+        self.offered = [action for action in allowed(user) if state is None or JobStatus(state) in LEAVES[action]]
+        choices = [("", "---------"), *((action.value, action.label) for action in self.offered)]
         self.fields["action"] = forms.ChoiceField(label=_("Action"), choices=choices)
+        if BulkAction.MOVE not in self.offered:
+            del self.fields["queue_name"]
+        wanted = self.data.get("action") or self.initial.get("action")
+        if state and wanted in set(allowed(user)) - set(self.offered):
+            self.useless = _("%(action)s leaves alone what is %(state)s: nothing would be changed.") % {
+                "action": BulkAction(wanted).label,
+                "state": JobStatus(state).label,
+            }
+        elif state and not self.offered:
+            self.useless = _("Nothing that you may do changes what is %s.") % JobStatus(state).label
+
+    useless = ""
+    """Why what is asked for would do nothing."""
 
     def clean(self) -> dict[str, Any] | None:
         cleaned = super().clean() or {}
@@ -88,7 +110,8 @@ def _look(page: "_JobAdmin", request: HttpRequest, wanted: list[Callable[[], Bul
         page.message_user(request, str(exc), messages.ERROR)
         return HttpResponseRedirect(page._url("changelist"))
     chosen = {"action": request.GET.get("action", "")}
-    form = BulkForm(request.user, request.POST if request.method == "POST" else None, initial=chosen)
+    typed = request.POST if request.method == "POST" else None
+    form = BulkForm(request.user, search.state, typed, initial=chosen)
     window = window_of(search, store())
     found = search.apply(store().jobs, None if window is None else window.ids)
     has_more = window is not None and window.goes_on
@@ -105,9 +128,10 @@ def _look(page: "_JobAdmin", request: HttpRequest, wanted: list[Callable[[], Bul
         "form": form,
         "search": search.in_words(),
         "number": counted(number),
+        "apply": ngettext("Apply to %s job", "Apply to %s jobs", number) % counted(number),
         "only_newest": has_more,
         "samples": _samples(page, found.order_by(*ORDERS.get(search.state or "", NEWEST))),
-        "states": [(action.label, _names(LEAVES[action])) for action in allowed(request.user)],
+        "states": [(action.label, _names(LEAVES[action])) for action in form.offered],
     }
     request.current_app = page.admin_site.name
     return TemplateResponse(request, "admin/dbqueue/job/bulk.html", context)
@@ -126,7 +150,8 @@ def _start(
             queue_name=form.cleaned_data["queue_name"] if form.cleaned_data["action"] == BulkAction.MOVE else "",
         )
         LogEntry.objects.log_actions(request.user.pk or 0, [operation], ADDITION, str(operation))
-    page.message_user(request, _("Workers carry it out: %s.") % operation, messages.SUCCESS)
+    said = STARTED[BulkAction(operation.action)] % {"search": operation.described, "queue": operation.queue_name}
+    page.message_user(request, said, messages.SUCCESS)
     return operation
 
 
@@ -136,7 +161,7 @@ def _names(states: Container[JobStatus]) -> list[str]:
 
 def _samples(page: "_JobAdmin", found: "QuerySet[Job]") -> list[tuple[str, str, str]]:
     rows = found.values_list("pk", "task", "status")[:SAMPLES]
-    return [(page._url("change", pk), f"{task} #{pk}", status) for pk, task, status in rows]
+    return [(page._url("change", pk), f"{task} #{pk}", str(JobStatus(status).label)) for pk, task, status in rows]
 
 
 def _url_of(page: "_JobAdmin", operation: BulkOperation) -> str:
@@ -223,7 +248,7 @@ class BulkOperationAdmin(QueueAdmin[BulkOperation]):
         with store().atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
             if store().cancel_bulk(pk):
                 self.log_change(request, operation, _("Cancelled."))
-                self.message_user(request, _("It ends before its next step."), messages.SUCCESS)
+                self.message_user(request, _("It stops before its next step."), messages.SUCCESS)
             else:
                 self.message_user(request, _("It has ended already."), messages.WARNING)
         return HttpResponseRedirect(self._url("change", pk))
@@ -236,21 +261,21 @@ class BulkOperationAdmin(QueueAdmin[BulkOperation]):
             return display.badge("cancelled", _("Cancelled"))
         if operation.finished_at:
             return display.badge("successful", _("Done"))
-        return display.badge("running", _("Under way"))
+        return display.badge("running", _("In progress"))
 
-    @admin.display(description=gettext_lazy("How far"))
+    @admin.display(description=gettext_lazy("Progress"))
     def how_far(self, operation: BulkOperation) -> str:
         """By ids: what it has looked at of all that it is to look at."""
         ended_early = operation.cancel_requested_at or operation.problem
         done = operation.last_id if operation.finished_at and not ended_early else operation.first_id
         most = max(operation.last_id, 1)
         share = min(100, 100 * done // most)
-        label = _("How far")
+        label = _("Progress")
         return format_html(
             '<progress value="{}" max="{}" aria-label="{}"></progress> {} %', min(done, most), most, label, share
         )
 
-    @admin.display(description=gettext_lazy("Asked for"))
+    @admin.display(description=gettext_lazy("Requested"))
     def created(self, operation: BulkOperation) -> str:
         return display.moment(operation.created_at)
 

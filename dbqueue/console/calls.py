@@ -2,20 +2,23 @@
 
 import inspect
 import json
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from django.contrib import messages
 from django.contrib.admin.helpers import AdminForm
 from django.contrib.admin.models import LogEntry
 from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
+from django.db.models import Model
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.crypto import constant_time_compare, salted_hmac
+from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.http import urlencode
 from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
 
 from ..definition import Task
@@ -25,9 +28,43 @@ from ..redaction import known
 from ..store import SeenCall
 from .base import QueueAdmin, hide_what_is_typed, store
 
+M = TypeVar("M", bound=Model)
 
-class CallPages(QueueAdmin[Job]):
+
+class ChooseTask(QueueAdmin[M]):
+    """A task is chosen first, and then a form is made from its signature."""
+
+    choose_title: "Promise | str" = ""
+
+    def _choice(self, request: HttpRequest) -> ChooseTaskForm:
+        """The task that the address or the form names, if any."""
+        name = request.GET.get("task", request.POST.get("task"))
+        return ChooseTaskForm(None if name is None else {"task": name})
+
+    def _choose(self, request: HttpRequest, form: ChooseTaskForm) -> HttpResponse:
+        typed = form.data.get("task", "") if form.is_bound else ""
+        groups = tasks_like(typed)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": self.choose_title,
+            "opts": self.opts,
+            "add": True,
+            "has_view_permission": self.has_view_permission(request),
+            "media": self.media,
+            "form": form,
+            # Where the list answers, there is nothing wrong with what was typed.
+            "says_error": not groups,
+            "groups": groups or tasks_like(""),
+            "names": [offer.name for _module, offers in tasks_like("") for offer in offers],
+        }
+        request.current_app = self.admin_site.name
+        return TemplateResponse(request, "admin/dbqueue/job/choose_task.html", context)
+
+
+class CallPages(ChooseTask[Job]):
     """The forms that are made from a task's signature."""
+
+    choose_title = gettext_lazy("Enqueue a job")
 
     def get_urls(self) -> list[URLPattern]:
         edit = self.admin_site.admin_view(self._edit)
@@ -61,7 +98,7 @@ class CallPages(QueueAdmin[Job]):
         task = choice.cleaned_data["task"]
         context = {
             "title": _("Enqueue %s") % task.name,
-            **_told_of(task),
+            **told_of(task),
             "show_save_and_continue": False,
         }
         return super().add_view(request, form_url, {**context, **(extra_context or {})})
@@ -78,30 +115,6 @@ class CallPages(QueueAdmin[Job]):
             return initial
         return {**form.shown(job), **initial}
 
-    def _choice(self, request: HttpRequest) -> ChooseTaskForm:
-        """The task that the address or the form names, if any."""
-        name = request.GET.get("task", request.POST.get("task"))
-        return ChooseTaskForm(None if name is None else {"task": name})
-
-    def _choose(self, request: HttpRequest, form: ChooseTaskForm) -> HttpResponse:
-        typed = form.data.get("task", "") if form.is_bound else ""
-        groups = tasks_like(typed)
-        context = {
-            **self.admin_site.each_context(request),
-            "title": _("Enqueue a job"),
-            "opts": self.opts,
-            "add": True,
-            "has_view_permission": self.has_view_permission(request),
-            "media": self.media,
-            "form": form,
-            # Where the list answers, there is nothing wrong with what was typed.
-            "says_error": not groups,
-            "groups": groups or tasks_like(""),
-            "names": [offer.name for _module, offers in tasks_like("") for offer in offers],
-        }
-        request.current_app = self.admin_site.name
-        return TemplateResponse(request, "admin/dbqueue/job/choose_task.html", context)
-
     def get_form(self, request: HttpRequest, obj: Job | None = None, change: bool = False, **kwargs: Any) -> type[Any]:
         if obj is not None:
             return super().get_form(request, obj, change, **kwargs)
@@ -114,15 +127,21 @@ class CallPages(QueueAdmin[Job]):
         result = form.enqueue()
         obj.pk = int(result.id)
         obj.refresh_from_db(using=result.database)
-        if result.duplicate:
-            said = _("The task is unique: job %s was there already.") % result.id
-            self.message_user(request, said, messages.WARNING)
+        obj.was_there = result.duplicate  # type: ignore[attr-defined]
+
+    def log_addition(self, request: HttpRequest, obj: Job, message: Any) -> Any:
+        """Of what was there already, nothing was added."""
+        return None if obj.was_there else super().log_addition(request, obj, message)  # type: ignore[attr-defined]
 
     def response_add(self, request: HttpRequest, obj: Job, post_url_continue: str | None = None) -> HttpResponse:
         visible = self.has_view_permission(request, obj)
         url = self._url("change", obj.pk)
         shown = format_html('<a href="{}">{}</a>', url, obj) if visible else str(obj)
-        self.message_user(request, format_html(_("Enqueued: {}."), shown), messages.SUCCESS)
+        if obj.was_there:  # type: ignore[attr-defined]
+            said = format_html(_("Nothing was enqueued: the task is unique, and {} is there already."), shown)
+            self.message_user(request, said, messages.WARNING)
+        else:
+            self.message_user(request, format_html(_("Enqueued: {}."), shown), messages.SUCCESS)
         if "_addanother" in request.POST:
             return HttpResponseRedirect(f"{request.path}?{urlencode({'task': obj.task})}")
         return HttpResponseRedirect(url) if visible else self.response_post_save_add(request, obj)
@@ -178,7 +197,7 @@ class CallPages(QueueAdmin[Job]):
             "opts": self.opts,
             "original": job,
             "media": self.media,
-            **_told_of(form.task),
+            **told_of(form.task),
             "adminform": AdminForm(cast(Any, form), [(_("Arguments"), {"fields": list(form.arguments)})], {}),
             "form": form,
             "seen": seen,
@@ -189,7 +208,8 @@ class CallPages(QueueAdmin[Job]):
         return TemplateResponse(request, "admin/dbqueue/job/edit.html", context)
 
 
-def _told_of(task: Task[Any, Any]) -> dict[str, str]:
+def told_of(task: Task[Any, Any]) -> dict[str, str]:
+    """What a form says of its task."""
     signature = f"{task.name}{readable_signature(task)}"
     return {"signature": signature, "documentation": inspect.getdoc(task.func) or ""}
 

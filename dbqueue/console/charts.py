@@ -133,7 +133,7 @@ def ended(all_points: Sequence[Point]) -> Chart:
     """How many attempts a minute succeeded and failed."""
     highest = max([1.0, *((point.finished + point.failed) / point.minutes for point in all_points)])
     finished, failed = sum(point.finished for point in all_points), sum(point.failed for point in all_points)
-    said = gettext_lazy("%(finished)s finished, %(failed)s failed; at most %(highest)s a minute.") % {
+    said = gettext_lazy("%(finished)s succeeded, %(failed)s failed; peak %(highest)s per minute") % {
         "finished": number_format(finished, force_grouping=True),
         "failed": number_format(failed, force_grouping=True),
         "highest": _rate(highest),
@@ -142,28 +142,28 @@ def ended(all_points: Sequence[Point]) -> Chart:
     for index, point in enumerate(all_points):
         bars += _stack(index, len(all_points), point, highest)
     legend: list[tuple[str, Promise | str]] = [
-        ("finished", gettext_lazy("finished")),
+        ("finished", gettext_lazy("succeeded")),
         ("failed", gettext_lazy("failed (on top)")),
     ]
     return Chart(
-        "ended", gettext_lazy("Ended a minute"), _rate(highest), str(said), *_edges(all_points), legend, bars=bars
+        "ended", gettext_lazy("Jobs per minute"), _rate(highest), str(said), *_edges(all_points), legend, bars=bars
     )
 
 
 def waited(all_points: Sequence[Point]) -> Chart:
     """How long jobs waited until they were claimed."""
-    return _durations("waited", gettext_lazy("Waited"), all_points, lambda point: point.waits)
+    return _durations("waited", gettext_lazy("Wait before start"), all_points, lambda point: point.waits)
 
 
 def ran(all_points: Sequence[Point]) -> Chart:
     """How long attempts ran."""
-    return _durations("ran", gettext_lazy("Ran"), all_points, lambda point: point.runs)
+    return _durations("ran", gettext_lazy("Run time"), all_points, lambda point: point.runs)
 
 
 def _stack(index: int, count: int, point: Point, highest: float) -> list[Bar]:
     """The bars of one stretch: what succeeded, and on top what failed. A failure is always seen."""
     step, floor, bars = WIDTH / count, float(HEIGHT), []
-    for kind, label, number in (("finished", _("finished"), point.finished), ("failed", _("failed"), point.failed)):
+    for kind, label, number in (("finished", _("succeeded"), point.finished), ("failed", _("failed"), point.failed)):
         if number:
             height = max(2.0, number / point.minutes / highest * HEIGHT)
             floor = max(0.0, floor - height)
@@ -182,11 +182,11 @@ def _durations(
     all_counts: list[int] = []
     for point in all_points:
         all_counts = added(all_counts, histogram(point))
-    said = gettext_lazy("Half within %(half)s, 95 %% within %(most)s.") % {
+    said = gettext_lazy("median %(half)s, 95th percentile %(most)s") % {
         "half": display.seconds(quantile(all_counts, 0.5)),
         "most": display.seconds(quantile(all_counts, 0.95)),
     }
-    median, most = gettext_lazy("half within (solid)"), gettext_lazy("95 % within (dashed)")
+    median, most = gettext_lazy("median (solid)"), gettext_lazy("95th percentile (dashed)")
     lines = [Line("p50", median, _pieces(values[0.5], highest)), Line("p95", most, _pieces(values[0.95], highest))]
     legend = [(line.kind, line.label) for line in lines]
     return Chart(name, title, display.seconds(highest), str(said), *_edges(all_points), legend, lines=lines)

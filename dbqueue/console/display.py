@@ -6,14 +6,28 @@ from collections.abc import Mapping
 from typing import Any
 
 from django.utils import timezone
+from django.utils.functional import Promise
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
-from django.utils.translation import ngettext
+from django.utils.translation import gettext_lazy, ngettext
 
 from ..encoding import storable_text
+from ..models import JobStatus
 
 NOTHING = "-"
+
+MEANINGS: "dict[str, str | Promise]" = {
+    JobStatus.SCHEDULED: gettext_lazy("Its time has not come: enqueued for later, or waiting to be tried again."),
+    JobStatus.READY: gettext_lazy("The next free worker takes it."),
+    JobStatus.BLOCKED: gettext_lazy("Over a concurrency limit: ready when another job of the same key ends."),
+    JobStatus.WAITING: gettext_lazy("A step of a workflow whose turn has not come."),
+    JobStatus.RUNNING: gettext_lazy("A worker has it."),
+    JobStatus.SUCCESSFUL: gettext_lazy("It has ended well."),
+    JobStatus.FAILED: gettext_lazy("Its last attempt failed. It can be retried."),
+    JobStatus.CANCELLED: gettext_lazy("Somebody, a failed step, or its deadline ended it. It can be retried."),
+}
+"""What each state means, for who has not read of it."""
 
 SHOWN_LENGTH = 20_000
 """Characters of one value that a page shows."""
@@ -30,7 +44,15 @@ def moment(value: datetime.datetime | None, zone: datetime.tzinfo | None = None)
         return NOTHING
     local = timezone.localtime(value, zone) if timezone.is_aware(value) else value
     day, clock = f"{local:%Y-%m-%d}", f"{local:%H:%M:%S}"
-    return format_html('<time datetime="{}"><span>{}</span> <span>{}</span></time>', local.isoformat(), day, clock)
+    # Lists have no room for the day where it is this one.
+    kind = mark_safe(' class="dbqueue-today"') if local.date() == _today(local.tzinfo) else ""
+    return format_html(
+        '<time datetime="{}"><span{}>{}</span> <span>{}</span></time>', local.isoformat(), kind, day, clock
+    )
+
+
+def _today(zone: datetime.tzinfo | None) -> datetime.date:
+    return datetime.datetime.now(zone).date()
 
 
 def clock(value: datetime.datetime) -> str:

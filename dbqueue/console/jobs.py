@@ -16,8 +16,10 @@ from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
-from django.utils.html import format_html
+from django.utils.functional import Promise
+from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
+from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
@@ -26,11 +28,11 @@ from django.views.decorators.http import require_POST
 from .. import conf
 from ..encoding import told
 from ..forms import OPTIONS
-from ..models import FINAL, Attempt, Job, JobStatus, Worker
+from ..models import FINAL, Attempt, Job, JobStatus, LogLine, Worker
 from ..redaction import Call, key_of, known, redacted, result_of
 from ..search import Search
-from . import bulk, display, export, life
-from .base import PromptChangeList, counted, store
+from . import bulk, display, errors, export, life
+from .base import LostRace, PromptChangeList, counted, store
 from .calls import CallPages
 from .filters import FILTERS, NEWEST, ORDERS, Window, search_of, window_of
 from .operations import CANCEL, DELETE, INTERRUPT, RETRY, RUN_NOW, Operation, moving_to, operate, refusal_of_queue
@@ -49,6 +51,8 @@ RARE = {
     "crashes": "crashes",
     "made_by": "schedule_id",
     "part_of": "workflow_id",
+    "after_these": "workflow_id",
+    "before_these": "workflow_id",
 }
 """Fields that most jobs have nothing to show for, each with the column that tells."""
 
@@ -86,6 +90,7 @@ class Tab:
     url: str
     number: str
     is_current: bool
+    meaning: "Promise | str" = ""
 
 
 class SearchForm(ChangeListSearchForm):
@@ -119,6 +124,25 @@ class JobChangeList(PromptChangeList):
                 self._read = (None,)
         return self._read[0]
 
+    @property
+    def hints(self) -> list[str]:
+        """Why there may be less than somebody looked for."""
+        search = self._read[0] if self._read else None
+        said = []
+        if search and search.arguments and search.task is None:
+            said.append(_("Arguments that were given by position are found only together with task:NAME."))
+        if search and search.task is not None and not self.result_count and known(search.task) is None:
+            unknown = _("No task %(name)s is registered here: task: wants the whole name, %(name)s alone finds a part.")
+            said.append(unknown % {"name": search.task})
+        return said
+
+    def get_results(self, request: HttpRequest) -> None:
+        """With one time for all rows."""
+        super().get_results(request)
+        now = store().clock()
+        for job in self.result_list:
+            job.seen_at = now
+
     def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
         search = self._search(request)
         return list(ORDERS.get(search.state or "", NEWEST) if search else NEWEST)
@@ -128,7 +152,8 @@ class JobChangeList(PromptChangeList):
         search = self._search(request)
         if search is None:
             return found.none()
-        queryset: QuerySet[Any] = _with_what_a_column_shows(search.apply(found), search.state)
+        told = request.user.has_perm("dbqueue.view_job_arguments")
+        queryset: QuerySet[Any] = _with_what_a_column_shows(search.apply(found), search.state, told=told)
         window = window_of(search, store())
         if window is None:
             return queryset
@@ -199,13 +224,15 @@ class JobAdmin(CallPages):
         for state in JobStatus:
             query["state"] = state
             number = counted(store().count(state)) if is_counted and state != JobStatus.SUCCESSFUL else ""
-            tabs.append(Tab(str(state.label), f"?{query.urlencode()}", number, is_current=state == current))
+            url, meaning = f"?{query.urlencode()}", display.MEANINGS[state]
+            tabs.append(Tab(str(state.label), url, number, is_current=state == current, meaning=meaning))
         return tabs
 
     def _bulk_url(self, request: HttpRequest) -> str:
         """To the page that does something to all that the list shows; empty, where this user may do nothing."""
         query = request.GET.copy()
-        query.pop("p", None)
+        for name in set(query) - bulk.KNOWN:  # Django's own, as the number of the page
+            del query[name]
         return f"{self._url('bulk')}?{query.urlencode()}" if bulk.allowed(request.user) else ""
 
     # Permissions
@@ -245,7 +272,7 @@ class JobAdmin(CallPages):
         return [
             (None, {"fields": ("state", *rare, "task_name", "queue", "priority", "attempts", "worker_name")}),
             *([call] if told else []),
-            (_("Times"), {"fields": ("enqueued", "due", "started", "finished", "waited", "ran")}),
+            (_("Times"), {"fields": ("enqueued", "due", "started", "finished", *_spans_of(obj))}),
             *([(_("Options"), {"fields": [KEYS.get(name, name) for name in wishes]})] if wishes else []),
         ]
 
@@ -276,6 +303,9 @@ class JobAdmin(CallPages):
     @admin.action(description=gettext_lazy("Move selected jobs to a queue"), permissions=["run_now"])
     def move_selected(self, request: HttpRequest, queryset: QuerySet[Job]) -> None:
         queue_name = request.POST.get("to_queue", "")
+        if not queue_name:
+            self.message_user(request, _("Type the queue to move them to: nothing was done."), messages.ERROR)
+            return
         if why := refusal_of_queue(queue_name):
             said = _("%r is no queue to move jobs to: nothing was done.") % queue_name
             self.message_user(request, f"{said} {why}", messages.ERROR)
@@ -362,9 +392,18 @@ class JobAdmin(CallPages):
             self._refused(request, exc)
             return HttpResponseRedirect(self._url("change", object_id))
 
+    def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Any:
+        """Attempts and lines of the log are told as numbers: a job may have tens of thousands."""
+        ids = [one.pk for one in objs]
+        counts: dict[Any, int] = {
+            model._meta.verbose_name_plural: model._default_manager.using(store().alias).filter(job_id__in=ids).count()
+            for model in (Attempt, LogLine)
+        }
+        return [str(one) for one in objs], {key: number for key, number in counts.items() if number}, set(), []
+
     def delete_model(self, request: HttpRequest, obj: Job) -> None:
         if not store().delete([obj.pk]):
-            raise PermissionDenied("The job has been retried meanwhile.")
+            raise LostRace(_("Nothing was deleted: the job has been retried meanwhile."))
 
     # One job
 
@@ -383,8 +422,12 @@ class JobAdmin(CallPages):
 
     def _told_of(self, request: HttpRequest, job: Job) -> dict[str, Any]:
         """What a job's page tells beside its fields."""
+        whole = request.GET.get("traceback", "")
+        attempts = life.attempts_of(job, int(whole) if len(whole) < 19 and whole.isdecimal() else None)
         now, call, told = store().clock(), _call_of(job), self.may_see_calls(request)
-        runs = life.runs_of(job, call, now)
+        job.seen_at = now  # type: ignore[attr-defined]
+        runs = life.runs_of(job, attempts, call, now)
+        runs = runs if told else life.without_tracebacks(runs)
         is_early = job.status == JobStatus.SCHEDULED and job.run_after is not None and job.run_after > now
         return {
             "look_again": None if job.status in FINAL else LOOK_AGAIN_LATER if is_early else LOOK_AGAIN,
@@ -399,7 +442,7 @@ class JobAdmin(CallPages):
             "can_clone": self.may_clone(request, job),
             "clone_query": urlencode({"task": job.task, "from": str(job.pk)}),
             "timeline": life.timeline(job, runs, call.secrets.scrub(job.reason) if told else "", now),
-            "runs": runs if told else life.without_tracebacks(runs),
+            "runs": runs,
             "older_runs": job.attempt - len(runs),
             "log": life.log_of(job, call) if told else [],
             "is_told": told,
@@ -412,7 +455,7 @@ class JobAdmin(CallPages):
 
     @admin.display(description=gettext_lazy("Error"))
     def last_error(self, job: Job) -> str:
-        return display.dotted(getattr(job, "error_name", None) or display.NOTHING)
+        return errors.last_line(job) or display.NOTHING
 
     @admin.display(description=gettext_lazy("Worker"))
     def runner(self, job: Job) -> str:
@@ -445,7 +488,7 @@ class JobAdmin(CallPages):
         message = _call_of(job).secrets.scrub(str(told.get("message", "")))
         return display.progress({**told, "message": message})
 
-    @admin.display(description=gettext_lazy("Asked to end"))
+    @admin.display(description=gettext_lazy("Asked to stop"))
     def asked_to_end(self, job: Job) -> str:
         return display.moment(job.cancel_requested_at)
 
@@ -461,6 +504,21 @@ class JobAdmin(CallPages):
     def part_of(self, job: Job) -> str:
         url = self.url_of("workflow", "change", job.workflow_id)
         return format_html('<a href="{}">#{}</a>', url, job.workflow_id) if url else f"#{job.workflow_id}"
+
+    @admin.display(description=gettext_lazy("Comes after"))
+    def after_these(self, job: Job) -> str:
+        return self._steps(life.steps_before(store(), job))
+
+    @admin.display(description=gettext_lazy("Followed by"))
+    def before_these(self, job: Job) -> str:
+        return self._steps(life.steps_after(store(), job))
+
+    def _steps(self, steps: Collection[Job]) -> str:
+        shown = [(self._url("change", step.pk), step, self.state(step)) for step in list(steps)[: life.MOST_NEIGHBOURS]]
+        lines = format_html_join(mark_safe("<br>"), '<a href="{}">{}</a> {}', shown)
+        if len(steps) > life.MOST_NEIGHBOURS:
+            return format_html("{}<br>{}", lines, _("and more"))
+        return lines or display.NOTHING
 
     @admin.display(description=gettext_lazy("Worker"))
     def worker_name(self, job: Job) -> str:
@@ -516,7 +574,15 @@ class JobAdmin(CallPages):
     def waited(self, job: Job) -> str:
         """From the moment that the job could have started to its first start."""
         could_start = max(job.enqueued_at, job.run_after or job.enqueued_at)
-        return display.span((job.started_at or job.finished_at or store().clock()) - could_start)
+        return display.span((job.started_at or job.finished_at or _seen_at(job)) - could_start)
+
+    @admin.display(description=gettext_lazy("Waiting for"))
+    def waiting_for(self, job: Job) -> str:
+        return self.waited(job)
+
+    @admin.display(description=gettext_lazy("Running for"))
+    def running_for(self, job: Job) -> str:
+        return self.ran(job)
 
     @admin.display(description=gettext_lazy("Ran"))
     def ran(self, job: Job) -> str:
@@ -528,6 +594,12 @@ class JobAdmin(CallPages):
     def _link(self, parameter: str, value: str) -> str:
         """To the list of what has this value, also one that no filter offers."""
         return format_html('<a href="{}?{}">{}</a>', self._url("changelist"), urlencode({parameter: value}), value)
+
+
+def _spans_of(job: Job) -> tuple[str, str]:
+    """The fields for how long it waited and ran, or does so now."""
+    has_waited = job.started_at is not None or job.status in FINAL
+    return "waited" if has_waited else "waiting_for", "running_for" if job.status == JobStatus.RUNNING else "ran"
 
 
 def _call_of(job: Job) -> Call:
@@ -543,11 +615,10 @@ def _further_back(request: HttpRequest, window: Window) -> str:
     return f"?{query.urlencode()}"
 
 
-def _with_what_a_column_shows(jobs: Any, state: str | None) -> Any:
+def _with_what_a_column_shows(jobs: Any, state: str | None, *, told: bool) -> Any:
     """For the rows of one page: what stands in other tables."""
     if state == JobStatus.FAILED:
-        attempts = Attempt.objects.using(jobs.db).filter(job_id=OuterRef("pk")).order_by("-id")
-        return jobs.annotate(error_name=Subquery(attempts.values("exception_class_path")[:1]))
+        return errors.with_last_error(jobs, with_line=told)
     if state == JobStatus.RUNNING:
         workers = Worker.objects.using(jobs.db).filter(pk=OuterRef("worker_id"))
         return jobs.annotate(runner_name=Subquery(workers.values("name")))
@@ -557,4 +628,10 @@ def _with_what_a_column_shows(jobs: Any, state: str | None) -> Any:
 def _took(job: Job) -> datetime.timedelta | None:
     if job.last_attempted_at is None:
         return None
-    return (job.finished_at or store().clock()) - job.last_attempted_at
+    return (job.finished_at or _seen_at(job)) - job.last_attempted_at
+
+
+def _seen_at(job: Job) -> datetime.datetime:
+    """The moment that the whole page is about."""
+    seen_at: datetime.datetime = getattr(job, "seen_at", None) or store().clock()
+    return seen_at

@@ -1,24 +1,37 @@
 """The life of one job as its page tells it: its attempts, what happened when, and why it waits."""
 
 import datetime
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from django.db.models.functions import Right
 from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import conf
-from ..models import FINAL, OPEN, Attempt, Job, JobStatus, LogLine, Worker
+from ..models import FINAL, GROUP, OPEN, Attempt, Job, JobStatus, LogLine, Worker
 from ..redaction import Call
 from ..store import Store, is_served
-from . import display
+from . import display, errors
 from .base import counted
 
 MOST_LINES = 200
 """Log lines that a job's page shows; the latest."""
 
 MOST_ATTEMPTS = 50
-"""Attempts that a job's page shows, each with up to 100,000 characters of traceback; the latest."""
+"""Attempts that a job's page shows; the latest."""
+
+MOST_SAID = 200
+"""Characters of what an error said that stand in one line."""
+
+MOST_NEIGHBOURS = 20
+"""Steps before and after one of a workflow that its page names."""
+
+MOST_NESTED = 10
+"""Groups around a step through which is looked for what comes after it."""
+
+LOOKS = 3
+"""Times that a job which moves all the while is read, until its page shows two moments after all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,10 +46,17 @@ class Run:
     took: datetime.timedelta
     error: str = ""
     traceback: str = ""
+    whole_url: str = ""
+    """Where a traceback that is shown in part is shown whole."""
 
     @property
     def state(self) -> str:
         return display.badge(self.status, self.status.label)
+
+    @property
+    def failure(self) -> str:
+        """The error in a line, with what it said where the traceback may be read."""
+        return errors.line_of(self.error, self.traceback, MOST_SAID) if self.error else ""
 
     @property
     def began_at(self) -> str:
@@ -56,9 +76,32 @@ class Step:
     lasted: str = ""
 
 
-def runs_of(job: Job, call: Call, now: datetime.datetime) -> list[Run]:
+def attempts_of(job: Job, whole_id: int | None) -> list[Attempt]:
+    """What is recorded, the latest first, with the job's row as it was then: where it moves meanwhile, it is read anew.
+
+    Of the latest attempt, and of that which ``whole_id`` names, the traceback is whole, of others its end.
+    """
+    for _look in range(LOOKS):
+        recorded: list[Attempt] = list(
+            job.attempt_set.defer("traceback")
+            .annotate(tail=Right("traceback", errors.TAIL))
+            .order_by("-id")[:MOST_ATTEMPTS]
+        )
+        now = Job.objects.using(job._state.db).filter(pk=job.pk).values_list("status", "lease", "attempt").first()
+        if now in (None, (job.status, job.lease, job.attempt)):
+            break
+        job.refresh_from_db()
+    whole = {attempt.pk for attempt in recorded[:1]} | ({whole_id} if whole_id else set())
+    for attempt in recorded:
+        tail: str = attempt.tail  # type: ignore[attr-defined]
+        attempt.is_cut = attempt.pk not in whole and len(tail) == errors.TAIL  # type: ignore[attr-defined]
+        if attempt.pk not in whole:
+            attempt.traceback = errors.whole_lines(tail)
+    return recorded
+
+
+def runs_of(job: Job, recorded: Collection[Attempt], call: Call, now: datetime.datetime) -> list[Run]:
     """Every attempt, the latest first: that of the job's own row, if it has one, and those that are recorded."""
-    recorded: list[Attempt] = list(job.attempt_set.order_by("-id")[:MOST_ATTEMPTS])
     current = job.unrecorded_worker_id()
     names = worker_names(job, [current, *(attempt.worker_id for attempt in recorded)])
     runs = [_recorded(attempt, names, call) for attempt in recorded]
@@ -72,13 +115,13 @@ def runs_of(job: Job, call: Call, now: datetime.datetime) -> list[Run]:
 
 def without_tracebacks(runs: Iterable[Run]) -> list[Run]:
     """For somebody who may not see what jobs are called with: a traceback may tell it."""
-    return [replace(run, traceback="") for run in runs]
+    return [replace(run, traceback="", whole_url="") for run in runs]
 
 
 def log_of(job: Job, call: Call) -> list[tuple[datetime.datetime, str]]:
-    """The latest lines, the oldest of them first."""
+    """The latest lines, the latest of them first."""
     lines = LogLine.objects.using(job._state.db).filter(job_id=job.pk).order_by("-id")[:MOST_LINES]
-    return [(line.made_at, call.secrets.scrub(line.text)) for line in lines][::-1]
+    return [(line.made_at, call.secrets.scrub(line.text)) for line in lines]
 
 
 def worker_names(job: Job, ids: Iterable[int | None]) -> dict[int, str]:
@@ -105,7 +148,7 @@ def timeline(job: Job, runs: Iterable[Run], reason: str, now: datetime.datetime)
         said = _("Attempt %(number)d on %(worker)s") % {"number": run.number, "worker": run.worker}
         yield Step(said, display.moment(run.started), run.lasted)
         if run.error:
-            yield Step(_("It ended with %s") % run.error, display.moment(run.ended))
+            yield Step(run.failure, display.moment(run.ended))
         last = run.ended
     if job.status in FINAL:
         said = str(JobStatus(job.status).label)
@@ -126,25 +169,48 @@ def why_it_waits(store: Store, job: Job, now: datetime.datetime) -> list[str]:
         case JobStatus.WAITING:
             return list(_others(store, job))
         case JobStatus.RUNNING if job.cancel_requested_at is not None:
-            return [_("It has been asked to end, and has not ended yet.")]
+            return [_("It has been asked to stop, and has not stopped yet.")]
     return []
+
+
+def steps_before(store: Store, job: Job) -> list[Job]:
+    """The steps for whose results this one waited, or waits: of a group, its members. One more than is shown."""
+    if job.after_id is None:
+        return []
+    steps = store.jobs.filter(workflow_id=job.workflow_id).only("pk", "task", "status").order_by("pk")
+    before = list(steps.filter(pk=job.after_id))
+    if before and before[0].task == GROUP:
+        return list(steps.filter(group_id=job.after_id)[: MOST_NEIGHBOURS + 1])
+    return before
+
+
+def steps_after(store: Store, job: Job) -> list[Job]:
+    """The steps that come when this one, and what stands beside it in its group, has ended. One more than is shown."""
+    ends, around = [job.pk], job.group_id
+    while around is not None and len(ends) <= MOST_NESTED:
+        ends.append(around)
+        around = store.jobs.filter(pk=around).values_list("group_id", flat=True).first()
+    after = store.jobs.filter(workflow_id=job.workflow_id, after_id__in=ends).exclude(task=GROUP)
+    return list(after.only("pk", "task", "status").order_by("pk")[: MOST_NEIGHBOURS + 1])
 
 
 def _its_time(job: Job, now: datetime.datetime) -> Iterator[str]:
     assert job.run_after is not None
-    yield _("Its time comes in %s.") % display.span(job.run_after - now)
+    yield _("Starts in %s.") % display.span(job.run_after - now)
     if job.attempt > job.earlier_attempts:
         yield _("It has been tried before, and is tried again then.")
     elif job.rate_key:
-        yield _("It has a rate, which may have given it this time.")
+        yield _("Its rate limit may have set this time.")
 
 
 def _its_turn(store: Store, job: Job, now: datetime.datetime) -> Iterator[str]:
     workers = store.living_workers(conf.read()[0].heartbeat_timeout, now)
     serving = [worker for worker in workers if is_served(job.queue_name, [worker])]
-    if job.pk > store.closed_queues().get(job.queue_name, job.pk):
+    last_to_run = store.closed_queues().get(job.queue_name, job.pk)
+    if job.pk > last_to_run:
+        said = _("Its queue is being drained, and it came later") if last_to_run else _("Its queue is paused")
         reason = store.reasons().get(job.queue_name)
-        yield _("Its queue is closed: %s.") % reason if reason else _("Its queue is closed.")
+        yield f"{said}: {reason}." if reason else f"{said}."
     if not workers:
         yield _("No worker is alive: start one with manage.py dbqueue_worker.")
     elif not serving:
@@ -155,13 +221,17 @@ def _its_turn(store: Store, job: Job, now: datetime.datetime) -> Iterator[str]:
         yield _("Its time has come: a worker makes it ready within moments.")
     else:
         before = store.count_before(job)
-        yield ngettext("%s job of its queue is before it.", "%s jobs of its queue are before it.", before) % counted(
-            before
-        )
+        ahead = ngettext("%s job of its queue is ahead of it.", "%s jobs of its queue are ahead of it.", before)
+        yield ahead % counted(before) if before else _("It is next in its queue.")
         threads = sum(worker.threads for worker in serving)
-        busy = store.jobs.filter(status=JobStatus.RUNNING, worker_id__in=[worker.pk for worker in serving]).count()
-        said = {"busy": min(busy, threads), "threads": threads}
-        yield _("Of the threads that serve its queue, %(busy)d of %(threads)d are in use.") % said
+        running = store.jobs.filter(status=JobStatus.RUNNING, worker_id__in=[worker.pk for worker in serving]).count()
+        busy = min(running, threads)
+        of_them = ngettext(
+            "%(busy)d of the %(threads)d threads that serve this queue is busy.",
+            "%(busy)d of the %(threads)d threads that serve this queue are busy.",
+            busy,
+        )
+        yield of_them % {"busy": busy, "threads": threads}
 
 
 def _its_place(store: Store, job: Job) -> str:
@@ -170,7 +240,7 @@ def _its_place(store: Store, job: Job) -> str:
         concurrency_key=job.concurrency_key, status__in=(JobStatus.READY, JobStatus.SCHEDULED)
     ).count()
     said = {"running": running, "others": before}
-    return _("Only some jobs of its key run at once: %(running)d run, %(others)d are before it.") % said
+    return _("Its concurrency limit is reached: of its key %(running)d run, %(others)d are ahead of it.") % said
 
 
 def _others(store: Store, job: Job) -> Iterator[str]:
@@ -194,4 +264,5 @@ def _recorded(attempt: Attempt, names: Mapping[int, str], call: Call) -> Run:
         attempt.ended_at - attempt.started_at,
         attempt.exception_class_path,
         call.secrets.scrub(attempt.traceback),
+        f"?traceback={attempt.pk}#attempts" if getattr(attempt, "is_cut", False) else "",
     )

@@ -63,11 +63,11 @@ CANCEL = Operation(
     "cancel",
     LEAVES[BulkAction.CANCEL],
     Store.request_cancel,
-    gettext_lazy("Asked to end."),
+    gettext_lazy("Asked to stop."),
     _cancelled,
 )
 INTERRUPT = replace(
-    CANCEL, apply=partial(Store.request_cancel, interrupt=True), logged=gettext_lazy("Asked to end, and interrupted.")
+    CANCEL, apply=partial(Store.request_cancel, interrupt=True), logged=gettext_lazy("Asked to stop, and interrupted.")
 )
 DELETE = Operation(
     "delete",
@@ -105,7 +105,7 @@ def moving_to(queue_name: str) -> Operation:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """What came of it: how many jobs were changed or asked to end, and the states of those that were left alone."""
+    """What came of it: how many jobs were changed or asked to stop, and the states of those that were left alone."""
 
     operation: Operation
     changed: int
@@ -113,10 +113,10 @@ class Tally:
     left: "Counter[str]"
 
     def __str__(self) -> str:
-        said = self.operation.said(self.changed)
+        said = self.operation.said(self.changed) if self.changed or not self.asked else ""
         if self.asked:
-            asked = ngettext("%d running job asked to end.", "%d running jobs asked to end.", self.asked)
-            said = f"{said} {asked % self.asked}"
+            asked = ngettext("%d running job was asked to stop.", "%d running jobs were asked to stop.", self.asked)
+            said = f"{said} {asked % self.asked}".strip()
         if not self.left:
             return said
         reasons = ", ".join(f"{number} {label}" for label, number in sorted(self.left.items()))

@@ -20,7 +20,7 @@ from django.utils.translation import ngettext
 from .. import conf
 from ..models import BulkAction, JobStatus, Overview, Resolution, Worker
 from ..store import MOST_QUEUES, Line, Store, is_served
-from . import charts, display
+from . import charts, display, errors
 from .base import QueueAdmin, counted, store
 
 DAY = datetime.timedelta(days=1)
@@ -40,6 +40,7 @@ class Tile:
     figure: str
     url: str
     more: str = ""
+    meaning: "Promise | str" = ""
 
 
 class Failures(NamedTuple):
@@ -50,6 +51,10 @@ class Failures(NamedTuple):
     times: int
     url: str
     retry_url: str
+
+    @property
+    def name(self) -> str:
+        return errors.name_of(self.error)
 
 
 @admin.register(Overview)
@@ -122,10 +127,12 @@ class OverviewAdmin(QueueAdmin[Overview]):
 
     def _tiles(self, line: Line, workers: list[Worker], now: datetime.datetime) -> list[Tile]:
         def of(status: JobStatus, label: Promise | str, number: int) -> Tile:
-            return Tile(status.lower(), str(label), counted(number), self._list("job", state=status))
+            url, meaning = self._list("job", state=status), display.MEANINGS[status]
+            return Tile(status.lower(), str(label), counted(number), url, meaning=meaning)
 
         numbers = {
-            status: store().count(status) for status in (JobStatus.RUNNING, JobStatus.SCHEDULED, JobStatus.BLOCKED)
+            status: store().count(status)
+            for status in (JobStatus.RUNNING, JobStatus.SCHEDULED, JobStatus.BLOCKED, JobStatus.WAITING)
         }
         threads = sum(worker.threads for worker in workers)
         return [

@@ -19,19 +19,21 @@ from django.utils.translation import gettext_lazy
 from django.views.decorators.http import require_POST
 
 from .. import scheduling
+from ..definition import Task
 from ..exceptions import DBQueueError
-from ..forms import ScheduleForm
+from ..forms import ChooseTaskForm, ScheduleForm, plan_form
 from ..models import JobStatus, Schedule, Source
-from ..redaction import redacted
+from ..redaction import known, redacted
 from ..schedule import Cron
 from ..store import ANY_QUEUE
 from . import display
-from .base import QueueAdmin, store
+from .base import LostRace, store
+from .calls import ChooseTask, told_of
 
 CODE_ONLY = ("name", "task")
 """What a schedule of the code has from there alone."""
 
-TOLD = ("origin", "overridden", "in_words", "next_few", "last", "skipped", "problem")
+TOLD = ("origin", "in_words", "next_few", "last", "skipped", "problem")
 """What a schedule's page tells and nobody types."""
 
 NEXT_FEW = 5
@@ -39,9 +41,10 @@ NEXT_FEW = 5
 
 
 @admin.register(Schedule)
-class ScheduleAdmin(QueueAdmin[Schedule]):
+class ScheduleAdmin(ChooseTask[Schedule]):
     form = ScheduleForm
-    list_display = ("name", "task_name", "in_words", "next", "last", "enabled", "origin", "overridden")
+    choose_title = gettext_lazy("Add a schedule")
+    list_display = ("name", "task_name", "in_words", "next", "last", "enabled", "origin")
     list_filter = ("enabled", "source")
     list_display_links = ("name",)
     ordering = ("name",)
@@ -69,11 +72,33 @@ class ScheduleAdmin(QueueAdmin[Schedule]):
 
     # The form
 
+    def add_view(
+        self, request: HttpRequest, form_url: str = "", extra_context: dict[str, Any] | None = None
+    ) -> HttpResponse:
+        if not self.has_add_permission(request):
+            raise PermissionDenied
+        choice = self._choice(request)
+        if request.method == "GET" and not choice.is_valid():
+            return self._choose(request, choice)
+        return super().add_view(request, form_url, extra_context)
+
+    def _task_of(self, request: HttpRequest) -> "Task[Any, Any] | None":
+        """The task for whose arguments the form has fields; None where they are typed as JSON."""
+        choice = ChooseTaskForm({"task": request.GET.get("task", "")})
+        return choice.cleaned_data["task"] if choice.is_valid() else None
+
     def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
         only_read = (*TOLD, "shown_args", "shown_kwargs")
         return (*only_read, *CODE_ONLY) if obj is not None and obj.source == Source.CODE else only_read
 
     def get_fieldsets(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
+        if obj is None and (task := self._task_of(request)) is not None:
+            arguments = list(plan_form(task).arguments)
+            return [
+                *([(_("Arguments"), {"fields": arguments})] if arguments else []),
+                (_("When"), {"fields": ("enabled", "cron", "timezone", "every", "misfire", "overlap")}),
+                (_("Options"), {"fields": ("name", "queue_name", "priority")}),
+            ]
         told = [] if obj is None else [(None, {"fields": TOLD})]
         # Django shows what can't be changed as it stands in the row.
         may_change = self.has_change_permission(request) if obj else True
@@ -90,6 +115,8 @@ class ScheduleAdmin(QueueAdmin[Schedule]):
     def get_form(
         self, request: HttpRequest, obj: Schedule | None = None, change: bool = False, **kwargs: Any
     ) -> type[Any]:
+        if obj is None and (task := self._task_of(request)) is not None:
+            kwargs["form"] = plan_form(task)
         form: type[Any] = super().get_form(request, obj, change, **kwargs)
         if obj is None or self._may_see_calls(request):
             return form
@@ -104,7 +131,7 @@ class ScheduleAdmin(QueueAdmin[Schedule]):
         if change:
             values = {name: form.cleaned_data[name] for name in form.fields if name != "seen"}
             if scheduling.change(store(), obj.pk, values, before=form.before) is None:
-                raise PermissionDenied("The schedule has been deleted or changed meanwhile.")
+                raise LostRace(_("Nothing was saved: the schedule has been deleted or changed meanwhile."))
         else:
             scheduling.plan(obj, scheduling.aware(store().clock()))
             obj.save(using=store().alias, force_insert=True)
@@ -192,6 +219,10 @@ class ScheduleAdmin(QueueAdmin[Schedule]):
         form_url: str = "",
         obj: Schedule | None = None,
     ) -> HttpResponse:
+        task = self._task_of(request) if obj is None else known(obj.task)
+        context |= {} if task is None else told_of(task)
+        if obj is None and task is not None:
+            context["title"] = _("Add a schedule of %s") % task.name
         if obj is not None:
             context |= {
                 "can_run": self.has_run_permission(request),
@@ -247,11 +278,10 @@ class ScheduleAdmin(QueueAdmin[Schedule]):
 
     @admin.display(description=gettext_lazy("Source"))
     def origin(self, schedule: Schedule) -> str:
-        return str(Source(schedule.source).label)
-
-    @admin.display(description=gettext_lazy("Overridden"))
-    def overridden(self, schedule: Schedule) -> str:
-        return ", ".join(schedule.overrides) or display.NOTHING
+        label = str(Source(schedule.source).label)
+        if not schedule.overrides:
+            return label
+        return _("%(source)s, changed here: %(fields)s") % {"source": label, "fields": ", ".join(schedule.overrides)}
 
 
 def _log_of_the_admin() -> AbstractContextManager[None]:

@@ -2,27 +2,71 @@
 
 import datetime
 from collections.abc import Iterator
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
 from django.contrib.admin.views.main import ChangeList
+from django.core.exceptions import PermissionDenied
 from django.db import router, transaction
 from django.db.models import Count, OuterRef, QuerySet, Subquery
 from django.db.models.functions import Coalesce
-from django.http import HttpRequest
+from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
+from django.urls import URLPattern, path
+from django.utils.formats import number_format
+from django.utils.functional import Promise
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
+from django.views.decorators.http import require_POST
 
 from .. import conf
+from ..claim import Selection
 from ..models import JobStatus, Worker, WorkerRequest
 from . import display
 from .base import PromptChangeList, QueueAdmin, store
 
 MOST_JOBS = 100
 """Running jobs that a worker's page names, the longest first."""
+
+
+LOOK_AGAIN = 5
+"""Seconds after which the page of a worker looks again."""
+
+
+class Request(NamedTuple):
+    """What an operator may ask of a worker: the button, what it means, and what is said when it is done."""
+
+    name: str
+    wanted: WorkerRequest | None
+    label: "Promise | str"
+    meaning: "Promise | str"
+    done: "Promise | str"
+
+
+QUIET = Request(
+    "quiet",
+    WorkerRequest.QUIET,
+    gettext_lazy("Quiet"),
+    gettext_lazy("Claim nothing more"),
+    gettext_lazy("Asked to claim nothing more."),
+)
+STOP = Request(
+    "stop",
+    WorkerRequest.STOP,
+    gettext_lazy("Stop"),
+    gettext_lazy("Finish what runs, and end"),
+    gettext_lazy("Asked to stop."),
+)
+CLAIM_AGAIN = Request(
+    "claim_again",
+    None,
+    gettext_lazy("Claim again"),
+    gettext_lazy("Go on as before"),
+    gettext_lazy("Asked to claim again."),
+)
+REQUESTS = (QUIET, STOP, CLAIM_AGAIN)
 
 
 class LifeFilter(admin.SimpleListFilter):
@@ -72,9 +116,32 @@ class WorkerChangeList(PromptChangeList):
 
 @admin.register(Worker)
 class WorkerAdmin(QueueAdmin[Worker]):
-    list_display = ("name", "state", "heard", "hostname", "pid", "served", "busy", "started")
+    class Media:
+        js = ("dbqueue/live.js",)
+
+    # The name has the host's and the process's id, unless somebody gave it another.
+    list_display = ("name", "state", "heard", "served", "busy", "started")
     list_filter = (LifeFilter,)
-    fieldsets = ((None, {"fields": (*list_display, "stopped", "leases_lost", "current_jobs")}),)
+    fieldsets = (
+        (
+            None,
+            {
+                "fields": (
+                    "name",
+                    "state",
+                    "heard",
+                    "hostname",
+                    "pid",
+                    "served",
+                    "busy",
+                    "current_jobs",
+                    "started",
+                    "stopped",
+                    "refused",
+                )
+            },
+        ),
+    )
     actions = ("quiet_selected", "stop_selected", "claim_again_selected")
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Worker]:
@@ -103,15 +170,52 @@ class WorkerAdmin(QueueAdmin[Worker]):
 
     @admin.action(description=gettext_lazy("Quiet: claim nothing more"), permissions=["control"])
     def quiet_selected(self, request: HttpRequest, queryset: QuerySet[Worker]) -> None:
-        self._ask(request, queryset, WorkerRequest.QUIET, _("Asked to claim nothing more."))
+        self._ask(request, queryset, QUIET.wanted, str(QUIET.done))
 
     @admin.action(description=gettext_lazy("Stop: finish what runs, and end"), permissions=["control"])
     def stop_selected(self, request: HttpRequest, queryset: QuerySet[Worker]) -> None:
-        self._ask(request, queryset, WorkerRequest.STOP, _("Asked to stop."))
+        self._ask(request, queryset, STOP.wanted, str(STOP.done))
 
     @admin.action(description=gettext_lazy("Claim again"), permissions=["control"])
     def claim_again_selected(self, request: HttpRequest, queryset: QuerySet[Worker]) -> None:
-        self._ask(request, queryset, None, _("Asked to claim again."))
+        self._ask(request, queryset, CLAIM_AGAIN.wanted, str(CLAIM_AGAIN.done))
+
+    def get_urls(self) -> list[URLPattern]:
+        def post(wanted: Request) -> URLPattern:
+            view = require_POST(lambda request, pk: self._ask_one(request, wanted, pk))
+            name = f"{self.opts.app_label}_{self.opts.model_name}_{wanted.name}"
+            return path(f"<int:pk>/{wanted.name}/", self.admin_site.admin_view(view), name=name)
+
+        return [*map(post, REQUESTS), *super().get_urls()]
+
+    def _ask_one(self, request: HttpRequest, wanted: "Request", pk: int) -> HttpResponse:
+        if not self.has_control_permission(request):
+            raise PermissionDenied
+        workers = self.get_queryset(request).filter(pk=pk)
+        if not workers:
+            self.message_user(request, _("No worker has the id %d.") % pk, messages.WARNING)
+            return HttpResponseRedirect(self._url("changelist"))
+        self._ask(request, workers, wanted.wanted, str(wanted.done))
+        return HttpResponseRedirect(self._url("change", pk))
+
+    def render_change_form(
+        self,
+        request: HttpRequest,
+        context: dict[str, Any],
+        add: bool = False,
+        change: bool = False,
+        form_url: str = "",
+        obj: Worker | None = None,
+    ) -> HttpResponse:
+        if obj is not None and obj.stopped_at is None:
+            context |= {"look_again": LOOK_AGAIN, "requests": self._offered(request, obj)}
+        return super().render_change_form(request, context, add, change, form_url, obj)
+
+    def _offered(self, request: HttpRequest, worker: Worker) -> list[tuple[str, "Promise | str", "Promise | str"]]:
+        """What this user may ask of this worker, and has not been asked of it already."""
+        if not self.has_control_permission(request):
+            return []
+        return [(one.name, one.label, one.meaning) for one in REQUESTS if (one.wanted or "") != worker.asked]
 
     def _ask(self, request: HttpRequest, queryset: QuerySet[Worker], wanted: WorkerRequest | None, said: str) -> None:
         with store().atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
@@ -142,7 +246,11 @@ class WorkerAdmin(QueueAdmin[Worker]):
 
     @admin.display(description=gettext_lazy("Queues"))
     def served(self, worker: Worker) -> str:
-        return worker.queues or _("all")
+        selection = Selection.parse(worker.queues)
+        served = ", ".join(selection.include) or _("all")
+        if not selection.exclude:
+            return served
+        return _("%(served)s but %(others)s") % {"served": served, "others": ", ".join(selection.exclude)}
 
     @admin.display(description=gettext_lazy("Threads in use"))
     def busy(self, worker: Worker) -> str:
@@ -164,6 +272,11 @@ class WorkerAdmin(QueueAdmin[Worker]):
     @admin.display(description=gettext_lazy("Started"))
     def started(self, worker: Worker) -> str:
         return display.moment(worker.started_at)
+
+    @admin.display(description=gettext_lazy("Outcomes refused"))
+    def refused(self, worker: Worker) -> str:
+        """Of jobs that had been taken from it."""
+        return number_format(worker.leases_lost, force_grouping=True)
 
     @admin.display(description=gettext_lazy("Stopped"))
     def stopped(self, worker: Worker) -> str:

@@ -1,8 +1,9 @@
 """Workflows: the tree of each, how far it is, and trying again or ending a branch of it."""
 
+from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.contrib import admin, messages
 from django.contrib.admin.models import LogEntry
@@ -11,6 +12,7 @@ from django.db import router, transaction
 from django.db.models import OuterRef, QuerySet, Subquery
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.urls import URLPattern, path
+from django.utils.html import format_html
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy, ngettext
 from django.views.decorators.http import require_POST
@@ -21,7 +23,7 @@ from ..search import is_id
 from ..tree import Place, Tree, failed_step
 from ..workflow import WorkflowResult
 from . import display
-from .base import QueueAdmin, store
+from .base import LostRace, QueueAdmin, store
 
 MOST_ROWS = 1000
 """Steps that the list shows."""
@@ -29,8 +31,20 @@ MOST_ROWS = 1000
 MOST_DRAWN = 200
 """Steps of a workflow that is drawn."""
 
-ACROSS, DOWN, MARGIN = 36, 20, 14
-"""Pixels from one step to the next."""
+MOST_LABELLED = 50
+"""Steps of a workflow whose drawing has their names, which take room."""
+
+
+class Scale(NamedTuple):
+    """Pixels from one step to the next, and around them; ``letters`` of a step's name have room below it."""
+
+    across: int
+    down: int
+    margin: int
+    letters: int
+
+
+LABELLED, BARE = Scale(124, 52, 64, 18), Scale(48, 28, 20, 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,12 +71,19 @@ class Dot:
     state: str
     url: str
     is_group: bool
+    label: str = ""
+
+    @property
+    def below(self) -> int:
+        """Where its label stands."""
+        return self.y + 24
 
 
 @dataclass(slots=True)
 class Drawing:
     """Left before right is first before then; what stands above each other is side by side."""
 
+    scale: Scale
     dots: list[Dot] = field(default_factory=list)
     lines: list[tuple[int, int, int, int]] = field(default_factory=list)
     width: int = 0
@@ -104,7 +125,7 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
 
     def delete_model(self, request: HttpRequest, obj: Workflow) -> None:
         if store().delete_workflow(obj.pk) is None:
-            raise PermissionDenied("The workflow has been retried meanwhile.")
+            raise LostRace(_("Nothing was deleted: the workflow has been retried meanwhile."))
 
     def get_urls(self) -> list[URLPattern]:
         view = self.admin_site.admin_view(require_POST(self._change_branch))
@@ -186,11 +207,11 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
         with store().atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
             if is_retry:
                 number = branch.retry_failed()
-                said = ngettext("%d job is tried again.", "%d jobs are tried again.", number) % number
+                said = ngettext("%d job retried.", "%d jobs retried.", number) % number
                 did = number > 0
             else:
                 did = branch.cancel()
-                said = _("It is asked to end.") if did else _("It has ended already.")
+                said = _("It was asked to stop.") if did else _("It has ended already.")
             if did:
                 self.log_change(request, workflow, f"{said} (#{typed})")
         self.message_user(request, said, messages.SUCCESS if did else messages.WARNING)
@@ -213,16 +234,21 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
         if status is None:
             return display.NOTHING
         if workflow.finished_at is None and status in (JobStatus.WAITING, *CANCELLABLE):
-            return display.badge("running", _("Under way"))
+            return display.badge("running", _("In progress"))
         if status == JobStatus.CANCELLED and failed_step(getattr(workflow, "last_reason", "")) is not None:
             status = JobStatus.FAILED  # of the last job: it never ran, because another has failed
         return display.badge(status, JobStatus(status).label)
 
-    @admin.display(description=gettext_lazy("How far"))
+    @admin.display(description=gettext_lazy("Progress"))
     def how_far(self, workflow: Workflow) -> str:
-        tree = _tree_of(workflow)
-        done, total = tree.done(tree.rows)
-        return display.progress({"done": done, "total": total, "message": ""})
+        states = Counter(row.status for row in _tree_of(workflow).rows.values() if not row.is_group)
+        said = {"done": states[JobStatus.SUCCESSFUL], "total": states.total()}
+        parts = [_("%(done)d of %(total)d done") % said]
+        for status, words in ((JobStatus.FAILED, _("%d failed")), (JobStatus.CANCELLED, _("%d cancelled"))):
+            if states[status]:
+                parts.append(words % states[status])
+        bar = '<progress value="{}" max="{}" aria-label="{}"></progress> {}'
+        return format_html(bar, said["done"], max(1, said["total"]), _("Progress"), ", ".join(parts))
 
     @admin.display(description=gettext_lazy("Enqueued"))
     def created(self, workflow: Workflow) -> str:
@@ -243,9 +269,10 @@ def _tree_of(workflow: Workflow) -> Tree:
 
 def draw(tree: Tree, last: int, url_of: Any) -> Drawing:
     """At most MOST_DRAWN steps, so nothing here is nested deeper than that."""
-    drawing = Drawing()
+    drawing = Drawing(LABELLED if len(tree.rows) <= MOST_LABELLED else BARE)
     width, height, _ends = _draw_chain(tree, last, None, url_of, 0, 0, [], drawing)
-    drawing.width, drawing.height = width * ACROSS + MARGIN, height * DOWN + MARGIN
+    across, down, margin, _letters = drawing.scale
+    drawing.width, drawing.height = (width - 1) * across + 2 * margin, (height - 1) * down + 2 * min(margin, down)
     return drawing
 
 
@@ -282,9 +309,13 @@ def _draw_step(
 
 
 def _dot(row: Any, url_of: Any, x: int, y: int, before: list[Point], drawing: Drawing) -> Point:
-    at = MARGIN + x * ACROSS, MARGIN + y * DOWN
+    across, down, margin, letters = drawing.scale
+    at = margin + x * across, min(margin, down) + y * down
     drawing.lines += [(*point, *at) for point in before]
     name = _("group") if row.is_group else row.task
     said = f"{name} #{row.id}: {JobStatus(row.status).label}"
-    drawing.dots.append(Dot(*at, said, row.status.lower(), "" if row.is_group else url_of(row.id), row.is_group))
+    own_name = "" if row.is_group or not letters else row.task.rpartition(".")[2]
+    label = own_name if len(own_name) <= letters else f"{own_name[: letters - 1]}…"
+    url = "" if row.is_group else url_of(row.id)
+    drawing.dots.append(Dot(*at, said, row.status.lower(), url, row.is_group, label))
     return at

@@ -22,16 +22,18 @@ the code's default.
 
 from .arguments import readable_signature
 from .enqueue import OPTIONS, ChooseTaskForm, EditForm, EnqueueForm, edit_form, enqueue_form, tasks_like
-from .schedule import ScheduleForm
+from .schedule import PlanForm, ScheduleForm, plan_form
 
 __all__ = [
     "OPTIONS",
     "ChooseTaskForm",
     "EditForm",
     "EnqueueForm",
+    "PlanForm",
     "ScheduleForm",
     "edit_form",
     "enqueue_form",
+    "plan_form",
     "readable_signature",
     "tasks_like",
 ]

@@ -5,6 +5,7 @@ import datetime
 import decimal
 import inspect
 import json
+import re
 import sys
 import types
 import typing
@@ -39,6 +40,7 @@ from .fields import (
     Parsed,
     TextField,
     Unseen,
+    UnseenLine,
     moment_field,
     with_picker,
     with_widget,
@@ -51,6 +53,9 @@ SHOWN_LENGTH = 80
 """Characters that are shown of a default that a field can't hold."""
 
 NO_DEFAULT = inspect.Parameter.empty
+
+_HAS_LINES = re.compile(r"key|cert|pem|credential", re.IGNORECASE)
+"""Names of secrets that may have several lines, of which a field for passwords would make one."""
 
 
 class Nothing(Enum):
@@ -206,12 +211,13 @@ def arguments_of(task: Task[Any, Any]) -> dict[str, Argument]:
 def readable_signature(task: Task[Any, Any]) -> inspect.Signature:
     """The task's signature with the hints themselves, where the code has them as text."""
     hints, signature = type_hints(task.func), task.signature
+    returned = hints.get("return", signature.return_annotation)
     return signature.replace(
         parameters=[
             shown_parameter(task, one).replace(annotation=hints.get(one.name, one.annotation))
             for one in signature.parameters.values()
         ],
-        return_annotation=hints.get("return", signature.return_annotation),
+        return_annotation=None if returned is types.NoneType else returned,
     )
 
 
@@ -275,7 +281,7 @@ def _sensitive(parameter: inspect.Parameter, hint: Any) -> Argument:
     }
     shape = {parameter.VAR_POSITIONAL: list, parameter.VAR_KEYWORD: dict}.get(parameter.kind)  # type: ignore[call-overload]
     field = JSONTextField(shape=shape, nullable=nullable, **options) if kind is None else kind.field(**options)
-    field.widget = Unseen()
+    field.widget = Unseen() if kind is None or _HAS_LINES.search(parameter.name) else UnseenLine()
     return Argument(parameter, field, nullable, _parsed if kind is None else kind.receives, is_hidden=True)
 
 

@@ -86,12 +86,10 @@ def tasks_like(text: str) -> list[tuple[str, list[Offer]]]:
     return list(groups.items())
 
 
-def choices() -> list[tuple[str, list[tuple[str, str]]]]:
+def choices() -> list[tuple[str, str]]:
     """All of them as the choices of a field."""
-    return [
-        (module, [(one.name, f"{one.own_name}: {one.said}" if one.said else one.own_name) for one in offers])
-        for module, offers in tasks_like("")
-    ]
+    offers = [one for _module, offers in tasks_like("") for one in offers]
+    return [(one.name, f"{one.name}: {one.said}" if one.said else one.name) for one in offers]
 
 
 class EnqueueForm(CallFields, _JobForm):
@@ -204,14 +202,14 @@ class EditForm(CallFields, forms.Form):
 
 def edit_form(task: Task[Any, Any]) -> type[EditForm]:
     """The form for one task."""
-    made: type[EditForm] = type(EditForm)("EditForm", (EditForm,), _fields_of(task))  # type: ignore[misc]
+    made: type[EditForm] = type(EditForm)("EditForm", (EditForm,), fields_of(task))  # type: ignore[misc]
     return made
 
 
 def enqueue_form(task: Task[Any, Any]) -> type[EnqueueForm]:
     """The form for one task, with its defaults."""
     namespace = {
-        **_fields_of(task),
+        **fields_of(task),
         "queue_name": _queue_field(task),
         "priority": forms.IntegerField(
             min_value=MIN_PRIORITY,
@@ -240,7 +238,8 @@ def enqueue_form(task: Task[Any, Any]) -> type[EnqueueForm]:
     return made
 
 
-def _fields_of(task: Task[Any, Any]) -> dict[str, Any]:
+def fields_of(task: Task[Any, Any]) -> dict[str, Any]:
+    """What a class of CallFields has of the task."""
     arguments = arguments_of(task)
     fields = {name: argument.field for name, argument in arguments.items()}
     return {"__module__": __name__, "task": task, "arguments": arguments, **fields}

@@ -42,6 +42,13 @@ class Unseen(forms.Textarea):
         return None
 
 
+class UnseenLine(forms.PasswordInput):
+    """The same for one line, which a browser treats as a new password: it fills nothing in and keeps nothing."""
+
+    def __init__(self) -> None:
+        super().__init__({"class": "vTextField", "autocomplete": "new-password"})
+
+
 class Parsed(NamedTuple):
     """What was typed as JSON. ``null`` is a value; an empty field has none."""
 

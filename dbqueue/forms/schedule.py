@@ -13,12 +13,14 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from .. import conf
+from ..definition import Task
 from ..exceptions import DBQueueError, InvalidTask
 from ..models import MAX_PRIORITY, MIN_PRIORITY, Schedule
 from ..redaction import HIDDEN, MISSING, redacted, restored
 from ..schedule import Cron, Every, default_timezone
 from ..scheduling import draft_of
-from .enqueue import choices
+from .call import CallFields
+from .enqueue import choices, fields_of
 from .fields import JSONTextField
 
 if TYPE_CHECKING:
@@ -40,7 +42,9 @@ class ScheduleForm(_ScheduleForm):
 
     task = forms.ChoiceField(label=gettext_lazy("Task"))
     timezone = forms.ChoiceField(
-        label=gettext_lazy("Timezone"), required=False, help_text=gettext_lazy("Whose clock cron goes by.")
+        label=gettext_lazy("Time zone"),
+        required=False,
+        help_text=gettext_lazy("The time zone in which the cron expression is read."),
     )
     args = JSONTextField(
         label=gettext_lazy("Arguments"), required=False, shape=list, help_text=gettext_lazy("JSON: a list, as [1, 2].")
@@ -173,6 +177,33 @@ class ScheduleForm(_ScheduleForm):
             self.add_error("queue_name", str(exc))
         except DBQueueError as exc:
             self.add_error("args" if "args" in self.fields else None, str(exc))
+
+
+class _WithoutJSON(ScheduleForm):
+    task = None  # type: ignore[assignment]
+    args = None  # type: ignore[assignment]
+    kwargs = None  # type: ignore[assignment]
+
+
+class PlanForm(CallFields, _WithoutJSON):  # type: ignore[misc]
+    """A new schedule of one task, with a field for each of its parameters. ``plan_form()`` makes one."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.instance.task = self.task.name
+
+    def clean(self) -> dict[str, Any] | None:
+        values = self._values()
+        if not self.errors:
+            called, self.instance.kwargs = self._call(values)
+            self.instance.args = list(called)
+        return super().clean()
+
+
+def plan_form(task: Task[Any, Any]) -> type[PlanForm]:
+    """The form for one task."""
+    made: type[PlanForm] = type(PlanForm)("PlanForm", (PlanForm,), fields_of(task))  # type: ignore[misc]
+    return made
 
 
 def seal(values: Mapping[str, Any]) -> str:

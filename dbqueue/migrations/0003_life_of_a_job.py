@@ -71,7 +71,7 @@ class Migration(migrations.Migration):
                 (
                     "name",
                     models.CharField(
-                        help_text="For one of the code: the task's name, and what tells it from others of the task.",
+                        help_text="Any name that is not used yet. Schedules declared in code are named after their task.",
                         max_length=356,
                     ),
                 ),
@@ -92,20 +92,23 @@ class Migration(migrations.Migration):
                 ),
                 (
                     "every",
-                    models.PositiveIntegerField(
-                        blank=True, help_text="Seconds, instead of a cron expression.", null=True
-                    ),
+                    models.PositiveIntegerField(blank=True, help_text="Every N seconds (instead of cron).", null=True),
                 ),
                 (
                     "timezone",
-                    models.CharField(blank=True, default="", help_text="Whose clock cron goes by.", max_length=100),
+                    models.CharField(
+                        blank=True,
+                        default="",
+                        help_text="The time zone in which the cron expression is read.",
+                        max_length=100,
+                    ),
                 ),
                 (
                     "misfire",
                     models.CharField(
                         choices=[("skip", "Drop them"), ("once", "One job for all"), ("all", "A job for each")],
                         default="once",
-                        help_text="What becomes of slots at which no worker was there.",
+                        help_text="Runs missed because no worker was running.",
                         max_length=4,
                     ),
                 ),
@@ -114,7 +117,7 @@ class Migration(migrations.Migration):
                     models.CharField(
                         choices=[("allow", "Allow"), ("skip", "Skip the slot")],
                         default="allow",
-                        help_text="Whether there is a job for a slot while an earlier one has not ended.",
+                        help_text="Start a new run while the previous one is still going?",
                         max_length=5,
                     ),
                 ),

@@ -31,7 +31,7 @@ class Migration(migrations.Migration):
                     "queue_name",
                     models.CharField(blank=True, default="", help_text="Where to move them.", max_length=100),
                 ),
-                ("described", models.CharField(help_text="The filter in words.", max_length=1000)),
+                ("described", models.CharField(max_length=1000, verbose_name="filter")),
                 ("user_id", models.CharField(help_text="Who asked for it.", max_length=255)),
                 ("user_name", models.CharField(max_length=255)),
                 ("created_at", models.DateTimeField()),
@@ -42,8 +42,16 @@ class Migration(migrations.Migration):
                 ("first_id", models.BigIntegerField(help_text="The next job to look at has at least this id.")),
                 ("last_id", models.BigIntegerField(help_text="Jobs that came later are let be.")),
                 ("changed", models.PositiveIntegerField(default=0)),
-                ("asked", models.PositiveIntegerField(default=0, help_text="Running jobs that were asked to end.")),
-                ("left_alone", models.PositiveIntegerField(default=0, help_text="In another state by then.")),
+                (
+                    "asked",
+                    models.PositiveIntegerField(
+                        default=0, help_text="Running jobs that were asked to stop.", verbose_name="asked to stop"
+                    ),
+                ),
+                (
+                    "left_alone",
+                    models.PositiveIntegerField(default=0, help_text="In a state that this action doesn't touch."),
+                ),
                 (
                     "failures",
                     models.PositiveSmallIntegerField(

@@ -13,7 +13,7 @@ class Migration(migrations.Migration):
             field=models.PositiveIntegerField(
                 db_default=0,
                 default=0,
-                help_text="Jobs inside of groups that were cancelled, or asked to end, with them.",
+                help_text="Jobs inside groups that were cancelled, or asked to stop, with them.",
             ),
         ),
         migrations.AddIndex(

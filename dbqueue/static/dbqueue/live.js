@@ -3,6 +3,7 @@
 
 {
     const TOKEN = "input[name=csrfmiddlewaretoken]";
+    const SOON = [300, 1000, 2000]; // ms; a short job has ended before anybody waits for the first of the regular looks
 
     const start = () => {
         const live = document.getElementById("dbqueue-live");
@@ -15,6 +16,7 @@
         if (!every) {
             return;
         }
+        const soon = "soon" in live.dataset ? [...SOON] : [];
         const goOn = button.dataset.paused;
         const pause = button.textContent;
         let paused = false;
@@ -40,8 +42,8 @@
                 if (!next) {
                     continue;
                 }
-                for (const [index, details] of part.querySelectorAll("details").entries()) {
-                    next.querySelectorAll("details")[index]?.toggleAttribute("open", details.open);
+                for (const details of part.querySelectorAll("details[id]")) {
+                    fresh.getElementById(details.id)?.toggleAttribute("open", details.open);
                 }
                 if (next.outerHTML !== part.outerHTML) {
                     part.replaceWith(document.importNode(next, true));
@@ -80,7 +82,7 @@
                 await look();
             }
             if (!ended) {
-                setTimeout(repeat, every);
+                setTimeout(repeat, soon.shift() ?? every);
             }
         };
 
@@ -91,7 +93,7 @@
             button.textContent = paused ? goOn : pause;
             button.setAttribute("aria-pressed", String(paused));
         });
-        setTimeout(repeat, every);
+        setTimeout(repeat, soon.shift() ?? every);
     };
 
     if (document.readyState === "loading") {

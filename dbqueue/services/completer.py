@@ -1,7 +1,8 @@
 """Writes outcomes: all that gathered since the last write, in one statement."""
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 
 from django.db import DataError, Error, IntegrityError
@@ -27,6 +28,9 @@ ABOUT_THE_SERVER = ("08", "25", "40", "53", "57")
 """Classes of SQLSTATE that tell nothing of the values: connection, state of the transaction (as read-only), rollback,
 resources, an operator's intervention."""
 
+TRY_AGAIN = 0.1
+"""Seconds after which those are tried again that were set aside."""
+
 IDLE = 60.0
 """Seconds to sleep when nobody puts an outcome; ``put()`` wakes."""
 
@@ -48,6 +52,8 @@ class Completer(Service):
         self._arrived: SimpleQueue[Outcome] = SimpleQueue()
         self._batch: dict[tuple[int, int], Outcome] = {}
         self._unwritten: dict[tuple[int, int], Outcome] = {}
+        self._later: dict[tuple[int, int], Outcome] = {}
+        self._later_at = 0.0
         self._in_doubt = False
         self._refusals = 0
         self._refusals_told = 0
@@ -82,8 +88,24 @@ class Completer(Service):
         while self._batch:
             self._write(list(self._batch.values()))
             self._gather()
+        if self._later and time.monotonic() >= self._later_at:
+            self._write_later()
         self._in_doubt = False
-        return IDLE
+        return max(0.0, self._later_at - time.monotonic()) if self._later else IDLE
+
+    def _write_later(self) -> None:
+        """Try those that were set aside once more."""
+        self._later_at = time.monotonic() + TRY_AGAIN
+        for outcome in list(self._later.values()):
+            self._write([outcome])
+
+    def _set_aside(self, outcomes: Iterable[Outcome]) -> None:
+        """Others go on without these."""
+        if not self._later:
+            self._later_at = time.monotonic() + TRY_AGAIN
+        for outcome in outcomes:
+            self._batch.pop(fence(outcome), None)
+            self._later[fence(outcome)] = outcome
 
     def _gather(self) -> None:
         # What an error of the database left in the batch goes first.
@@ -99,7 +121,10 @@ class Completer(Service):
     def _write(self, outcomes: list[Outcome]) -> None:
         try:
             refused = self._finish(outcomes)
-        except Error as exc:
+        except Exception as exc:
+            if not isinstance(exc, Error):
+                self._write_despite(exc, outcomes)
+                return
             self._in_doubt = True
             if len(outcomes) == 1:
                 self._write_what_is_left_of(outcomes[0], exc)
@@ -142,6 +167,28 @@ class Completer(Service):
         if last is not None:
             raise last
 
+    def _write_despite(self, exc: Exception, outcomes: list[Outcome]) -> None:
+        """An error that is nobody's but dbqueue's own: it costs the outcome that causes it, and no other.
+
+        Nothing of it is written by now. Where even the failure of its job can't be, it is tried again later.
+        """
+        if len(outcomes) > 1:
+            self._write_singly(outcomes)
+            return
+        [outcome] = outcomes
+        left = outcome.refused(exc)
+        try:
+            refused = self._finish([left])
+        except Error:
+            raise
+        except Exception:
+            if fence(outcome) not in self._later:
+                logger.exception("The outcome of job %s can't be written, and is tried again", outcome.claim)
+            self._set_aside(outcomes)
+            return
+        logger.error("The outcome of job %s could not be written", outcome.claim, exc_info=exc)
+        self._settle([left], refused)
+
     def _write_what_is_left_of(self, outcome: Outcome, exc: Error) -> None:
         """Fail a job whose outcome the database refuses for what is in it. Any other error is tried again."""
         if not _refuses_the_value(exc) or not self._database_answers():
@@ -164,6 +211,7 @@ class Completer(Service):
         for outcome in outcomes:
             self._batch.pop(fence(outcome), None)
             self._unwritten.pop(fence(outcome), None)
+            self._later.pop(fence(outcome), None)
         if was_full and self.pending <= MOST_UNWRITTEN / 2:
             self._on_change()
         if refused:

@@ -16,7 +16,7 @@ from django.db.models import Exists, Max, OuterRef, Q
 from django.db.models.functions import Cast
 
 from ..claim import Claim
-from ..draft import Draft
+from ..draft import LAST_YEAR, Draft
 from ..models import (
     CANCELLABLE,
     FINAL,
@@ -522,7 +522,7 @@ def _released(
 ) -> Released:
     """``given`` are its own arguments and the result that it waited for, as JSON text."""
     if (wait := step.get("wait")) is not None:
-        run_after = now + datetime.timedelta(seconds=wait)
+        run_after = _after(now, wait)
     expires_in = step.get("expires_in")
     args = None
     if given is not None:
@@ -533,8 +533,16 @@ def _released(
         JobStatus.READY if run_after is None else JobStatus.SCHEDULED,
         args,
         run_after,
-        None if expires_in is None else now + datetime.timedelta(seconds=expires_in),
+        None if expires_in is None else _after(now, expires_in),
     )
+
+
+def _after(now: datetime.datetime, seconds: float) -> datetime.datetime:
+    """Of what is out of range (a plan refuses it, but the row may be older than that) the last time that there is."""
+    try:
+        return min(now + datetime.timedelta(seconds=seconds), now.replace(year=LAST_YEAR, day=1))
+    except OverflowError:
+        return now.replace(year=LAST_YEAR, day=1)
 
 
 def _called_back(callback: dict[str, Any], failed: int, path: str, traceback: str) -> Draft:

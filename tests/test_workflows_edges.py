@@ -1,21 +1,24 @@
 """Workflows where something goes wrong in the middle: nothing stands still, nothing is lost, nothing comes twice."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
+from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from dbqueue import group
 from dbqueue.exceptions import InvalidTask
 from dbqueue.models import GROUP, OPEN, Attempt, Job, JobStatus, Workflow
-from dbqueue.outcome import Outcome
+from dbqueue.outcome import Failure, Outcome
 from dbqueue.services import completer as completer_module
 from dbqueue.services.completer import Completer
 from dbqueue.store import Store, store_for
+from dbqueue.store.workflows import what_was_wrong
 from dbqueue.testing import run_jobs
 
-from .shop.edge_tasks import TOO_FAR, add_members, step_aside
+from .shop.edge_tasks import TOO_FAR, add_members, large, length, many_lines, step_aside
 from .shop.workflow_tasks import give, inc, note
 
 pytestmark = pytest.mark.django_db
@@ -124,3 +127,108 @@ def test_an_outcome_that_can_not_be_written_at_all_ends_no_worker(
     completer.run_once()
     assert not completer.pending
     assert states(give, inc) == [JobStatus.SUCCESSFUL, JobStatus.READY, JobStatus.SUCCESSFUL]
+
+
+# What is handed on is bounded
+
+
+def test_what_all_who_come_after_are_given_together_is_bounded(settings: Any) -> None:
+    settings.DBQUEUE = {"MAX_HANDED_ON_BYTES": 10_000}
+    for number, kilobytes in ((2, 4), (1, 11)):  # what one alone is given may be as large as a result
+        (large.s(kilobytes) | group(length.s() for _ in range(number))).enqueue()
+    result = (large.s(4) | group(length.s() for _ in range(3)) | note.s()).enqueue()
+    run_jobs()
+    assert states(length) == [*[JobStatus.SUCCESSFUL] * 3, *[JobStatus.CANCELLED] * 3]
+    giver = result.children[0].id
+    reasons = set(Job.objects.filter(task=length.name, status=JobStatus.CANCELLED).values_list("reason", flat=True))
+    assert reasons == {
+        f"4002 bytes of job {giver} for 3 jobs: DBQUEUE['MAX_HANDED_ON_BYTES'] allows 10000 in all",
+    }
+    assert states(note) == [JobStatus.CANCELLED]
+    assert_all_over()
+    settings.DBQUEUE = {}
+    assert result.retry_failed() == 3
+    run_jobs()
+    assert result.get(0) == [[4000] * 3]
+
+
+def test_the_list_of_a_group_is_bounded(settings: Any) -> None:
+    settings.DBQUEUE = {"MAX_HANDED_ON_BYTES": 10_000}
+    (group(large.s(4) for _ in range(2)) | length.s()).enqueue()
+    result = (group(large.s(4) for _ in range(3)) | length.s()).enqueue()
+    run_jobs()
+    assert states(length) == [JobStatus.SUCCESSFUL, JobStatus.CANCELLED]
+    why = "its 3 results have 12006 bytes: DBQUEUE['MAX_HANDED_ON_BYTES'] allows 10000 in a list"
+    assert Job.objects.filter(task=GROUP).latest("id").reason == why
+    assert why in Job.objects.filter(task=length.name).latest("id").reason
+    assert_all_over()
+    settings.DBQUEUE = {}
+    assert result.retry_failed() == 1
+    run_jobs()
+    assert result.get(0) == 3
+
+
+def test_values_are_handed_on_as_they_are() -> None:
+    values: list[Any] = [None, True, 0.5, 'ü\\"', {"a": [None, {}]}, [], {}]
+    result = (group(give.s(value) for value in values) | group(note.s(), note.s("own", [1]))).enqueue()
+    run_jobs()
+    assert result.get(0) == [[values], [values, "own", [1]]]
+    assert Job.objects.filter(task=note.name).latest("id").args == [values, "own", [1]]
+
+
+# Many failures at once
+
+
+@pytest.mark.parametrize("shape", ["tolerated", "each with a rest", "each a group"])
+def test_statements_do_not_grow_with_the_failures_of_a_batch(store: Store, shape: str) -> None:
+    if connection.vendor not in ("sqlite", "postgresql"):
+        pytest.skip("the portable path writes such rows one by one")
+    counts = []
+    for number in (5, 50):
+        members: dict[str, Any] = {
+            "tolerated": (give.s(1).set(allow_failure=True) for _ in range(number)),
+            "each with a rest": (give.s(1) | inc.s() for _ in range(number)),
+            "each a group": (group(give.s(1)) for _ in range(number)),
+        }
+        result = (group(members[shape]) | note.s()).enqueue()
+        claims = store.claim(a_worker(store, 50), 50)
+        end = Outcome.succeeded if shape == "each a group" else Outcome.failed
+        with CaptureQueriesContext(connection) as queries:
+            ends: Any = ("1" if shape == "each a group" else ValueError("x") for _ in claims)
+            store.finish([end(claim, value) for claim, value in zip(claims, ends, strict=True)])
+        counts.append(len(queries))
+        run_jobs()
+        assert result.is_finished
+    assert counts[0] == counts[1]
+
+
+def test_a_failure_that_is_handed_on_is_told_in_all_of_its_lines() -> None:
+    result = (many_lines.s().set(allow_failure=True) | note.s()).enqueue()
+    run_jobs()
+    [told] = result.get(0)
+    assert told == {"error": "builtins.ValueError", "message": "ValueError: first line\nsecond line\na note"}
+
+
+def raised(make: Callable[[], None]) -> str:
+    try:
+        make()
+    except BaseException as exc:
+        return Failure.of(exc).traceback
+    raise AssertionError
+
+
+def test_what_was_wrong_is_read_from_any_traceback() -> None:
+    def chained(text: str, cause: type[Exception] = KeyError) -> None:
+        try:
+            raise cause("a\nb")
+        except cause:
+            raise LookupError(text)  # noqa: B904
+
+    def grouped() -> None:
+        raise ExceptionGroup("several", [ValueError("one"), KeyError("two")])
+
+    assert what_was_wrong(raised(lambda: chained("c\n\nd"))) == "LookupError: c\n\nd"
+    assert what_was_wrong(raised(grouped)) == "ExceptionGroup: several (2 sub-exceptions)"
+    assert what_was_wrong(raised(lambda: compile("1 +", "x", "exec"))) == "SyntaxError: invalid syntax"  # type: ignore[arg-type]
+    assert what_was_wrong("only this\n") == "only this"
+    assert what_was_wrong("") == ""

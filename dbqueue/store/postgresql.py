@@ -7,7 +7,7 @@ import datetime
 import json
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..connections import owned_connection, sqlstate
 from ..draft import Draft
 from ..exceptions import TookTooLong
-from ..models import OPEN, Job, JobStatus, Worker
+from ..models import GROUP, OPEN, Job, JobStatus, Worker
 from ..outcome import Outcome
 from .base import Store, fence, is_of_workflow
 from .claiming import declared_lost
@@ -182,11 +182,41 @@ _RESERVE = f"SELECT nextval(pg_get_serial_sequence('{_JOB}', 'id')) FROM generat
 
 _RELEASE = f"""
     UPDATE {_JOB} AS job
-    SET status = released.status, args = coalesce(released.args, job.args), run_after = released.run_after,
+    SET status = released.status, run_after = released.run_after,
+        args = CASE WHEN released.given_by IS NULL THEN job.args
+                    ELSE jsonb_build_array(coalesce(giver.return_value, 'null'::jsonb)) || job.args END,
         expires_at = coalesce(released.expires_at, job.expires_at), held = false
-    FROM unnest(%s::bigint[], %s::text[], %s::jsonb[], %s::timestamptz[], %s::timestamptz[])
-            AS released (id, status, args, run_after, expires_at)
+    FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::timestamptz[], %s::timestamptz[])
+            AS released (id, status, given_by, run_after, expires_at)
+        LEFT JOIN {_JOB} AS giver ON giver.id = released.given_by
     WHERE job.id = released.id AND job.{_BY_ID} = 'WAITING'
+"""
+
+_RESULTS = f"""
+    UPDATE {_JOB} AS job
+    SET return_value = CASE
+            WHEN job.task = '{GROUP}' THEN (
+                SELECT coalesce(jsonb_agg(coalesce(member.return_value, 'null'::jsonb)
+                                          ORDER BY member.position, member.id), '[]'::jsonb)
+                FROM {_JOB} AS member WHERE member.group_id = job.id)
+            ELSE (
+                SELECT member.return_value
+                FROM {_JOB} AS member WHERE member.group_id = job.id ORDER BY member.position, member.id LIMIT 1)
+        END,
+        status = 'SUCCESSFUL', finished_at = %s, held = false,
+        unique_key = CASE WHEN job.unique_scope = 'period' THEN job.unique_key END
+    WHERE job.id = ANY(%s::bigint[]) AND job.{_BY_ID} = 'WAITING'
+"""
+
+_HAND_ON = f"""
+    UPDATE {_JOB} AS job SET return_value = told.value
+    FROM unnest(%s::bigint[], %s::jsonb[]) AS told (id, value) WHERE job.id = told.id
+"""
+
+_CANCEL_WAITING = f"""
+    UPDATE {_JOB} AS job SET status = 'CANCELLED', finished_at = %s, reason = cancelled.reason, unique_key = NULL
+    FROM unnest(%s::bigint[], %s::text[]) AS cancelled (id, reason)
+    WHERE job.id = cancelled.id AND job.{_BY_ID} = 'WAITING'
 """
 
 _NOTIFY = f"SELECT pg_notify('{CHANNEL}', queue) FROM unnest(%s::text[]) AS queue"
@@ -207,7 +237,6 @@ BULK = 1000
 
 class PostgreSQLStore(Store):
     LOCK = MappingProxyType({"skip_locked": True, "no_key": True})
-    JSON = "%s::jsonb"
 
     def clock(self) -> datetime.datetime:
         with self.connection.cursor() as cursor:
@@ -330,6 +359,18 @@ class PostgreSQLStore(Store):
     def _write_released(self, released: Sequence[Released]) -> None:
         with self.connection.cursor() as cursor:
             cursor.execute(_RELEASE, [list(column) for column in zip(*released, strict=True)])
+
+    def _write_results(self, ids: Collection[int], now: datetime.datetime) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_RESULTS, [now, _array(ids)])
+
+    def _write_handed_on(self, told: Sequence[tuple[int, str]]) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_HAND_ON, [list(column) for column in zip(*told, strict=True)])
+
+    def _write_cancelled(self, reasons: Mapping[int, str], now: datetime.datetime) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_CANCEL_WAITING, [now, _array(reasons), list(reasons.values())])
 
     def call_workers(self, queues: Collection[str]) -> None:
         if queues:

@@ -6,16 +6,17 @@ after another, each sees those before it, and what it decides is written in the 
 
 import datetime
 import json
+import re
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from django.db import models
-from django.db.models import Exists, Max, OuterRef, Q
-from django.db.models.functions import Cast
+from django.db.models import Count, Exists, Func, Max, OuterRef, Q, Sum
 
 from ..claim import Claim
+from ..conf import Settings
 from ..draft import LAST_YEAR, Draft
 from ..models import (
     CANCELLABLE,
@@ -29,10 +30,17 @@ from ..models import (
 from ..outcome import REQUESTED
 from ..plan import Plan, Step, draft_of
 from ..tree import Tree, told_cause
-from .database import BATCH, Database
+from .database import BATCH, Database, key_after
 from .listener import ANY_QUEUE
 
-_JOB = Job._meta.db_table
+MESSAGE_LENGTH = 2000
+"""Characters of a failure that are handed on in place of a result."""
+
+_CHAINED = re.compile(
+    r"^(?:During handling of the above exception, another exception occurred"
+    r"|The above exception was the direct cause of the following exception):$",
+    re.MULTILINE,
+)
 
 LEVELS = 20
 """How many steps further a failure is followed one after another, before all that waits is read at once."""
@@ -45,6 +53,19 @@ class Edge(NamedTuple):
     after_id: int | None
     group_id: int | None
     allow_failure: bool
+
+
+class Bytes(Func):
+    """How long JSON is as text."""
+
+    function = "OCTET_LENGTH"
+    output_field = models.BigIntegerField()
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, template="OCTET_LENGTH((%(expressions)s)::text)", **context)
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, template="LENGTH(CAST(%(expressions)s AS BLOB))", **context)
 
 
 class NewStep(NamedTuple):
@@ -76,16 +97,14 @@ class Released(NamedTuple):
 
     id: int
     status: JobStatus
-    args_json: str | None
+    given_by: int | None
+    """The job whose result is put before its own arguments."""
     run_after: datetime.datetime | None
     expires_at: datetime.datetime | None
 
 
 class Workflows(Database):
     """A step is WAITING while it is held; what decides about it only ever finds it in that state."""
-
-    JSON = "%s"
-    """How JSON text is given to a column of JSON."""
 
     @abstractmethod
     def enqueue(self, drafts: Sequence[Draft]) -> list[tuple[int, datetime.datetime]]: ...
@@ -275,11 +294,18 @@ class Workflows(Database):
         if not ids:
             return
         failures = self._failures(ids)
+        told = []
         for pk, status, reason in self.jobs.filter(pk__in=self.among(ids)).values_list("pk", "status", "reason"):
             path, text = failures.get(pk, ("", ""))
-            if status == JobStatus.CANCELLED or not path:
-                path, text = "dbqueue.exceptions.JobCancelled", reason
-            self.jobs.filter(pk=pk).update(return_value={"error": path, "message": _last_line(text)})
+            is_reason = status == JobStatus.CANCELLED or not path
+            error = "dbqueue.exceptions.JobCancelled" if is_reason else path
+            message = reason if is_reason else what_was_wrong(text)
+            told.append((pk, json.dumps({"error": error, "message": message[:MESSAGE_LENGTH]})))
+        self._write_handed_on(told)
+
+    def _write_handed_on(self, told: Sequence[tuple[int, str]]) -> None:
+        for pk, value_json in told:
+            self.jobs.filter(pk=pk).update(return_value=json.loads(value_json))
 
     def _failures(self, ids: Collection[int]) -> dict[int, tuple[str, str]]:
         """The last error of each, as (class, traceback)."""
@@ -288,19 +314,32 @@ class Workflows(Database):
 
     def _cancel_after(self, bad: Collection[int], now: datetime.datetime) -> list[int]:
         """Cancel all that waits for these, through any depth. Returns those of them that allow failure."""
+        if not bad:
+            return []
         by_cause: dict[int, list[int]] = defaultdict(list)
         for pk, cause in self._down(bad, JobStatus.WAITING).items():
             by_cause[cause].append(pk)
-        causes = {pk: (task, status, why) for pk, task, status, why in self._told(by_cause)}
-        for cause, ids in by_cause.items():
-            task, status, why = causes[cause]
-            reason = told_cause(cause, task, status, why)
+        reasons: dict[int, str] = {}
+        for cause, task, status, why in self._told(by_cause):
+            reasons |= dict.fromkeys(by_cause[cause], told_cause(cause, task, status, why))
+        cancelled = self._cancel_waiting(reasons, now)
+        return list(self.jobs.filter(pk__in=self.among(cancelled), allow_failure=True).values_list("pk", flat=True))
+
+    def _cancel_waiting(self, reasons: Mapping[int, str], now: datetime.datetime) -> list[int]:
+        """Cancel these steps, each for its reason. Returns their ids."""
+        if reasons:
+            self._write_cancelled(reasons, now)
+            self.call_waiters(reasons)
+        return list(reasons)
+
+    def _write_cancelled(self, reasons: Mapping[int, str], now: datetime.datetime) -> None:
+        by_reason: dict[str, list[int]] = defaultdict(list)
+        for pk, reason in reasons.items():
+            by_reason[reason].append(pk)
+        for reason, ids in by_reason.items():
             self.jobs.leaving({JobStatus.WAITING}, self.among(ids)).update(
                 status=JobStatus.CANCELLED, finished_at=now, reason=reason, unique_key=None
             )
-        cancelled = [pk for ids in by_cause.values() for pk in ids]
-        self.call_waiters(cancelled)
-        return list(self.jobs.filter(pk__in=self.among(cancelled), allow_failure=True).values_list("pk", flat=True))
 
     def _told(self, ids: Collection[int]) -> "Iterable[tuple[int, str, str, str]]":
         return self.jobs.filter(pk__in=self.among(ids)).values_list("pk", "task", "status", "reason") if ids else ()
@@ -342,39 +381,56 @@ class Workflows(Database):
         return list(map(Edge._make, found))
 
     def _release_after(self, ids: Collection[int], now: datetime.datetime) -> list[int]:
-        """Let what comes after these begin, given their results. Returns the empty groups among it, which have ended.
+        """Let what comes after these begin, given their results. Returns what among it has ended, as it is an empty
+        group, or as it would be given too much.
 
         Locked, as an operator may be editing one.
         """
         if not ids:
             return []
         waiting = self.jobs.filter(after_id__in=self.among(ids), status=JobStatus.WAITING).order_by("id")
-        columns = ("id", "after_id", "task", Cast("args", models.TextField()), "step", "queue_name", "run_after")
+        columns = ("id", "after_id", "task", "step", "queue_name", "run_after")
         found = list(waiting.select_for_update(**self._no_key()).values_list(*columns))
-        given = {row[1] for row in found if row[2] != GROUP and not (row[4] or {}).get("immutable")}
-        values = self._values(given)
-        released, queues = [], set()
-        for pk, after, task, args, step, queue, run_after in found:
+        released, queues = [], {}
+        for pk, after, task, step, queue, run_after in found:
             if task != GROUP:
-                said = step or {}
-                one = _released(pk, None if said.get("immutable") else (args, values[after]), said, run_after, now)
-                released.append(one)
-                queues.add(queue if one.status is JobStatus.READY else ANY_QUEUE)
-        if released:
+                released.append(one := _released(pk, after, step or {}, run_after, now))
+                queues[pk] = queue if one.status is JobStatus.READY else ANY_QUEUE
+        refused = self._too_much(released)
+        if released := [one for one in released if one.id not in refused]:
             self._write_released(released)
-            self.call_workers(queues)
-        return self._end_groups({row[0] for row in found if row[2] == GROUP}, now)
+            self.call_workers({queues[one.id] for one in released})
+        ended = self._end_groups({row[0] for row in found if row[2] == GROUP}, now)
+        return ended + self._cancel_waiting(refused, now)
 
-    def _values(self, ids: Collection[int]) -> dict[int, str]:
-        """What these jobs have returned, as JSON text."""
-        rows = self.jobs.filter(pk__in=self.among(ids)).values_list("pk", Cast("return_value", models.TextField()))
-        return {pk: "null" if value is None else value for pk, value in rows} if ids else {}
+    def _too_much(self, released: Iterable[Released]) -> dict[int, str]:
+        """Those of these that can't be given what they wait for, as all copies of it together are too large, and why.
+
+        What one job alone is given was small enough to be returned.
+        """
+        takers: dict[int, list[int]] = defaultdict(list)
+        for one in released:
+            if one.given_by is not None:
+                takers[one.given_by].append(one.id)
+        shared = [pk for pk, ids in takers.items() if len(ids) > 1]
+        if not shared:
+            return {}
+        most = Settings.load().max_handed_on_bytes
+        refused: dict[int, str] = {}
+        for pk, size in self.jobs.filter(pk__in=self.among(shared)).values_list("pk", Bytes("return_value")):
+            if (number := len(takers[pk])) * (size or 0) > most:
+                why = f"{size} bytes of job {pk} for {number} jobs: DBQUEUE['MAX_HANDED_ON_BYTES'] allows {most} in all"
+                refused |= dict.fromkeys(takers[pk], why)
+        return refused
 
     def _write_released(self, released: Sequence[Released]) -> None:
-        for one in released:
+        giver, value = None, None
+        for one in sorted(released, key=lambda one: one.given_by or 0):
             columns: dict[str, Any] = {"status": one.status, "run_after": one.run_after, "held": False}
-            if one.args_json is not None:
-                columns["args"] = json.loads(one.args_json)
+            if one.given_by is not None:
+                if one.given_by != giver:
+                    giver, value = one.given_by, self.jobs.values_list("return_value", flat=True).get(pk=one.given_by)
+                columns["args"] = [value, *self.jobs.values_list("args", flat=True).get(pk=one.id)]
             if one.expires_at is not None:
                 columns["expires_at"] = one.expires_at
             self.jobs.leaving({JobStatus.WAITING}, [one.id]).update(**columns)
@@ -385,32 +441,47 @@ class Workflows(Database):
             return []
         of_group = self.jobs.filter(workflow_id=OuterRef("workflow_id"), group_id=OuterRef("pk"), status__in=OPEN)
         full = self.jobs.filter(~Exists(of_group), pk__in=self.among(ids), status=JobStatus.WAITING).order_by("id")
-        found = dict(full.values_list("pk", "step"))
-        members = self.jobs.filter(group_id__in=self.among(found)).order_by("group_id", "position", "id")
-        values: dict[int, list[str]] = {pk: [] for pk in found}
-        bad: dict[int, int] = {}
-        columns = ("pk", "group_id", "status", "allow_failure", Cast("return_value", models.TextField()))
-        for pk, group, status, allows, value in members.values_list(*columns):
-            if status != JobStatus.SUCCESSFUL and not allows:
-                bad.setdefault(group, pk)
-            values[group].append("null" if value is None else value)
-        ended = []
-        for pk, step in found.items():
-            if pk not in bad:
-                is_single = (step or {}).get("single")
-                self._write_value(pk, values[pk][0] if is_single else f"[{','.join(values[pk])}]", now)
-                ended.append(pk)
-        self.call_waiters(ended)
-        return ended + self._cancel_after(sorted(set(bad.values())), now)
-
-    def _write_value(self, pk: int, value_json: str, now: datetime.datetime) -> None:
-        with self.connection.cursor() as cursor:
-            cursor.execute(
-                f"UPDATE {_JOB} SET return_value = {self.JSON} WHERE id = %s AND status = 'WAITING'", [value_json, pk]
-            )
-        self.jobs.leaving({JobStatus.WAITING}, [pk]).update(
-            status=JobStatus.SUCCESSFUL, finished_at=now, held=False, unique_key=None
+        tasks = dict(full.values_list("pk", "task"))
+        if not tasks:
+            return []
+        ended_badly = ~Q(status=JobStatus.SUCCESSFUL) & Q(allow_failure=False)
+        members = self.jobs.filter(group_id__in=self.among(tasks))
+        counted = members.order_by().values_list("group_id")
+        sums = counted.annotate(
+            failures=Count("pk", filter=ended_badly), number=Count("pk"), size=Sum(Bytes("return_value"))
         )
+        bad, large = set(), {}
+        most = Settings.load().max_handed_on_bytes
+        for group, failures, number, size in sums:
+            if failures:
+                bad.add(group)
+            elif (size or 0) > most and tasks[group] == GROUP:
+                large[group] = (
+                    f"its {number} results have {size} bytes: DBQUEUE['MAX_HANDED_ON_BYTES'] allows {most} in a list"
+                )
+        if good := [pk for pk in tasks if pk not in bad and pk not in large]:
+            self._write_results(good, now)
+            self.call_waiters(good)
+        causes: dict[int, int] = {}
+        if bad:
+            failed = members.filter(ended_badly).order_by("group_id", "position", "id")
+            for group_id, pk in failed.values_list("group_id", "pk"):
+                causes.setdefault(group_id or 0, pk)
+        return good + self._cancel_waiting(large, now) + self._cancel_after(sorted(causes.values()), now)
+
+    def _write_results(self, ids: Collection[int], now: datetime.datetime) -> None:
+        """Let these groups have the list of what their members returned, and replaced jobs what that one did."""
+        for pk, task in self.jobs.filter(pk__in=ids).values_list("pk", "task"):
+            values = list(
+                self.jobs.filter(group_id=pk).order_by("position", "id").values_list("return_value", flat=True)
+            )
+            self.jobs.leaving({JobStatus.WAITING}, [pk]).update(
+                return_value=values if task == GROUP else values[0],
+                status=JobStatus.SUCCESSFUL,
+                finished_at=now,
+                held=False,
+                unique_key=key_after(JobStatus.SUCCESSFUL),
+            )
 
     def _call_back(self, failed: Collection[int]) -> None:
         """Enqueue what is to be told of these failures."""
@@ -514,24 +585,15 @@ def _first_state(step: Step, draft: Draft) -> JobStatus:
 
 
 def _released(
-    pk: int,
-    given: tuple[str, str] | None,
-    step: dict[str, Any],
-    run_after: datetime.datetime | None,
-    now: datetime.datetime,
+    pk: int, after: int, step: dict[str, Any], run_after: datetime.datetime | None, now: datetime.datetime
 ) -> Released:
-    """``given`` are its own arguments and the result that it waited for, as JSON text."""
     if (wait := step.get("wait")) is not None:
         run_after = _after(now, wait)
     expires_in = step.get("expires_in")
-    args = None
-    if given is not None:
-        own, value = given
-        args = f"[{value}]" if own == "[]" else f"[{value},{own[1:]}"
     return Released(
         pk,
         JobStatus.READY if run_after is None else JobStatus.SCHEDULED,
-        args,
+        None if step.get("immutable") else after,
         run_after,
         None if expires_in is None else _after(now, expires_in),
     )
@@ -561,7 +623,15 @@ def _called_back(callback: dict[str, Any], failed: int, path: str, traceback: st
     )
 
 
-def _last_line(text: str) -> str:
-    """Of a traceback, what was wrong."""
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else ""
+def what_was_wrong(text: str) -> str:
+    """Of a traceback the error's own lines: what ``traceback.format_exception_only()`` says of it."""
+    # Of a chain of errors the last one counts; its frames are indented, and its own first line is not.
+    last = _CHAINED.split(text)[-1]
+    _, has_frames, rest = last.partition("Traceback (most recent call last):\n")
+    lines = (rest if has_frames else last).strip("\n").splitlines()
+    for number, line in enumerate(lines):
+        if line[:1] not in (" ", ""):
+            return "\n".join(lines[number:])
+    # Those of a group stand behind a bar.
+    barred = (line[4:] for line in lines if line.startswith("  | ") and line[4:5] not in (" ", ""))
+    return next(barred, lines[-1].strip() if lines else "")

@@ -18,8 +18,9 @@ from dbqueue.store import Store, store_for
 from dbqueue.store.workflows import what_was_wrong
 from dbqueue.testing import run_jobs
 
-from .shop.edge_tasks import TOO_FAR, add_members, large, length, many_lines, step_aside
-from .shop.workflow_tasks import give, inc, note
+from .shop.edge_tasks import TOO_FAR, add_members, flaky, flaky_inside, flaky_taker, large, length, many_lines, step_aside
+from .shop.models import Mark
+from .shop.workflow_tasks import broken, give, inc, note
 
 pytestmark = pytest.mark.django_db
 
@@ -232,3 +233,30 @@ def test_what_was_wrong_is_read_from_any_traceback() -> None:
     assert what_was_wrong(raised(lambda: compile("1 +", "x", "exec"))) == "SyntaxError: invalid syntax"  # type: ignore[arg-type]
     assert what_was_wrong("only this\n") == "only this"
     assert what_was_wrong("") == ""
+
+
+# What was replaced
+
+
+def test_what_was_replaced_is_not_released_again(store: Store) -> None:
+    result = (flaky.s().set(allow_failure=True) | step_aside.s() | note.s("end")).enqueue()
+    run_jobs(limit=2)
+    assert store.retry([Job.objects.get(task=flaky.name).pk]) == 1
+    run_jobs()
+    assert Mark.objects.filter(label__startswith="aside").count() == 1
+    assert states(flaky, step_aside, give) == [JobStatus.SUCCESSFUL] * 3
+    assert result.get(0) == [["inside"], "end"]
+    assert_all_over()
+
+
+def test_what_was_replaced_is_not_brought_back_by_what_stands_before_it(store: Store) -> None:
+    (flaky.s().set(allow_failure=True) | step_aside.s(kind="flaky") | note.s("end")).enqueue()
+    run_jobs()
+    assert states(step_aside, flaky_inside, note) == ["CANCELLED", "CANCELLED", "FAILED"]
+    assert store.retry([Job.objects.get(task=flaky.name).pk]) == 1
+    assert states(step_aside, note) == [JobStatus.CANCELLED] * 2
+    run_jobs()
+    assert_all_over()
+    assert store.retry([Job.objects.get(task=flaky_inside.name).pk]) == 1
+    run_jobs()
+    assert states(step_aside, note, flaky_inside) == [JobStatus.SUCCESSFUL] * 3

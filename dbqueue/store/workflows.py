@@ -53,6 +53,8 @@ class Edge(NamedTuple):
     after_id: int | None
     group_id: int | None
     allow_failure: bool
+    step__single: bool | None
+    """Whether it was replaced: what stood before it decides nothing any more."""
 
 
 class Bytes(Func):
@@ -393,7 +395,8 @@ class Workflows(Database):
         found = list(waiting.select_for_update(**self._no_key()).values_list(*columns))
         released, queues = [], {}
         for pk, after, task, step, queue, run_after in found:
-            if task != GROUP:
+            # One that was replaced has had its turn: it waits for what is inside of it.
+            if task != GROUP and not (step or {}).get("single"):
                 released.append(one := _released(pk, after, step or {}, run_after, now))
                 queues[pk] = queue if one.status is JobStatus.READY else ANY_QUEUE
         refused = self._too_much(released)
@@ -569,9 +572,10 @@ def _beyond(
     by_group = {group: cause for cause, group in edges.values() if group is not None}
     further: dict[int, tuple[int, int | None]] = {}
     for edge in following:
-        if edge.id in found:
+        is_inside = edge.id in by_group
+        if edge.id in found or (edge.step__single and not is_inside):
             continue
-        cause = edges[edge.after_id][0] if edge.after_id in edges else by_group[edge.id]
+        cause = by_group[edge.id] if is_inside else edges[edge.after_id or 0][0]
         found[edge.id] = cause
         if not edge.allow_failure:
             further[edge.id] = cause, edge.group_id

@@ -1,5 +1,6 @@
 """Workflows where something goes wrong in the middle: nothing stands still, nothing is lost, nothing comes twice."""
 
+import datetime
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -9,7 +10,9 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from dbqueue import group
+from dbqueue.claim import Selection
 from dbqueue.exceptions import InvalidTask
+from dbqueue.history import Tally
 from dbqueue.models import GROUP, OPEN, Attempt, Job, JobStatus, Workflow
 from dbqueue.outcome import Failure, Outcome
 from dbqueue.services import completer as completer_module
@@ -18,9 +21,18 @@ from dbqueue.store import Store, store_for
 from dbqueue.store.workflows import what_was_wrong
 from dbqueue.testing import run_jobs
 
-from .shop.edge_tasks import TOO_FAR, add_members, flaky, flaky_inside, flaky_taker, large, length, many_lines, step_aside
+from .shop.edge_tasks import (
+    TOO_FAR,
+    add_members,
+    flaky,
+    flaky_inside,
+    large,
+    length,
+    many_lines,
+    step_aside,
+)
 from .shop.models import Mark
-from .shop.workflow_tasks import broken, give, inc, note
+from .shop.workflow_tasks import give, inc, note
 
 pytestmark = pytest.mark.django_db
 
@@ -260,3 +272,42 @@ def test_what_was_replaced_is_not_brought_back_by_what_stands_before_it(store: S
     assert store.retry([Job.objects.get(task=flaky_inside.name).pk]) == 1
     run_jobs()
     assert states(step_aside, note, flaky_inside) == [JobStatus.SUCCESSFUL] * 3
+
+
+def test_what_is_linked_does_not_come_after_a_failure_that_is_tolerated(store: Store) -> None:
+    link = note.s("linked").link(note.s("linked to that")).set(allow_failure=True)
+    result = (flaky.s().set(allow_failure=True).link(link, note.s("also")) | give.s()).enqueue()
+    run_jobs()
+    assert result.get(0)["error"] == "builtins.ValueError"
+    assert states(note) == [JobStatus.CANCELLED] * 3
+    assert not Mark.objects.filter(label__contains="linked").exists()
+    assert_all_over()
+    assert store.retry([Job.objects.get(task=flaky.name).pk]) == 1
+    run_jobs()
+    assert states(note) == [JobStatus.SUCCESSFUL] * 3
+
+
+# Since when a step waits
+
+
+def test_a_step_waits_from_its_turn_on(store: Store) -> None:
+    (give.s(1) | inc.s()).enqueue()
+    Job.objects.update(enqueued_at=store.clock() - datetime.timedelta(hours=5))
+    run_jobs(limit=1)
+    since = store.line(None).since
+    assert since is not None and store.clock() - since < datetime.timedelta(minutes=1)
+    urgent = give.using(priority=50).enqueue(2)
+    worker = a_worker(store)
+    [first] = store.claim(worker, 1, Selection(ageing=60))
+    assert str(first.job_id) == urgent.id
+    [second] = store.claim(worker, 1)
+    tally = Tally()
+    tally.note([Outcome.succeeded(second, "2")])
+    [sums] = tally.take().values()
+    assert sums.wait_seconds < 60
+
+
+def test_a_step_under_a_rate_goes_behind_those_who_were_promised_a_start(store: Store) -> None:
+    (give.s(1) | inc.s().set(rate="1/h")).enqueue()
+    run_jobs(limit=1)
+    assert Job.objects.get(task=inc.name).run_after is None

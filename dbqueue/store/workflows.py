@@ -271,6 +271,7 @@ class Workflows(Database):
             self._hand_on([one.id for one in ended if one.status != JobStatus.SUCCESSFUL and one.allow_failure])
             good = [one for one in ended if one.id not in bad]
             further = self._cancel_after(bad, now)
+            further += self._cancel_links([one.id for one in good if one.status != JobStatus.SUCCESSFUL], now)
             further += self._release_after([one.id for one in good], now)
             further += self._end_groups({one.group_id for one in good if one.group_id is not None}, now)
             ended = self._ended(further)
@@ -327,6 +328,17 @@ class Workflows(Database):
         cancelled = self._cancel_waiting(reasons, now)
         return list(self.jobs.filter(pk__in=self.among(cancelled), allow_failure=True).values_list("pk", flat=True))
 
+    def _cancel_links(self, tolerated: Collection[int], now: datetime.datetime) -> list[int]:
+        """Links come after a success, also where what stands in the chain goes on without it."""
+        if not tolerated:
+            return []
+        causes = {pk: told_cause(pk, task, status, why) for pk, task, status, why in self._told(tolerated)}
+        links = self.jobs.filter(
+            after_id__in=self.among(tolerated), status=JobStatus.WAITING, group_id=None, position__isnull=False
+        )
+        found = links.order_by("id").values_list("pk", "after_id")
+        return self._cancel_waiting({pk: causes[after or 0] for pk, after in found}, now)
+
     def _cancel_waiting(self, reasons: Mapping[int, str], now: datetime.datetime) -> list[int]:
         """Cancel these steps, each for its reason. Returns their ids."""
         if reasons:
@@ -349,7 +361,7 @@ class Workflows(Database):
     def _down(self, ids: Collection[int], status: JobStatus) -> dict[int, int]:
         """The held steps in this state that stand after these, through any depth, each with its cause among them.
 
-        What stands after one that allows failure is left out.
+        What is to be cancelled stops before what stands after one that allows failure.
         """
         begin = self.jobs.filter(pk__in=self.among(ids)).order_by("id")
         starts = list(begin.values_list("pk", "group_id", "workflow_id"))
@@ -358,7 +370,7 @@ class Workflows(Database):
         for _ in range(LEVELS if status is JobStatus.WAITING else 0):
             if not edges:
                 return found
-            edges = _beyond(edges, self._next(edges, status), found)
+            edges = _beyond(edges, self._next(edges, status), found, status)
         if edges:
             every = self.jobs.filter(workflow_id__in={row[2] for row in starts}, status=status, held=True)
             rows = every.order_by("id").values_list(*Edge._fields)
@@ -370,7 +382,7 @@ class Workflows(Database):
                     after[edge.after_id].append(edge)
             while edges:
                 groups = [by_id[group] for _, group in edges.values() if group in by_id]
-                edges = _beyond(edges, [*groups, *(edge for pk in edges for edge in after[pk])], found)
+                edges = _beyond(edges, [*groups, *(edge for pk in edges for edge in after[pk])], found, status)
         return found
 
     def _next(self, edges: dict[int, tuple[int, int | None]], status: JobStatus) -> list[Edge]:
@@ -391,13 +403,17 @@ class Workflows(Database):
         if not ids:
             return []
         waiting = self.jobs.filter(after_id__in=self.among(ids), status=JobStatus.WAITING).order_by("id")
-        columns = ("id", "after_id", "task", "step", "queue_name", "run_after")
+        columns = ("id", "after_id", "task", "step", "queue_name", "run_after", "rate_key")
         found = list(waiting.select_for_update(**self._no_key()).values_list(*columns))
         released, queues = [], {}
-        for pk, after, task, step, queue, run_after in found:
+        for pk, after, task, step, queue, run_after, rate_key in found:
             # One that was replaced has had its turn: it waits for what is inside of it.
             if task != GROUP and not (step or {}).get("single"):
-                released.append(one := _released(pk, after, step or {}, run_after, now))
+                one = _released(pk, after, step or {}, run_after, now)
+                if one.run_after is None and rate_key is None:
+                    # From now on it waits for a worker. (Under a rate a time would be the promise of a start.)
+                    one = one._replace(run_after=now)
+                released.append(one)
                 queues[pk] = queue if one.status is JobStatus.READY else ANY_QUEUE
         refused = self._too_much(released)
         if released := [one for one in released if one.id not in refused]:
@@ -566,7 +582,7 @@ class Workflows(Database):
 
 
 def _beyond(
-    edges: dict[int, tuple[int, int | None]], following: Iterable[Edge], found: dict[int, int]
+    edges: dict[int, tuple[int, int | None]], following: Iterable[Edge], found: dict[int, int], status: JobStatus
 ) -> dict[int, tuple[int, int | None]]:
     """Note those that follow and are new, with their causes. Returns those to go on from, as ``edges`` is."""
     by_group = {group: cause for cause, group in edges.values() if group is not None}
@@ -577,7 +593,7 @@ def _beyond(
             continue
         cause = by_group[edge.id] if is_inside else edges[edge.after_id or 0][0]
         found[edge.id] = cause
-        if not edge.allow_failure:
+        if not edge.allow_failure or status is JobStatus.CANCELLED:
             further[edge.id] = cause, edge.group_id
     return further
 

@@ -1,5 +1,6 @@
 """Workflows where something goes wrong in the middle: nothing stands still, nothing is lost, nothing comes twice."""
 
+import dataclasses
 import datetime
 import time
 from collections.abc import Callable, Sequence
@@ -311,3 +312,45 @@ def test_a_step_under_a_rate_goes_behind_those_who_were_promised_a_start(store: 
     (give.s(1) | inc.s().set(rate="1/h")).enqueue()
     run_jobs(limit=1)
     assert Job.objects.get(task=inc.name).run_after is None
+
+
+# Groups that grow
+
+
+def test_an_empty_group_that_is_added_ends_nothing_before_the_rest_is_there() -> None:
+    result = (group(add_members.s("empty first")) | note.s()).enqueue()
+    run_jobs()
+    assert result.get(0) == [["empty first", [], "late"]]
+    assert_all_over()
+
+
+def test_an_empty_group_of_one_outcome_ends_nothing_before_the_rest_of_its_batch_is_there(store: Store) -> None:
+    result = (group(give.s(1), give.s(2)) | note.s()).enqueue()
+    first, second = store.claim(a_worker(store), 2)
+    members = {Job.objects.get(task=GROUP).pk: [give.s("late").plan()]}
+    added = dataclasses.replace(Outcome.succeeded(second, "2"), added=members)
+    assert store.finish([Outcome.replaced(first, group().plan()), added]) == []
+    run_jobs()
+    assert result.get(0) == [[[], 2, "late"]]
+    assert_all_over()
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_what_somebody_wants_to_end_grows_no_further(store: Store, whole: bool) -> None:
+    result = group(add_members.s("again"), give.s(1)).enqueue()
+    [claim] = store.claim(a_worker(store), 1)
+    assert (result if whole else result.children[0]).cancel()
+    members = {Job.objects.get(task=GROUP).pk: [add_members.s("again").plan()]}
+    assert store.finish([dataclasses.replace(Outcome.succeeded(claim, "1"), added=members)]) == []
+    run_jobs(limit=5)
+    assert states(add_members) == [JobStatus.SUCCESSFUL]
+    assert_all_over()
+
+
+def test_a_group_grows_after_a_member_has_failed_which_may_be_tried_again() -> None:
+    result = (group(flaky.s(), add_members.s("one")) | note.s("end")).enqueue()
+    run_jobs()
+    assert states(note) == [JobStatus.CANCELLED, JobStatus.SUCCESSFUL]
+    assert result.retry_failed() == 1
+    run_jobs()
+    assert result.get(0) == [["flaky", "one", ["added"]], "end"]

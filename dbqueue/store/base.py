@@ -160,16 +160,27 @@ class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Que
         """What follows from these outcomes of steps, and of jobs that become one."""
         # What somebody wants to end is not replaced any more.
         self._cancel_requested([o.claim.job_id for o in outcomes if o.replacement is not None], now)
+        # All comes in before anything is decided: what an empty group ends may be what the next one is added to.
+        groups = self._plant_in(outcomes, now)
+        ids = [outcome.claim.job_id for outcome in outcomes]
+        self._call_back([outcome.claim.job_id for outcome in outcomes if outcome.status is JobStatus.FAILED])
+        self._settle([*ids, *self._end_empty(groups, now)], now)
+
+    def _plant_in(self, outcomes: Sequence[Outcome], now: datetime.datetime) -> list[int]:
+        """Plant what replaces these jobs, and what they add to groups. Returns the ids of the groups among it."""
+        growing = [outcome for outcome in outcomes if outcome.added]
+        adders, grown = [o.claim.job_id for o in growing], {pk for o in growing for pk in o.added}
+        may_add, may_grow = self._open_to_members(adders, grown)
+        groups: list[int] = []
         for outcome in outcomes:
             claim, workflow_id = outcome.claim, outcome.claim.workflow_id
             if outcome.replacement is not None and self.jobs.leaving({JobStatus.WAITING}, [claim.job_id]).exists():
-                workflow_id = self._put_in_place(claim.job_id, workflow_id, outcome.replacement, now)
-            if outcome.added and workflow_id is not None:
-                for group_id, plans in outcome.added.items():
-                    self._add_members(group_id, plans, workflow_id, now)
-        ids = [outcome.claim.job_id for outcome in outcomes]
-        self._call_back([outcome.claim.job_id for outcome in outcomes if outcome.status is JobStatus.FAILED])
-        self._settle(ids, now)
+                workflow_id, more = self._put_in_place(claim.job_id, workflow_id, outcome.replacement, now)
+                groups += more
+            if workflow_id is not None and claim.job_id in may_add:
+                for group_id in may_grow & outcome.added.keys():
+                    groups += self._add_members(group_id, outcome.added[group_id], workflow_id, now)
+        return groups
 
     def written(self, outcomes: Collection[Outcome]) -> list[Outcome]:
         """Which of these stand in their jobs' rows: a commit may have succeeded although its reply was lost."""

@@ -123,6 +123,7 @@ class Workflows(Database):
             workflow = self._workflows().create(name=plan.name, created_at=now)
             ids = self._plant(plan, workflow.pk, now)
             self._workflows().filter(pk=workflow.pk).update(last_id=ids[plan.last])
+            self._settle(self._end_empty(_groups_of(plan, ids), now), now)
         return workflow.pk, ids
 
     def _plant(
@@ -134,7 +135,10 @@ class Workflows(Database):
         position: int | None = None,
         callbacks: Sequence[dict[str, Any]] = (),
     ) -> list[int]:
-        """``group_id`` and ``position`` are those of the plan's result; ``callbacks`` all of its jobs inherit."""
+        """``group_id`` and ``position`` are those of the plan's result; ``callbacks`` all of its jobs inherit.
+
+        Of its groups that are empty none has ended: whatever else is to be planted may be what comes into them.
+        """
         ids = self._reserve_ids(len(plan.steps))
         made: list[int] = []
         rows: list[NewStep] = []
@@ -161,7 +165,6 @@ class Workflows(Database):
         made = ids or made
         ready = {step.draft.queue_name for step in plan.steps if not step.waits and not step.draft.run_after}
         self.call_workers(ready | {ANY_QUEUE})
-        self._settle_empty([pk for pk, step in zip(made, plan.steps, strict=True) if step.is_group], now)
         return made
 
     def _reserve_ids(self, number: int) -> list[int]:
@@ -206,20 +209,37 @@ class Workflows(Database):
         """The same of a job that was replaced: what replaces it stands where it stood."""
         return self.enclosing_group(job_id)
 
-    def _put_in_place(self, job_id: int, workflow_id: int | None, plan: Plan, now: datetime.datetime) -> int:
-        """Put a plan in the place of a job, which waits for its result. Returns the workflow's id."""
+    def _put_in_place(
+        self, job_id: int, workflow_id: int | None, plan: Plan, now: datetime.datetime
+    ) -> tuple[int, list[int]]:
+        """Put a plan in the place of a job, which waits for its result. Returns the workflow's id, and the groups'."""
         job = self.jobs.only("task", "step").get(pk=job_id)
         if workflow_id is None:
             workflow_id = self._workflows().create(name=job.task, created_at=now, last_id=job_id).pk
         step = {**(job.step or {}), "single": True}
         self.jobs.filter(pk=job_id).update(workflow_id=workflow_id, held=True, step=step)
-        self._plant(plan, workflow_id, now, job_id, 0, step.get("on_error", ()))
-        return int(workflow_id)
+        ids = self._plant(plan, workflow_id, now, job_id, 0, step.get("on_error", ()))
+        return int(workflow_id), _groups_of(plan, ids)
 
-    def _add_members(self, group_id: int, plans: Iterable[Plan], workflow_id: int, now: datetime.datetime) -> None:
+    def _add_members(self, group_id: int, plans: Iterable[Plan], workflow_id: int, now: datetime.datetime) -> list[int]:
+        """Returns the ids of the groups that are among them."""
+        groups: list[int] = []
         last = self.jobs.filter(group_id=group_id).aggregate(last=Max("position"))["last"]
         for place, plan in enumerate(plans, start=-1 if last is None else last):
-            self._plant(plan, workflow_id, now, group_id, place + 1)
+            groups += _groups_of(plan, self._plant(plan, workflow_id, now, group_id, place + 1))
+        return groups
+
+    def _open_to_members(self, adders: Collection[int], groups: Collection[int]) -> tuple[set[int], set[int]]:
+        """Those of these jobs that may add members, and those of these groups that may have more.
+
+        What somebody wants to end grows no further. A group that is cancelled because a member has failed may: that one
+        may be tried again, and its siblings go on.
+        """
+        if not adders:
+            return set(), set()
+        wanted = self.jobs.filter(pk__in=self.among({*adders, *groups}), cancel_requested_at=None)
+        found = set(wanted.values_list("pk", flat=True))
+        return found & {*adders}, found & {*groups}
 
     # What an end decides. The workflows are locked by now.
 
@@ -279,11 +299,12 @@ class Workflows(Database):
         over = self._workflows().filter(~Exists(still_open), pk__in=touched, finished_at=None)
         over.update(finished_at=now)
 
-    def _settle_empty(self, groups: Collection[int], now: datetime.datetime) -> None:
-        """A group without members that waits for nothing has ended as it comes."""
-        if groups:
-            first = self.jobs.filter(pk__in=self.among(groups), status=JobStatus.WAITING, after_id=None)
-            self._settle(self._end_groups(set(first.values_list("pk", flat=True)), now), now)
+    def _end_empty(self, groups: Collection[int], now: datetime.datetime) -> list[int]:
+        """A group without members that waits for nothing has ended as it comes. Returns which have."""
+        if not groups:
+            return []
+        first = self.jobs.filter(pk__in=self.among(groups), status=JobStatus.WAITING, after_id=None)
+        return self._end_groups(set(first.values_list("pk", flat=True)), now)
 
     def _ended(self, ids: Collection[int]) -> list[Ended]:
         if not ids:
@@ -596,6 +617,10 @@ def _beyond(
         if not edge.allow_failure or status is JobStatus.CANCELLED:
             further[edge.id] = cause, edge.group_id
     return further
+
+
+def _groups_of(plan: Plan, ids: Sequence[int]) -> list[int]:
+    return [pk for pk, step in zip(ids, plan.steps, strict=True) if step.is_group]
 
 
 def _first_state(step: Step, draft: Draft) -> JobStatus:

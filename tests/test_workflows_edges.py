@@ -10,7 +10,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from dbqueue import group
+from dbqueue import Unique, group
 from dbqueue.claim import Selection
 from dbqueue.exceptions import InvalidTask
 from dbqueue.history import Tally
@@ -27,13 +27,14 @@ from .shop.edge_tasks import (
     add_members,
     flaky,
     flaky_inside,
+    flaky_taker,
     large,
     length,
     many_lines,
     step_aside,
 )
 from .shop.models import Mark
-from .shop.workflow_tasks import give, inc, note
+from .shop.workflow_tasks import broken, give, inc, note
 
 pytestmark = pytest.mark.django_db
 
@@ -354,3 +355,97 @@ def test_a_group_grows_after_a_member_has_failed_which_may_be_tried_again() -> N
     assert result.retry_failed() == 1
     run_jobs()
     assert result.get(0) == [["flaky", "one", ["added"]], "end"]
+
+
+# Trying again
+
+
+def test_what_somebody_has_cancelled_is_not_revived_by_a_retry_of_something_else(store: Store) -> None:
+    result = (flaky.s() | inc.s().set(allow_failure=True) | note.s("unwanted") | note.s("after that")).enqueue()
+    assert result.children[2].cancel()
+    run_jobs()
+    assert store.retry([Job.objects.get(task=flaky.name).pk]) == 1
+    assert states() == ["READY", "WAITING", "CANCELLED", "CANCELLED"]
+    run_jobs()
+    assert_all_over()
+    assert not Mark.objects.filter(label__contains="unwanted").exists()
+    # Who asks for all means that one, too.
+    assert result.retry_failed() == 1
+    run_jobs()
+    assert states()[2:] == [JobStatus.SUCCESSFUL] * 2
+
+
+def test_a_cancelled_workflow_is_tried_again_as_a_whole() -> None:
+    result = (give.s(1) | group(inc.s(), step_aside.s(kind="flaky")) | group(note.s()) | note.s("end")).enqueue()
+    run_jobs(limit=3)
+    assert result.cancel()
+    assert_all_over()
+    assert result.retry_failed() == 1
+    run_jobs()
+    result.retry_failed()
+    run_jobs()
+    assert result.get(0) == [[[[2, "inside"]]], "end"]
+
+
+def test_a_tolerated_failure_that_was_handed_on_is_not_tried_again(store: Store) -> None:
+    result = (flaky.s().set(allow_failure=True) | note.s()).enqueue()
+    listed = (group(broken.s().set(allow_failure=True), give.s(1)) | note.s()).enqueue()
+    run_jobs()
+    assert (result.retry_failed(), listed.retry_failed()) == (0, 0)
+    # Nobody has looked at this one yet.
+    last = (give.s(1) | broken.s().set(allow_failure=True)).enqueue()
+    unheard = (group(broken.s().set(allow_failure=True), broken.s()) | note.s()).enqueue()
+    run_jobs()
+    assert (last.retry_failed(), unheard.retry_failed()) == (1, 2)
+
+
+def test_what_failed_after_a_tolerated_failure_is_given_that_one_again() -> None:
+    result = (flaky.s().set(allow_failure=True).link(note.s()) | flaky_taker.s()).enqueue()
+    run_jobs()
+    assert result.retry_failed() == 1
+    run_jobs()
+    assert result.get(0) == {"error": "builtins.ValueError", "message": "ValueError: first"}
+    assert states(flaky, note) == [JobStatus.FAILED, JobStatus.CANCELLED]
+    assert_all_over()
+
+
+@pytest.mark.parametrize("kind", ["note", "flaky"])
+def test_a_job_that_was_cancelled_after_it_was_replaced_can_be_tried_again(store: Store, kind: str) -> None:
+    job = step_aside.enqueue(kind=kind)
+    run_jobs(limit=1)
+    assert job.cancel()
+    assert_all_over()
+    for _ in range(2):
+        assert store.retry([int(job.id)]) == 1
+        job.refresh()
+        assert job.status == JobStatus.WAITING
+        run_jobs()
+        if kind == "note":
+            break
+    assert job.get(0) == (["inside"] if kind == "note" else "inside")
+    assert_all_over()
+
+
+def test_one_that_was_cancelled_while_what_replaces_it_ran_has_its_result_when_it_is_tried_again(store: Store) -> None:
+    job = step_aside.enqueue(kind="flaky")
+    run_jobs(limit=1)
+    [claim] = store.claim(a_worker(store), 1)
+    assert job.cancel() and store.finish([Outcome.succeeded(claim, "1")]) == []
+    assert store.retry([int(job.id)]) == 1
+    job.refresh()
+    assert job.get(0) == 1
+
+
+# Unique jobs
+
+
+@pytest.mark.parametrize("until", ["finished", datetime.timedelta(hours=1)])
+def test_a_unique_job_that_is_replaced_keeps_others_out(until: Any) -> None:
+    once = step_aside.using(unique=Unique(until=until))
+    job = once.enqueue()
+    run_jobs(limit=1)
+    again = once.enqueue()
+    assert again.duplicate and again.id == job.id
+    run_jobs()
+    assert job.get(0) == ["inside"]
+    assert once.enqueue().duplicate == (until != "finished")

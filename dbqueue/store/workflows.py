@@ -55,6 +55,7 @@ class Edge(NamedTuple):
     allow_failure: bool
     step__single: bool | None
     """Whether it was replaced: what stood before it decides nothing any more."""
+    cancel_requested_at: datetime.datetime | None
 
 
 class Bytes(Func):
@@ -379,8 +380,10 @@ class Workflows(Database):
     def _told(self, ids: Collection[int]) -> "Iterable[tuple[int, str, str, str]]":
         return self.jobs.filter(pk__in=self.among(ids)).values_list("pk", "task", "status", "reason") if ids else ()
 
-    def _down(self, ids: Collection[int], status: JobStatus) -> dict[int, int]:
+    def _down(self, ids: Collection[int], status: JobStatus, asked: Collection[int] = ()) -> dict[int, int]:
         """The held steps in this state that stand after these, through any depth, each with its cause among them.
+
+        One whose end somebody wanted is found only among those ``asked`` for.
 
         What is to be cancelled stops before what stands after one that allows failure.
         """
@@ -398,6 +401,8 @@ class Workflows(Database):
             after: dict[int, list[Edge]] = defaultdict(list)
             by_id = {}
             for edge in map(Edge._make, rows):
+                if edge.cancel_requested_at is not None and edge.id not in asked:
+                    continue
                 by_id[edge.id] = edge
                 if edge.after_id is not None:
                     after[edge.after_id].append(edge)
@@ -538,9 +543,19 @@ class Workflows(Database):
         """These, and what is inside of those that are groups, or were replaced."""
         holds = Q(task=GROUP) | Q(step__single=True)
         holders = self.jobs.filter(holds, pk__in=self.among(ids), status=JobStatus.WAITING)
-        found = set(ids)
+        return set(ids) | self._inside_of(set(holders.values_list("pk", flat=True)))
+
+    def _replaced(self, ids: Collection[int]) -> set[int]:
+        """Those of these that were replaced, and cancelled since."""
+        replaced = self.jobs.leaving({JobStatus.CANCELLED}, self.among(ids)).filter(step__single=True)
+        return set(replaced.values_list("pk", flat=True))
+
+    def _inside_of(self, holders: Collection[int]) -> set[int]:
+        """These groups and replaced jobs, with all that is inside of them."""
+        found: set[int] = set()
         by_workflow: dict[int, list[tuple[int, int | None]]] = defaultdict(list)
-        for pk, workflow_id, after in holders.values_list("pk", "workflow_id", "after_id"):
+        rows = self.jobs.filter(pk__in=self.among(holders)).values_list("pk", "workflow_id", "after_id")
+        for pk, workflow_id, after in rows if holders else ():
             by_workflow[workflow_id or 0].append((pk, after))
         for known, places in by_workflow.items():
             tree = Tree.of(known, self.alias)
@@ -555,14 +570,30 @@ class Workflows(Database):
 
     # Trying again
 
-    def _wait_again(self, ids: Collection[int], now: datetime.datetime) -> None:
-        """Let what was cancelled because of these, or before its turn, wait for them again."""
-        held = list(self._down(ids, JobStatus.CANCELLED))
+    def _wait_again(self, ids: Collection[int], asked: Collection[int]) -> None:
+        """Let what was cancelled because of these, or before its turn, wait for them again.
+
+        What somebody has cancelled himself stays, and what comes after that, unless it is among those ``asked`` for.
+        """
+        held = list(self._down(ids, JobStatus.CANCELLED, set(asked)))
         self.jobs.leaving({JobStatus.CANCELLED}, self.among(held)).update(
             status=JobStatus.WAITING, finished_at=None, reason="", cancel_requested_at=None
         )
         steps = self.jobs.filter(pk__in=self.among(ids), workflow_id__isnull=False).values("workflow_id")
         self._workflows().filter(pk__in=steps).update(finished_at=None)
+
+    def _handed_on(self, ids: Collection[int]) -> set[int]:
+        """Those of these whose failure was given, in place of a result, to what has begun since, or is in a list."""
+        tolerated = dict(self.jobs.filter(pk__in=self.among(ids), allow_failure=True).values_list("pk", "group_id"))
+        if not tolerated:
+            return set()
+        steps = self.jobs.filter(workflow_id__in=self._workflows_of(tolerated))
+        begun = steps.filter(Q(held=False) | Q(step__single=True), after_id__in=self.among(tolerated))
+        groups = {group for group in tolerated.values() if group is not None}
+        over = self.jobs.leaving({JobStatus.SUCCESSFUL}, self.among(groups)).values_list("pk", flat=True)
+        listed = set(over) if groups else set()
+        found = {after or 0 for after in begun.values_list("after_id", flat=True)}
+        return found | {pk for pk, group in tolerated.items() if group in listed}
 
     def _decide_again(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Look at what these held steps wait for: it may have ended long ago."""

@@ -7,7 +7,7 @@ needs the time asks the database for it, unless a caller gives ``now``.
 import datetime
 import json
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -26,6 +26,14 @@ from .queues import Queues
 from .schedules import ScheduleRows
 from .uniqueness import Uniqueness
 from .workers import WorkerRows
+
+
+class Finished(NamedTuple):
+    """What became of outcomes that were not written."""
+
+    refused: list[Outcome]
+    left: list[Outcome]
+    """Somebody else has their workflows locked."""
 
 
 class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Queues, ScheduleRows, Census):
@@ -143,18 +151,28 @@ class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Que
         Returns those that were refused, because their claim does not hold the job any more. A job that was to be tried
         again, and that somebody wants to be cancelled, is.
         """
+        return self._finish(outcomes, now, waits=True).refused
+
+    def finish_free(self, outcomes: Sequence[Outcome], now: datetime.datetime | None = None) -> Finished:
+        """The same without waiting for those who have workflows locked: what is of such a one is not written yet."""
+        return self._finish(outcomes, now, waits=False)
+
+    def _finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None, *, waits: bool) -> Finished:
         now = now or self.clock()
         with self.atomic():
-            self._lock_workflows(outcome.claim.workflow_id for outcome in outcomes)
-            applied = self._apply(outcomes, now)
-            written = [outcome for outcome in outcomes if fence(outcome) in applied]
+            workflows = {outcome.claim.workflow_id for outcome in outcomes}
+            busy = self._lock_workflows(workflows) if waits else self._lock_free_workflows(workflows)
+            left = [outcome for outcome in outcomes if outcome.claim.workflow_id in busy]
+            free = [outcome for outcome in outcomes if outcome.claim.workflow_id not in busy] if busy else outcomes
+            applied = self._apply(free, now) if free else set()
+            written = [outcome for outcome in free if fence(outcome) in applied]
             self._record_failures(written, now)
             if later := [outcome.claim.job_id for outcome in written if outcome.status is JobStatus.SCHEDULED]:
                 self._cancel_requested(later, now)
                 self.call_workers({ANY_QUEUE})
             if steps := [outcome for outcome in written if is_of_workflow(outcome)]:
                 self._go_on(steps, now)
-        return [outcome for outcome in outcomes if fence(outcome) not in applied]
+        return Finished([outcome for outcome in free if fence(outcome) not in applied], left)
 
     def _go_on(self, outcomes: Sequence[Outcome], now: datetime.datetime) -> None:
         """What follows from these outcomes of steps, and of jobs that become one."""

@@ -24,15 +24,20 @@ class Operators(Workflows):
     def cancel(self, ids: Collection[int], now: datetime.datetime | None = None, *, reason: str = "") -> int:
         """Cancel jobs that wait. Returns how many; what runs or has ended is left alone."""
         now = now or self.clock()
-        with self.atomic():
-            if has_steps := self.lock_workflows_of(ids):
-                ids = self._with_inside(ids)
-            cancelled = self.jobs.leaving(CANCELLABLE, self.among(ids)).update(
-                status=JobStatus.CANCELLED, finished_at=now, reason=reason, unique_key=None
-            )
-            self.call_waiters(ids)
-            if has_steps:
-                self._settle(ids, now)
+        return self._with_workflows_locked(ids, lambda locked: self._cancel(ids, locked, now, reason))
+
+    def _cancel(self, ids: Collection[int], locked: set[int], now: datetime.datetime, reason: str) -> int:
+        if locked:
+            ids = self._with_inside(ids)
+        rows = self.jobs.leaving(CANCELLABLE, self.among(ids)).order_by("id").select_for_update()
+        found = dict(rows.values_list("id", "workflow_id"))
+        self._must_be_locked(found.values(), locked)
+        cancelled = self.jobs.leaving(CANCELLABLE, self.among(found)).update(
+            status=JobStatus.CANCELLED, finished_at=now, reason=reason, unique_key=None
+        )
+        self.call_waiters(found)
+        if locked:
+            self._settle(found, now)
         return cancelled
 
     def retry(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:

@@ -20,7 +20,7 @@ from ..draft import Draft
 from ..exceptions import TookTooLong
 from ..models import GROUP, OPEN, Job, JobStatus, Worker
 from ..outcome import Outcome
-from .base import Store, fence, is_of_workflow
+from .base import Finished, Store, fence, is_of_workflow
 from .claiming import declared_lost
 from .listener import ANY_QUEUE, Listener
 from .notifications import Notifications
@@ -304,6 +304,8 @@ class PostgreSQLStore(Store):
             with self.connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {round(seconds * 1000)}")
             yield
+            with self.connection.cursor() as cursor:
+                cursor.execute("SET LOCAL lock_timeout TO DEFAULT")  # there may be a transaction around it
 
     def _mark_running(
         self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None, *, limited: bool = False
@@ -321,11 +323,11 @@ class PostgreSQLStore(Store):
             raise declared_lost(worker_id)
         return claimed_at  # type: ignore[no-any-return]
 
-    def finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None = None) -> list[Outcome]:
+    def _finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None, *, waits: bool) -> Finished:
         if any(o.failure or o.status is JobStatus.SCHEDULED or is_of_workflow(o) for o in outcomes):
-            return super().finish(outcomes, now)
+            return super()._finish(outcomes, now, waits=waits)
         applied = self._apply(outcomes, now)  # one statement, so it needs no transaction around it
-        return [outcome for outcome in outcomes if fence(outcome) not in applied]
+        return Finished([outcome for outcome in outcomes if fence(outcome) not in applied], [])
 
     def _apply(self, outcomes: Sequence[Outcome], now: datetime.datetime | None) -> set[tuple[int, int]]:
         outcomes = sorted(outcomes, key=lambda outcome: outcome.claim.job_id)  # as whoever locks several jobs does

@@ -9,14 +9,16 @@ import json
 import re
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
-from django.db import models
+from django.db import Error, models
 from django.db.models import Count, Exists, Func, Max, OuterRef, Q, Sum
 
 from ..claim import Claim
 from ..conf import Settings
+from ..connections import is_about_locks
 from ..draft import LAST_YEAR, Draft
 from ..models import (
     CANCELLABLE,
@@ -33,6 +35,8 @@ from ..tree import Tree, told_cause
 from .database import BATCH, Database, key_after
 from .listener import ANY_QUEUE
 
+R = TypeVar("R")
+
 MESSAGE_LENGTH = 2000
 """Characters of a failure that are handed on in place of a result."""
 
@@ -41,6 +45,10 @@ _CHAINED = re.compile(
     r"|The above exception was the direct cause of the following exception):$",
     re.MULTILINE,
 )
+
+A_MOMENT = 0.2
+"""Seconds for which a workflow's lock is waited for by who can also come back. Workers have it for a few milliseconds,
+a caller who cancels or retries a step until his transaction ends."""
 
 LEVELS = 20
 """How many steps further a failure is followed one after another, before all that waits is read at once."""
@@ -104,6 +112,10 @@ class Released(NamedTuple):
     """The job whose result is put before its own arguments."""
     run_after: datetime.datetime | None
     expires_at: datetime.datetime | None
+
+
+class _BecameStep(Exception):
+    """A job that was looked at as one that stands alone has become a step."""
 
 
 class Workflows(Database):
@@ -244,17 +256,32 @@ class Workflows(Database):
 
     # What an end decides. The workflows are locked by now.
 
-    def _lock_workflows(self, ids: Iterable[int | None]) -> None:
-        """By id, as everybody does."""
+    def _lock_workflows(self, ids: Iterable[int | None]) -> Collection[int]:
+        """By id, as everybody does. Returns those that are left unlocked: none."""
         if known := sorted({pk for pk in ids if pk is not None}):
             rows = self._workflows().filter(pk__in=known).order_by("id").select_for_update(**self._no_key())
             list(rows.values_list("id"))
+        return ()
 
-    def lock_workflows_of(self, ids: Collection[int]) -> bool:
-        """Before these jobs are locked or changed. Returns whether any is a step of a workflow."""
+    def lock_workflows_of(self, ids: Collection[int]) -> set[int]:
+        """Before these jobs are locked or changed. Returns the workflows of which any is a step."""
         workflows = self._workflows_of(ids)
         self._lock_workflows(workflows)
-        return bool(workflows)
+        return {pk for pk in workflows if pk is not None}
+
+    def _with_workflows_locked(self, ids: Collection[int], change: Callable[[set[int]], R]) -> R:
+        """Have ``change`` do something to these jobs, in a transaction, given the workflows that were locked for that.
+
+        It begins anew where one of them has become a step meanwhile, as what replaced it was just being written:
+        ``change`` asks ``_must_be_locked`` as soon as it has the jobs locked.
+        """
+        while True:
+            with suppress(_BecameStep), self.atomic():
+                return change(self.lock_workflows_of(ids))
+
+    def _must_be_locked(self, workflows: Iterable[int | None], locked: set[int]) -> None:
+        if {pk for pk in workflows if pk is not None} - locked:
+            raise _BecameStep
 
     def _workflows_of(self, ids: Collection[int]) -> list[int | None]:
         steps = self.jobs.filter(pk__in=self.among(ids), workflow_id__isnull=False).order_by()
@@ -274,7 +301,24 @@ class Workflows(Database):
             return set()
         rows = self._workflows().filter(pk__in=known).order_by("id").select_for_update(**self.LOCK)
         locked = set(rows.values_list("id", flat=True))
+        if locked == known:
+            return set()
         return known - locked - (known - set(self._workflows().filter(pk__in=known).values_list("id", flat=True)))
+
+    def _lock_workflows_soon(self, ids: Collection[int]) -> set[int]:
+        """Lock the workflows of these jobs, and wait a moment for that: those of a busy one are never seen free.
+
+        Returns those that somebody has locked for longer.
+        """
+        workflows = self._workflows_of(ids)
+        try:
+            with self.waiting_at_most(A_MOMENT), self.atomic():
+                self._lock_workflows(workflows)
+        except Error as exc:
+            if not is_about_locks(exc):
+                raise
+            return self._lock_free_workflows(workflows)
+        return set()
 
     def _lock_free_workflows_of(self, ids: Collection[int]) -> set[int]:
         return self._lock_free_workflows(self._workflows_of(ids))

@@ -360,8 +360,9 @@ def test_a_group_grows_after_a_member_has_failed_which_may_be_tried_again() -> N
 # Trying again
 
 
-def test_what_somebody_has_cancelled_is_not_revived_by_a_retry_of_something_else(store: Store) -> None:
-    result = (flaky.s() | inc.s().set(allow_failure=True) | note.s("unwanted") | note.s("after that")).enqueue()
+@pytest.mark.parametrize("allows", [False, True])
+def test_what_somebody_has_cancelled_is_not_revived_by_a_retry_of_something_else(store: Store, allows: bool) -> None:
+    result = (flaky.s() | give.s().set(allow_failure=allows) | note.s("unwanted") | note.s("after that")).enqueue()
     assert result.children[2].cancel()
     run_jobs()
     assert store.retry([Job.objects.get(task=flaky.name).pk]) == 1

@@ -11,7 +11,8 @@ MANAGE := $(BIN)/python example_project/manage.py
 PYTEST := $(BIN)/python -m pytest
 ON_POSTGRES := $(BIN)/python -m tests.with_postgres
 ON_MARIADB := $(BIN)/python -m tests.with_mariadb
-STORE_TESTS := tests/test_store.py tests/test_store_properties.py tests/test_workflows.py
+STORE_TESTS := tests/test_store.py tests/test_store_properties.py tests/test_workflows.py tests/test_workflows_edges.py \
+	tests/test_workflows_locks.py
 # Without DATABASE_URL every setting here means SQLite.
 ON_SQLITE := env -u DATABASE_URL
 HAS_PGBOUNCER := $(shell PATH="$$PATH:/usr/sbin:/usr/local/sbin" command -v pgbouncer)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.utils import timezone
 
 from .entrance import enqueue_plan
 from .exceptions import InvalidArguments, InvalidTask
@@ -63,6 +64,9 @@ class Node:
         """All of it, checked and ready to be inserted. Raises InvalidTask, InvalidArguments or NotStorable."""
         steps: list[Step] = []
         last = self.lay(None, steps)
+        now = timezone.now()
+        for step in steps:
+            step.draft.due_from(now)  # what is counted from a step's turn is refused here, while somebody can be told
         return Plan(tuple(steps), last, _shortened(str(self)))
 
 

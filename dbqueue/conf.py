@@ -84,6 +84,9 @@ class Settings:
     max_result_bytes: int = _setting(
         1_048_576, "a whole number of bytes, from 1 to 268435456", _number(1, 268_435_456, whole=True), "int"
     )
+    max_handed_on_bytes: int = _setting(
+        104_857_600, "a whole number of bytes, from 1 to 268435456", _number(1, 268_435_456, whole=True), "int"
+    )
     keep_successful_days: float = _setting(7.0, "days, from 0 to 36500", _number(0, 36500), "float")
     keep_failed_days: float = _setting(30.0, "days, from 0 to 36500", _number(0, 36500), "float")
     priority_ageing: float = _setting(0.0, "seconds, from 0 (off) to 8640000", _number(0, 8_640_000), "float")

@@ -82,9 +82,11 @@ class InlineWorker:
         try:
             with self.store.atomic():
                 refused = self.store.finish([outcome])
-        except (DataError, IntegrityError) as exc:
+        except Exception as exc:
+            if isinstance(exc, Error) and not isinstance(exc, DataError | IntegrityError):
+                raise
             why = secrets_of(outcome.claim).scrub(str(exc).strip())
-            logger.error("The database refused the outcome of job %s: %s", outcome.claim, why)
+            logger.error("The outcome of job %s could not be written: %s", outcome.claim, why)
             outcome = outcome.refused(exc)
             refused = self.store.finish([outcome])
         if refused:

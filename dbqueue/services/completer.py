@@ -1,15 +1,17 @@
 """Writes outcomes: all that gathered since the last write, in one statement."""
 
 import logging
-from collections.abc import Callable
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 
 from django.db import DataError, Error, IntegrityError
 
 from ..claim import Claim
-from ..connections import renew, sqlstate
+from ..connections import is_about_locks, renew, sqlstate
 from ..outcome import Outcome, secrets_of
-from ..store import Store, fence
+from ..store import Finished, Store, fence
 from .base import Service
 
 logger = logging.getLogger("dbqueue.worker")
@@ -26,6 +28,13 @@ MOST_CHARACTERS = 16_000_000
 ABOUT_THE_SERVER = ("08", "25", "40", "53", "57")
 """Classes of SQLSTATE that tell nothing of the values: connection, state of the transaction (as read-only), rollback,
 resources, an operator's intervention."""
+
+PATIENCE = 0.1
+"""Seconds for which a workflow's lock is waited for, at most: meanwhile nothing else is written. Other workers have it
+for a few milliseconds, a caller who cancels or retries a step until his transaction ends."""
+
+TRY_AGAIN = 0.1
+"""Seconds after which those are tried again that were set aside."""
 
 IDLE = 60.0
 """Seconds to sleep when nobody puts an outcome; ``put()`` wakes."""
@@ -48,6 +57,8 @@ class Completer(Service):
         self._arrived: SimpleQueue[Outcome] = SimpleQueue()
         self._batch: dict[tuple[int, int], Outcome] = {}
         self._unwritten: dict[tuple[int, int], Outcome] = {}
+        self._later: dict[tuple[int, int], Outcome] = {}
+        self._later_at = 0.0
         self._in_doubt = False
         self._refusals = 0
         self._refusals_told = 0
@@ -81,9 +92,32 @@ class Completer(Service):
         self._gather()
         while self._batch:
             self._write(list(self._batch.values()))
+            self._write_later()
             self._gather()
+        self._write_later()
         self._in_doubt = False
-        return IDLE
+        return max(0.0, self._later_at - time.monotonic()) if self._later else IDLE
+
+    def _write_later(self) -> None:
+        """Try those that were set aside once more, workflow by workflow, for about as long as others may wait."""
+        if not self._later or time.monotonic() < self._later_at:
+            return
+        end = time.monotonic() + PATIENCE
+        by_workflow: dict[int | None, list[Outcome]] = defaultdict(list)
+        for outcome in self._later.values():
+            by_workflow[outcome.claim.workflow_id].append(outcome)
+        for outcomes in by_workflow.values():
+            self._write(_portion(outcomes), waits=True)
+            if time.monotonic() > end:
+                break
+        self._later_at = time.monotonic() + TRY_AGAIN if self._later else 0.0
+
+    def _set_aside(self, outcomes: Iterable[Outcome]) -> None:
+        """Others go on without these, and those that were set aside before are next."""
+        for outcome in outcomes:
+            self._batch.pop(fence(outcome), None)
+            self._later.pop(fence(outcome), None)
+            self._later[fence(outcome)] = outcome
 
     def _gather(self) -> None:
         # What an error of the database left in the batch goes first.
@@ -96,10 +130,17 @@ class Completer(Service):
         except Empty:
             return
 
-    def _write(self, outcomes: list[Outcome]) -> None:
+    def _write(self, outcomes: list[Outcome], *, waits: bool = False) -> None:
+        """``waits``: for whoever has their workflow locked, as long as that holds up the others by a moment only."""
         try:
-            refused = self._finish(outcomes)
-        except Error as exc:
+            refused, left = self._finish(outcomes, waits=waits)
+        except Exception as exc:
+            if not isinstance(exc, Error):
+                self._write_despite(exc, outcomes)
+                return
+            if waits and is_about_locks(exc):
+                self._set_aside(outcomes)
+                return
             self._in_doubt = True
             if len(outcomes) == 1:
                 self._write_what_is_left_of(outcomes[0], exc)
@@ -108,11 +149,18 @@ class Completer(Service):
             else:
                 raise
             return
+        if left:
+            self._set_aside(left)
+            outcomes = [outcome for outcome in outcomes if fence(outcome) not in self._later]
         self._settle(outcomes, refused)
 
-    def _finish(self, outcomes: list[Outcome]) -> list[Outcome]:
-        """Write them, and return those that are refused for good."""
-        refused = self._store.finish(outcomes)
+    def _finish(self, outcomes: list[Outcome], *, waits: bool = False) -> Finished:
+        """Write them, and return those that are refused for good, and those that can't be written just now."""
+        if waits:
+            with self._store.waiting_at_most(PATIENCE):
+                refused, left = Finished(self._store.finish(outcomes), [])
+        else:
+            refused, left = self._store.finish_free(outcomes)
         if refused and self._in_doubt:
             # The commit of an earlier try may have succeeded, and its reply have been lost.
             written = self._store.written(refused)
@@ -121,7 +169,7 @@ class Completer(Service):
             refused = self._store.finish(refused)
         self._store.count_lost_leases(refused)
         self._unblock({key for outcome in outcomes if (key := outcome.claim.concurrency_key)})
-        return refused
+        return Finished(refused, left)
 
     def _unblock(self, keys: set[str]) -> None:
         """Let those run for whom there is room now. Should this fail, maintenance does it: the outcomes are written."""
@@ -142,6 +190,31 @@ class Completer(Service):
         if last is not None:
             raise last
 
+    def _write_despite(self, exc: Exception, outcomes: list[Outcome]) -> None:
+        """An error that is nobody's but dbqueue's own: it costs the outcome that causes it, and no other.
+
+        Nothing of it is written by now. Where even the failure of its job can't be, it is tried again later.
+        """
+        if len(outcomes) > 1:
+            self._write_singly(outcomes)
+            return
+        [outcome] = outcomes
+        left = outcome.refused(exc)
+        try:
+            refused, busy = self._finish([left])
+        except Error:
+            raise
+        except Exception:
+            if fence(outcome) not in self._later:
+                logger.exception("The outcome of job %s can't be written, and is tried again", outcome.claim)
+            self._set_aside(outcomes)
+            return
+        if busy:
+            self._set_aside(outcomes)
+            return
+        logger.error("The outcome of job %s could not be written", outcome.claim, exc_info=exc)
+        self._settle([left], refused)
+
     def _write_what_is_left_of(self, outcome: Outcome, exc: Error) -> None:
         """Fail a job whose outcome the database refuses for what is in it. Any other error is tried again."""
         if not _refuses_the_value(exc) or not self._database_answers():
@@ -149,7 +222,11 @@ class Completer(Service):
         why = secrets_of(outcome.claim).scrub(str(exc).strip())
         logger.error("The database refused the outcome of job %s: %s", outcome.claim, why)
         left = outcome.refused(exc)
-        self._settle([left], self._finish([left]))
+        refused, busy = self._finish([left])
+        if busy:
+            self._set_aside([outcome])
+        else:
+            self._settle([left], refused)
 
     def _database_answers(self) -> bool:
         renew(self._alias)
@@ -164,6 +241,7 @@ class Completer(Service):
         for outcome in outcomes:
             self._batch.pop(fence(outcome), None)
             self._unwritten.pop(fence(outcome), None)
+            self._later.pop(fence(outcome), None)
         if was_full and self.pending <= MOST_UNWRITTEN / 2:
             self._on_change()
         if refused:
@@ -183,6 +261,18 @@ class Completer(Service):
 
     def _finished(self) -> bool:
         return super()._finished() and self.pending == 0
+
+
+def _portion(outcomes: Iterable[Outcome]) -> list[Outcome]:
+    """As many of them as go into one statement."""
+    taken: list[Outcome] = []
+    size = 0
+    for outcome in outcomes:
+        if len(taken) >= MOST_AT_ONCE or size >= MOST_CHARACTERS:
+            break
+        taken.append(outcome)
+        size += _size(outcome)
+    return taken
 
 
 def _size(outcome: Outcome) -> int:

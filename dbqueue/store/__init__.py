@@ -5,7 +5,7 @@ from functools import cache
 from django.core.signals import setting_changed
 from django.db import connections
 
-from .base import Store, fence
+from .base import Finished, Store, fence
 from .bulk import LEAVES, Chunk
 from .census import MOST_COUNTED, MOST_QUEUES, NEAR, Line, is_served
 from .coming_back import Rescue
@@ -27,6 +27,7 @@ __all__ = [
     "Asked",
     "Chunk",
     "Entered",
+    "Finished",
     "Line",
     "Listener",
     "Pruned",

@@ -7,7 +7,7 @@ needs the time asks the database for it, unless a caller gives ``now``.
 import datetime
 import json
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from django.db.backends.base.base import BaseDatabaseWrapper
 
@@ -26,6 +26,14 @@ from .queues import Queues
 from .schedules import ScheduleRows
 from .uniqueness import Uniqueness
 from .workers import WorkerRows
+
+
+class Finished(NamedTuple):
+    """What became of outcomes that were not written."""
+
+    refused: list[Outcome]
+    left: list[Outcome]
+    """Somebody else has their workflows locked."""
 
 
 class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Queues, ScheduleRows, Census):
@@ -143,11 +151,21 @@ class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Que
         Returns those that were refused, because their claim does not hold the job any more. A job that was to be tried
         again, and that somebody wants to be cancelled, is.
         """
+        return self._finish(outcomes, now, waits=True).refused
+
+    def finish_free(self, outcomes: Sequence[Outcome], now: datetime.datetime | None = None) -> Finished:
+        """The same without waiting for those who have workflows locked: what is of such a one is not written yet."""
+        return self._finish(outcomes, now, waits=False)
+
+    def _finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None, *, waits: bool) -> Finished:
         now = now or self.clock()
         with self.atomic():
-            self._lock_workflows(outcome.claim.workflow_id for outcome in outcomes)
-            applied = self._apply(outcomes, now)
-            written = [outcome for outcome in outcomes if fence(outcome) in applied]
+            workflows = {outcome.claim.workflow_id for outcome in outcomes}
+            busy = self._lock_workflows(workflows) if waits else self._lock_free_workflows(workflows)
+            left = [outcome for outcome in outcomes if outcome.claim.workflow_id in busy]
+            free = [outcome for outcome in outcomes if outcome.claim.workflow_id not in busy] if busy else outcomes
+            applied = self._apply(free, now) if free else set()
+            written = [outcome for outcome in free if fence(outcome) in applied]
             self._record_failures(written, now)
             if later := [outcome.claim.job_id for outcome in written if outcome.status is JobStatus.SCHEDULED]:
                 self._write_calls(written)
@@ -155,22 +173,33 @@ class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Que
                 self.call_workers({ANY_QUEUE})
             if steps := [outcome for outcome in written if is_of_workflow(outcome)]:
                 self._go_on(steps, now)
-        return [outcome for outcome in outcomes if fence(outcome) not in applied]
+        return Finished([outcome for outcome in free if fence(outcome) not in applied], left)
 
     def _go_on(self, outcomes: Sequence[Outcome], now: datetime.datetime) -> None:
         """What follows from these outcomes of steps, and of jobs that become one."""
         # What somebody wants to end is not replaced any more.
         self._cancel_requested([o.claim.job_id for o in outcomes if o.replacement is not None], now)
+        # All comes in before anything is decided: what an empty group ends may be what the next one is added to.
+        groups = self._plant_in(outcomes, now)
+        ids = [outcome.claim.job_id for outcome in outcomes]
+        self._call_back([outcome.claim.job_id for outcome in outcomes if outcome.status is JobStatus.FAILED])
+        self._settle([*ids, *self._end_empty(groups, now)], now)
+
+    def _plant_in(self, outcomes: Sequence[Outcome], now: datetime.datetime) -> list[int]:
+        """Plant what replaces these jobs, and what they add to groups. Returns the ids of the groups among it."""
+        growing = [outcome for outcome in outcomes if outcome.added]
+        adders, grown = [o.claim.job_id for o in growing], {pk for o in growing for pk in o.added}
+        may_add, may_grow = self._open_to_members(adders, grown)
+        groups: list[int] = []
         for outcome in outcomes:
             claim, workflow_id = outcome.claim, outcome.claim.workflow_id
             if outcome.replacement is not None and self.jobs.leaving({JobStatus.WAITING}, [claim.job_id]).exists():
-                workflow_id = self._put_in_place(claim.job_id, workflow_id, outcome.replacement, now)
-            if outcome.added and workflow_id is not None:
-                for group_id, plans in outcome.added.items():
-                    self._add_members(group_id, plans, workflow_id, now)
-        ids = [outcome.claim.job_id for outcome in outcomes]
-        self._call_back([outcome.claim.job_id for outcome in outcomes if outcome.status is JobStatus.FAILED])
-        self._settle(ids, now)
+                workflow_id, more = self._put_in_place(claim.job_id, workflow_id, outcome.replacement, now)
+                groups += more
+            if workflow_id is not None and claim.job_id in may_add:
+                for group_id in may_grow & outcome.added.keys():
+                    groups += self._add_members(group_id, outcome.added[group_id], workflow_id, now)
+        return groups
 
     def written(self, outcomes: Collection[Outcome]) -> list[Outcome]:
         """Which of these stand in their jobs' rows: a commit may have succeeded although its reply was lost."""

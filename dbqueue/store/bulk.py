@@ -157,7 +157,7 @@ class Bulk(Operators, Deletion, Reports):
         window = range(first, until + 1)
         found = search.apply(self.jobs, window).order_by("pk").values_list("pk", flat=True)
         ids = list(found[:BATCH])
-        busy = self._lock_free_workflows_of(ids)
+        busy = self._lock_workflows_soon(ids)
         # Asked again under the lock: since the look, a job may have become another.
         meant = search.apply(self.jobs.leaving(LEAVES[operation.action], ids), window).order_by("pk")
         free = meant.exclude(workflow_id__in=busy) if busy else meant

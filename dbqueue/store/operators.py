@@ -24,15 +24,20 @@ class Operators(Workflows):
     def cancel(self, ids: Collection[int], now: datetime.datetime | None = None, *, reason: str = "") -> int:
         """Cancel jobs that wait. Returns how many; what runs or has ended is left alone."""
         now = now or self.clock()
-        with self.atomic():
-            if has_steps := self.lock_workflows_of(ids):
-                ids = self._with_inside(ids)
-            cancelled = self.jobs.leaving(CANCELLABLE, self.among(ids)).update(
-                status=JobStatus.CANCELLED, finished_at=now, reason=reason, unique_key=None
-            )
-            self.call_waiters(ids)
-            if has_steps:
-                self._settle(ids, now)
+        return self._with_workflows_locked(ids, lambda locked: self._cancel(ids, locked, now, reason))
+
+    def _cancel(self, ids: Collection[int], locked: set[int], now: datetime.datetime, reason: str) -> int:
+        if locked:
+            ids = self._with_inside(ids)
+        rows = self.jobs.leaving(CANCELLABLE, self.among(ids)).order_by("id").select_for_update()
+        found = dict(rows.values_list("id", "workflow_id"))
+        self._must_be_locked(found.values(), locked)
+        cancelled = self.jobs.leaving(CANCELLABLE, self.among(found)).update(
+            status=JobStatus.CANCELLED, finished_at=now, reason=reason, unique_key=None
+        )
+        self.call_waiters(found)
+        if locked:
+            self._settle(found, now)
         return cancelled
 
     def retry(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:
@@ -43,6 +48,18 @@ class Operators(Workflows):
         not succeeded. What was cancelled because of these waits for them again.
         """
         now = now or self.clock()
+        with self.atomic():
+            replaced = self._replaced(ids) if self.lock_workflows_of(ids) else set()
+            if not replaced:
+                return self._retry(ids, now, ids)
+            # By what is inside of it such a job ends, so that is tried again.
+            asked = self._inside_of(replaced) | set(ids)
+            self._retry_steps(asked - set(ids), now, asked)
+            wait_again = self.jobs.leaving({JobStatus.WAITING}, self.among(replaced)).count()
+            return wait_again + self._retry(ids, now, asked)
+
+    def _retry(self, ids: Collection[int], now: datetime.datetime, asked: Collection[int]) -> int:
+        """``asked``: all of those that are to be tried again, if these are some of them."""
         anew: dict[str, Any] = {
             "finished_at": None,
             "worker": None,
@@ -68,7 +85,7 @@ class Operators(Workflows):
             self.jobs.leaving(RETRYABLE, self.among(ready)).update(status=JobStatus.READY, run_after=None, **anew)
             if has_steps:
                 self.jobs.leaving({JobStatus.CANCELLED}, self.among(held)).update(status=JobStatus.WAITING, **anew)
-                self._wait_again([pk for pk, *_ in found], now)
+                self._wait_again([pk for pk, *_ in found], asked)
                 self._decide_again(held, now)
             queues = {queue for _, queue, *_ in found}
             self.call_workers(queues | {ANY_QUEUE} if later else queues)
@@ -78,19 +95,26 @@ class Operators(Workflows):
     def retry_steps(self, ids: Collection[int], now: datetime.datetime | None = None) -> int:
         """Retry those of these steps by which a workflow failed: not what was only cancelled because of them.
 
-        Returns how many jobs run again.
+        Nor a failure that was tolerated, and in place of a result was given to what has begun since: another result
+        would come too late. Returns how many jobs run again.
         """
+        now = now or self.clock()
         with self.atomic():
             self.lock_workflows_of(ids)
-            ended_badly = self.jobs.leaving(RETRYABLE, self.among(ids)).exclude(task=GROUP)
-            found = dict(ended_badly.values_list("pk", "held"))
-            self.retry([pk for pk, is_held in found.items() if not is_held], now)
-            # What was cancelled while it waited for a step that has succeeded since.
-            self.retry([pk for pk, is_held in found.items() if is_held], now)
-            # Groups that were cancelled while their members ran, and these have succeeded since.
-            groups = self.jobs.leaving({JobStatus.CANCELLED}, self.among(ids)).filter(task=GROUP)
-            self.retry(list(groups.values_list("pk", flat=True)), now)
-            return self.jobs.leaving(QUEUED, self.among(found)).count()
+            return self._retry_steps(ids, now, ids)
+
+    def _retry_steps(self, ids: Collection[int], now: datetime.datetime, asked: Collection[int]) -> int:
+        ended_badly = self.jobs.leaving(RETRYABLE, self.among(ids)).exclude(task=GROUP)
+        found = dict(ended_badly.values_list("pk", "held"))
+        for pk in self._handed_on(found):
+            del found[pk]
+        self._retry([pk for pk, is_held in found.items() if not is_held], now, asked)
+        # What was cancelled while it waited for a step that has succeeded since.
+        self._retry([pk for pk, is_held in found.items() if is_held], now, asked)
+        # Groups that were cancelled while their members ran, and these have succeeded since.
+        groups = self.jobs.leaving({JobStatus.CANCELLED}, self.among(ids)).filter(task=GROUP)
+        self._retry(list(groups.values_list("pk", flat=True)), now, asked)
+        return self.jobs.leaving(QUEUED, self.among(found)).count()
 
     def run_now(self, ids: Collection[int]) -> int:
         """Make SCHEDULED jobs READY before their time. Returns how many; all others are let be."""

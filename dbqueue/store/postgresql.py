@@ -7,7 +7,7 @@ import datetime
 import json
 import time
 import uuid
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -18,9 +18,9 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from ..connections import owned_connection, sqlstate
 from ..draft import Draft
 from ..exceptions import TookTooLong
-from ..models import OPEN, Job, JobStatus, Worker
+from ..models import GROUP, OPEN, Job, JobStatus, Worker
 from ..outcome import Outcome
-from .base import Store, fence, is_of_workflow
+from .base import Finished, Store, fence, is_of_workflow
 from .claiming import declared_lost
 from .listener import ANY_QUEUE, Listener
 from .notifications import Notifications
@@ -182,11 +182,41 @@ _RESERVE = f"SELECT nextval(pg_get_serial_sequence('{_JOB}', 'id')) FROM generat
 
 _RELEASE = f"""
     UPDATE {_JOB} AS job
-    SET status = released.status, args = coalesce(released.args, job.args), run_after = released.run_after,
+    SET status = released.status, run_after = released.run_after,
+        args = CASE WHEN released.given_by IS NULL THEN job.args
+                    ELSE jsonb_build_array(coalesce(giver.return_value, 'null'::jsonb)) || job.args END,
         expires_at = coalesce(released.expires_at, job.expires_at), held = false
-    FROM unnest(%s::bigint[], %s::text[], %s::jsonb[], %s::timestamptz[], %s::timestamptz[])
-            AS released (id, status, args, run_after, expires_at)
+    FROM unnest(%s::bigint[], %s::text[], %s::bigint[], %s::timestamptz[], %s::timestamptz[])
+            AS released (id, status, given_by, run_after, expires_at)
+        LEFT JOIN {_JOB} AS giver ON giver.id = released.given_by
     WHERE job.id = released.id AND job.{_BY_ID} = 'WAITING'
+"""
+
+_RESULTS = f"""
+    UPDATE {_JOB} AS job
+    SET return_value = CASE
+            WHEN job.task = '{GROUP}' THEN (
+                SELECT coalesce(jsonb_agg(coalesce(member.return_value, 'null'::jsonb)
+                                          ORDER BY member.position, member.id), '[]'::jsonb)
+                FROM {_JOB} AS member WHERE member.group_id = job.id)
+            ELSE (
+                SELECT member.return_value
+                FROM {_JOB} AS member WHERE member.group_id = job.id ORDER BY member.position, member.id LIMIT 1)
+        END,
+        status = 'SUCCESSFUL', finished_at = %s, held = false,
+        unique_key = CASE WHEN job.unique_scope = 'period' THEN job.unique_key END
+    WHERE job.id = ANY(%s::bigint[]) AND job.{_BY_ID} = 'WAITING'
+"""
+
+_HAND_ON = f"""
+    UPDATE {_JOB} AS job SET return_value = told.value
+    FROM unnest(%s::bigint[], %s::jsonb[]) AS told (id, value) WHERE job.id = told.id
+"""
+
+_CANCEL_WAITING = f"""
+    UPDATE {_JOB} AS job SET status = 'CANCELLED', finished_at = %s, reason = cancelled.reason, unique_key = NULL
+    FROM unnest(%s::bigint[], %s::text[]) AS cancelled (id, reason)
+    WHERE job.id = cancelled.id AND job.{_BY_ID} = 'WAITING'
 """
 
 _NOTIFY = f"SELECT pg_notify('{CHANNEL}', queue) FROM unnest(%s::text[]) AS queue"
@@ -207,7 +237,6 @@ BULK = 1000
 
 class PostgreSQLStore(Store):
     LOCK = MappingProxyType({"skip_locked": True, "no_key": True})
-    JSON = "%s::jsonb"
 
     def clock(self) -> datetime.datetime:
         with self.connection.cursor() as cursor:
@@ -280,6 +309,8 @@ class PostgreSQLStore(Store):
             with self.connection.cursor() as cursor:
                 cursor.execute(f"SET LOCAL lock_timeout = {round(seconds * 1000)}")
             yield
+            with self.connection.cursor() as cursor:
+                cursor.execute("SET LOCAL lock_timeout TO DEFAULT")  # there may be a transaction around it
 
     def _mark_running(
         self, ids: list[int], at_once: set[int], worker_id: int, now: datetime.datetime | None, *, limited: bool = False
@@ -297,11 +328,11 @@ class PostgreSQLStore(Store):
             raise declared_lost(worker_id)
         return claimed_at  # type: ignore[no-any-return]
 
-    def finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None = None) -> list[Outcome]:
+    def _finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None, *, waits: bool) -> Finished:
         if any(o.failure or o.status is JobStatus.SCHEDULED or is_of_workflow(o) for o in outcomes):
-            return super().finish(outcomes, now)
+            return super()._finish(outcomes, now, waits=waits)
         applied = self._apply(outcomes, now)  # one statement, so it needs no transaction around it
-        return [outcome for outcome in outcomes if fence(outcome) not in applied]
+        return Finished([outcome for outcome in outcomes if fence(outcome) not in applied], [])
 
     def _apply(self, outcomes: Sequence[Outcome], now: datetime.datetime | None) -> set[tuple[int, int]]:
         outcomes = sorted(outcomes, key=lambda outcome: outcome.claim.job_id)  # as whoever locks several jobs does
@@ -335,6 +366,18 @@ class PostgreSQLStore(Store):
     def _write_released(self, released: Sequence[Released]) -> None:
         with self.connection.cursor() as cursor:
             cursor.execute(_RELEASE, [list(column) for column in zip(*released, strict=True)])
+
+    def _write_results(self, ids: Collection[int], now: datetime.datetime) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_RESULTS, [now, _array(ids)])
+
+    def _write_handed_on(self, told: Sequence[tuple[int, str]]) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_HAND_ON, [list(column) for column in zip(*told, strict=True)])
+
+    def _write_cancelled(self, reasons: Mapping[int, str], now: datetime.datetime) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_CANCEL_WAITING, [now, _array(reasons), list(reasons.values())])
 
     def call_workers(self, queues: Collection[str]) -> None:
         if queues:

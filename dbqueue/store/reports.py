@@ -31,24 +31,28 @@ class Reports(Workflows):
         A second request takes nothing back of the first.
         """
         now = now or self.clock()
-        with self.atomic():
-            if has_steps := self.lock_workflows_of(ids):
-                ids = self._with_inside(ids)
-            # Locked first, or one might be claimed or given back between two statements and escape both.
-            rows = self.jobs.leaving(CANCELLABLE | {JobStatus.RUNNING}, self.among(ids)).order_by("id")
-            states = dict(rows.select_for_update().values_list("id", "status"))
-            running = [pk for pk, status in states.items() if status == JobStatus.RUNNING]
-            waiting = [pk for pk, status in states.items() if status != JobStatus.RUNNING]
-            self.jobs.leaving(CANCELLABLE, self.among(waiting)).update(
-                status=JobStatus.CANCELLED, finished_at=now, unique_key=None, cancel_requested_at=now
-            )
-            asked = {"cancel_requested_at": now} | ({"cancel_interrupts": True} if interrupt else {})
-            self.jobs.leaving({JobStatus.RUNNING}, self.among(running)).update(**asked)
-            self.call_waiters(waiting)
-            if has_steps:
-                self._settle(waiting, now)
-            if running:
-                self.call_workers({ANY_QUEUE})
+        return self._with_workflows_locked(ids, lambda locked: self._request_cancel(ids, locked, interrupt, now))
+
+    def _request_cancel(self, ids: Collection[int], locked: set[int], interrupt: bool, now: datetime.datetime) -> Asked:
+        if locked:
+            ids = self._with_inside(ids)
+        # Locked first, or one might be claimed or given back between two statements and escape both.
+        rows = self.jobs.leaving(CANCELLABLE | {JobStatus.RUNNING}, self.among(ids)).order_by("id")
+        found = list(rows.select_for_update().values_list("id", "status", "workflow_id"))
+        self._must_be_locked((workflow_id for _, _, workflow_id in found), locked)
+        states = {pk: status for pk, status, _ in found}
+        running = [pk for pk, status in states.items() if status == JobStatus.RUNNING]
+        waiting = [pk for pk, status in states.items() if status != JobStatus.RUNNING]
+        self.jobs.leaving(CANCELLABLE, self.among(waiting)).update(
+            status=JobStatus.CANCELLED, finished_at=now, unique_key=None, cancel_requested_at=now
+        )
+        asked = {"cancel_requested_at": now} | ({"cancel_interrupts": True} if interrupt else {})
+        self.jobs.leaving({JobStatus.RUNNING}, self.among(running)).update(**asked)
+        self.call_waiters(waiting)
+        if locked:
+            self._settle(waiting, now)
+        if running:
+            self.call_workers({ANY_QUEUE})
         return Asked(waiting, running)
 
     def cancel_requests(self, ids: Iterable[int]) -> list[tuple[int, int, bool]]:

@@ -4,7 +4,7 @@ import datetime
 import json
 import os
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from django.utils import timezone
 
 from ..claim import Selection
 from ..connections import SQLITE_PATIENCE
-from ..models import Job, JobStatus, Worker
+from ..models import GROUP, Job, JobStatus, Worker
 from ..outcome import Outcome
 from .base import Store
 from .claiming import declared_lost
@@ -75,15 +75,51 @@ _FINISH = f"""
 _RELEASE = f"""
     WITH released AS (
         SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS status,
-               json_extract(value, '$[2]') AS args, json_extract(value, '$[3]') AS run_after,
+               json_extract(value, '$[2]') AS given_by, json_extract(value, '$[3]') AS run_after,
                json_extract(value, '$[4]') AS expires_at
         FROM json_each(%s)
     )
     UPDATE "{Job._meta.db_table}" AS job
-    SET status = released.status, args = coalesce(released.args, job.args), run_after = released.run_after,
+    SET status = released.status, run_after = released.run_after,
+        args = CASE WHEN released.given_by IS NULL THEN job.args ELSE
+            (SELECT '[' || coalesce(giver.return_value, 'null') FROM "{Job._meta.db_table}" AS giver
+             WHERE giver.id = released.given_by)
+            || CASE WHEN job.args = '[]' THEN ']' ELSE ',' || substr(job.args, 2) END END,
         expires_at = coalesce(released.expires_at, job.expires_at), held = 0
     FROM released
     WHERE job.id = released.id AND job.status = 'WAITING'
+"""
+
+_RESULTS = f"""
+    UPDATE "{Job._meta.db_table}" AS job
+    SET return_value = CASE
+            WHEN job.task = '{GROUP}' THEN (
+                SELECT '[' || coalesce(group_concat(told, ','), '') || ']' FROM (
+                    SELECT coalesce(member.return_value, 'null') AS told FROM "{Job._meta.db_table}" AS member
+                    WHERE member.group_id = job.id ORDER BY member.position, member.id))
+            ELSE (
+                SELECT member.return_value FROM "{Job._meta.db_table}" AS member
+                WHERE member.group_id = job.id ORDER BY member.position, member.id LIMIT 1)
+        END,
+        status = 'SUCCESSFUL', finished_at = %s, held = 0,
+        unique_key = CASE WHEN job.unique_scope = 'period' THEN job.unique_key END
+    WHERE job.id IN (SELECT value FROM json_each(%s)) AND job.status = 'WAITING'
+"""
+
+_HAND_ON = f"""
+    WITH told AS (
+        SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS value FROM json_each(%s)
+    )
+    UPDATE "{Job._meta.db_table}" AS job SET return_value = told.value FROM told WHERE job.id = told.id
+"""
+
+_CANCEL_WAITING = f"""
+    WITH cancelled AS (
+        SELECT json_extract(value, '$[0]') AS id, json_extract(value, '$[1]') AS reason FROM json_each(%s)
+    )
+    UPDATE "{Job._meta.db_table}" AS job
+    SET status = 'CANCELLED', finished_at = %s, reason = cancelled.reason, unique_key = NULL
+    FROM cancelled WHERE job.id = cancelled.id AND job.status = 'WAITING'
 """
 
 
@@ -209,11 +245,23 @@ class SQLiteStore(Store):
 
     def _write_released(self, released: Sequence[Released]) -> None:
         rows = [
-            (one.id, one.status, one.args_json, *(moment and self._stored(moment) for moment in one[3:]))
+            (one.id, one.status, one.given_by, *(moment and self._stored(moment) for moment in one[3:]))
             for one in released
         ]
         with self.connection.cursor() as cursor:
             cursor.execute(_RELEASE, [json.dumps(rows)])
+
+    def _write_results(self, ids: Collection[int], now: datetime.datetime) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_RESULTS, [self._stored(now), json.dumps(list(ids))])
+
+    def _write_handed_on(self, told: Sequence[tuple[int, str]]) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_HAND_ON, [json.dumps(told)])
+
+    def _write_cancelled(self, reasons: Mapping[int, str], now: datetime.datetime) -> None:
+        with self.connection.cursor() as cursor:
+            cursor.execute(_CANCEL_WAITING, [json.dumps(list(reasons.items())), self._stored(now)])
 
     def _stored(self, moment: datetime.datetime) -> str:
         return str(self.connection.ops.adapt_datetimefield_value(moment))

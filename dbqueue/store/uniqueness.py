@@ -18,10 +18,12 @@ from .listener import ANY_QUEUE
 TRIES = 20
 """How often a key is tried that others take and free again meanwhile."""
 
+BEGUN = (JobStatus.RUNNING, JobStatus.WAITING)
+"""A job with a key waits for others only where they replace it: it has begun, and not ended."""
 
 HOLDS = (
     Q(status__in=QUEUED)
-    | Q(status=JobStatus.RUNNING, unique_scope__in=(UniqueScope.FINISHED, UniqueScope.PERIOD))
+    | Q(status__in=BEGUN, unique_scope__in=(UniqueScope.FINISHED, UniqueScope.PERIOD))
     | Q(status=JobStatus.SUCCESSFUL, unique_scope=UniqueScope.PERIOD)
 )
 """The jobs whose key counts. A worker of a version that knows no keys may have left one on others."""

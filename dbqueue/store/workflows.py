@@ -6,17 +6,20 @@ after another, each sees those before it, and what it decides is written in the 
 
 import datetime
 import json
+import re
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import suppress
+from typing import Any, NamedTuple, TypeVar
 
-from django.db import models
-from django.db.models import Exists, Max, OuterRef, Q
-from django.db.models.functions import Cast
+from django.db import Error, models
+from django.db.models import Count, Exists, Func, Max, OuterRef, Q, Sum
 
 from ..claim import Claim
-from ..draft import Draft
+from ..conf import Settings
+from ..connections import is_about_locks
+from ..draft import LAST_YEAR, Draft
 from ..models import (
     CANCELLABLE,
     FINAL,
@@ -29,10 +32,23 @@ from ..models import (
 from ..outcome import REQUESTED
 from ..plan import Plan, Step, draft_of
 from ..tree import Tree, told_cause
-from .database import BATCH, Database
+from .database import BATCH, Database, key_after
 from .listener import ANY_QUEUE
 
-_JOB = Job._meta.db_table
+R = TypeVar("R")
+
+MESSAGE_LENGTH = 2000
+"""Characters of a failure that are handed on in place of a result."""
+
+_CHAINED = re.compile(
+    r"^(?:During handling of the above exception, another exception occurred"
+    r"|The above exception was the direct cause of the following exception):$",
+    re.MULTILINE,
+)
+
+A_MOMENT = 0.2
+"""Seconds for which a workflow's lock is waited for by who can also come back. Workers have it for a few milliseconds,
+a caller who cancels or retries a step until his transaction ends."""
 
 LEVELS = 20
 """How many steps further a failure is followed one after another, before all that waits is read at once."""
@@ -45,6 +61,22 @@ class Edge(NamedTuple):
     after_id: int | None
     group_id: int | None
     allow_failure: bool
+    step__single: bool | None
+    """Whether it was replaced: what stood before it decides nothing any more."""
+    cancel_requested_at: datetime.datetime | None
+
+
+class Bytes(Func):
+    """How long JSON is as text."""
+
+    function = "OCTET_LENGTH"
+    output_field = models.BigIntegerField()
+
+    def as_postgresql(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, template="OCTET_LENGTH((%(expressions)s)::text)", **context)
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        return self.as_sql(compiler, connection, template="LENGTH(CAST(%(expressions)s AS BLOB))", **context)
 
 
 class NewStep(NamedTuple):
@@ -76,16 +108,18 @@ class Released(NamedTuple):
 
     id: int
     status: JobStatus
-    args_json: str | None
+    given_by: int | None
+    """The job whose result is put before its own arguments."""
     run_after: datetime.datetime | None
     expires_at: datetime.datetime | None
 
 
+class _BecameStep(Exception):
+    """A job that was looked at as one that stands alone has become a step."""
+
+
 class Workflows(Database):
     """A step is WAITING while it is held; what decides about it only ever finds it in that state."""
-
-    JSON = "%s"
-    """How JSON text is given to a column of JSON."""
 
     @abstractmethod
     def enqueue(self, drafts: Sequence[Draft]) -> list[tuple[int, datetime.datetime]]: ...
@@ -102,6 +136,7 @@ class Workflows(Database):
             workflow = self._workflows().create(name=plan.name, created_at=now)
             ids = self._plant(plan, workflow.pk, now)
             self._workflows().filter(pk=workflow.pk).update(last_id=ids[plan.last])
+            self._settle(self._end_empty(_groups_of(plan, ids), now), now)
         return workflow.pk, ids
 
     def _plant(
@@ -113,7 +148,10 @@ class Workflows(Database):
         position: int | None = None,
         callbacks: Sequence[dict[str, Any]] = (),
     ) -> list[int]:
-        """``group_id`` and ``position`` are those of the plan's result; ``callbacks`` all of its jobs inherit."""
+        """``group_id`` and ``position`` are those of the plan's result; ``callbacks`` all of its jobs inherit.
+
+        Of its groups that are empty none has ended: whatever else is to be planted may be what comes into them.
+        """
         ids = self._reserve_ids(len(plan.steps))
         made: list[int] = []
         rows: list[NewStep] = []
@@ -140,7 +178,6 @@ class Workflows(Database):
         made = ids or made
         ready = {step.draft.queue_name for step in plan.steps if not step.waits and not step.draft.run_after}
         self.call_workers(ready | {ANY_QUEUE})
-        self._settle_empty([pk for pk, step in zip(made, plan.steps, strict=True) if step.is_group], now)
         return made
 
     def _reserve_ids(self, number: int) -> list[int]:
@@ -185,34 +222,66 @@ class Workflows(Database):
         """The same of a job that was replaced: what replaces it stands where it stood."""
         return self.enclosing_group(job_id)
 
-    def _put_in_place(self, job_id: int, workflow_id: int | None, plan: Plan, now: datetime.datetime) -> int:
-        """Put a plan in the place of a job, which waits for its result. Returns the workflow's id."""
+    def _put_in_place(
+        self, job_id: int, workflow_id: int | None, plan: Plan, now: datetime.datetime
+    ) -> tuple[int, list[int]]:
+        """Put a plan in the place of a job, which waits for its result. Returns the workflow's id, and the groups'."""
         job = self.jobs.only("task", "step").get(pk=job_id)
         if workflow_id is None:
             workflow_id = self._workflows().create(name=job.task, created_at=now, last_id=job_id).pk
         step = {**(job.step or {}), "single": True}
         self.jobs.filter(pk=job_id).update(workflow_id=workflow_id, held=True, step=step)
-        self._plant(plan, workflow_id, now, job_id, 0, step.get("on_error", ()))
-        return int(workflow_id)
+        ids = self._plant(plan, workflow_id, now, job_id, 0, step.get("on_error", ()))
+        return int(workflow_id), _groups_of(plan, ids)
 
-    def _add_members(self, group_id: int, plans: Iterable[Plan], workflow_id: int, now: datetime.datetime) -> None:
+    def _add_members(self, group_id: int, plans: Iterable[Plan], workflow_id: int, now: datetime.datetime) -> list[int]:
+        """Returns the ids of the groups that are among them."""
+        groups: list[int] = []
         last = self.jobs.filter(group_id=group_id).aggregate(last=Max("position"))["last"]
         for place, plan in enumerate(plans, start=-1 if last is None else last):
-            self._plant(plan, workflow_id, now, group_id, place + 1)
+            groups += _groups_of(plan, self._plant(plan, workflow_id, now, group_id, place + 1))
+        return groups
+
+    def _open_to_members(self, adders: Collection[int], groups: Collection[int]) -> tuple[set[int], set[int]]:
+        """Those of these jobs that may add members, and those of these groups that may have more.
+
+        What somebody wants to end grows no further. A group that is cancelled because a member has failed may: that one
+        may be tried again, and its siblings go on.
+        """
+        if not adders:
+            return set(), set()
+        wanted = self.jobs.filter(pk__in=self.among({*adders, *groups}), cancel_requested_at=None)
+        found = set(wanted.values_list("pk", flat=True))
+        return found & {*adders}, found & {*groups}
 
     # What an end decides. The workflows are locked by now.
 
-    def _lock_workflows(self, ids: Iterable[int | None]) -> None:
-        """By id, as everybody does."""
+    def _lock_workflows(self, ids: Iterable[int | None]) -> Collection[int]:
+        """By id, as everybody does. Returns those that are left unlocked: none."""
         if known := sorted({pk for pk in ids if pk is not None}):
             rows = self._workflows().filter(pk__in=known).order_by("id").select_for_update(**self._no_key())
             list(rows.values_list("id"))
+        return ()
 
-    def lock_workflows_of(self, ids: Collection[int]) -> bool:
-        """Before these jobs are locked or changed. Returns whether any is a step of a workflow."""
+    def lock_workflows_of(self, ids: Collection[int]) -> set[int]:
+        """Before these jobs are locked or changed. Returns the workflows of which any is a step."""
         workflows = self._workflows_of(ids)
         self._lock_workflows(workflows)
-        return bool(workflows)
+        return {pk for pk in workflows if pk is not None}
+
+    def _with_workflows_locked(self, ids: Collection[int], change: Callable[[set[int]], R]) -> R:
+        """Have ``change`` do something to these jobs, in a transaction, given the workflows that were locked for that.
+
+        It begins anew where one of them has become a step meanwhile, as what replaced it was just being written:
+        ``change`` asks ``_must_be_locked`` as soon as it has the jobs locked.
+        """
+        while True:
+            with suppress(_BecameStep), self.atomic():
+                return change(self.lock_workflows_of(ids))
+
+    def _must_be_locked(self, workflows: Iterable[int | None], locked: set[int]) -> None:
+        if {pk for pk in workflows if pk is not None} - locked:
+            raise _BecameStep
 
     def _workflows_of(self, ids: Collection[int]) -> list[int | None]:
         steps = self.jobs.filter(pk__in=self.among(ids), workflow_id__isnull=False).order_by()
@@ -232,7 +301,24 @@ class Workflows(Database):
             return set()
         rows = self._workflows().filter(pk__in=known).order_by("id").select_for_update(**self.LOCK)
         locked = set(rows.values_list("id", flat=True))
+        if locked == known:
+            return set()
         return known - locked - (known - set(self._workflows().filter(pk__in=known).values_list("id", flat=True)))
+
+    def _lock_workflows_soon(self, ids: Collection[int]) -> set[int]:
+        """Lock the workflows of these jobs, and wait a moment for that: those of a busy one are never seen free.
+
+        Returns those that somebody has locked for longer.
+        """
+        workflows = self._workflows_of(ids)
+        try:
+            with self.waiting_at_most(A_MOMENT), self.atomic():
+                self._lock_workflows(workflows)
+        except Error as exc:
+            if not is_about_locks(exc):
+                raise
+            return self._lock_free_workflows(workflows)
+        return set()
 
     def _lock_free_workflows_of(self, ids: Collection[int]) -> set[int]:
         return self._lock_free_workflows(self._workflows_of(ids))
@@ -250,6 +336,7 @@ class Workflows(Database):
             self._hand_on([one.id for one in ended if one.status != JobStatus.SUCCESSFUL and one.allow_failure])
             good = [one for one in ended if one.id not in bad]
             further = self._cancel_after(bad, now)
+            further += self._cancel_links([one.id for one in good if one.status != JobStatus.SUCCESSFUL], now)
             further += self._release_after([one.id for one in good], now)
             further += self._end_groups({one.group_id for one in good if one.group_id is not None}, now)
             ended = self._ended(further)
@@ -257,11 +344,12 @@ class Workflows(Database):
         over = self._workflows().filter(~Exists(still_open), pk__in=touched, finished_at=None)
         over.update(finished_at=now)
 
-    def _settle_empty(self, groups: Collection[int], now: datetime.datetime) -> None:
-        """A group without members that waits for nothing has ended as it comes."""
-        if groups:
-            first = self.jobs.filter(pk__in=self.among(groups), status=JobStatus.WAITING, after_id=None)
-            self._settle(self._end_groups(set(first.values_list("pk", flat=True)), now), now)
+    def _end_empty(self, groups: Collection[int], now: datetime.datetime) -> list[int]:
+        """A group without members that waits for nothing has ended as it comes. Returns which have."""
+        if not groups:
+            return []
+        first = self.jobs.filter(pk__in=self.among(groups), status=JobStatus.WAITING, after_id=None)
+        return self._end_groups(set(first.values_list("pk", flat=True)), now)
 
     def _ended(self, ids: Collection[int]) -> list[Ended]:
         if not ids:
@@ -275,11 +363,18 @@ class Workflows(Database):
         if not ids:
             return
         failures = self._failures(ids)
+        told = []
         for pk, status, reason in self.jobs.filter(pk__in=self.among(ids)).values_list("pk", "status", "reason"):
             path, text = failures.get(pk, ("", ""))
-            if status == JobStatus.CANCELLED or not path:
-                path, text = "dbqueue.exceptions.JobCancelled", reason
-            self.jobs.filter(pk=pk).update(return_value={"error": path, "message": _last_line(text)})
+            is_reason = status == JobStatus.CANCELLED or not path
+            error = "dbqueue.exceptions.JobCancelled" if is_reason else path
+            message = reason if is_reason else what_was_wrong(text)
+            told.append((pk, json.dumps({"error": error, "message": message[:MESSAGE_LENGTH]})))
+        self._write_handed_on(told)
+
+    def _write_handed_on(self, told: Sequence[tuple[int, str]]) -> None:
+        for pk, value_json in told:
+            self.jobs.filter(pk=pk).update(return_value=json.loads(value_json))
 
     def _failures(self, ids: Collection[int]) -> dict[int, tuple[str, str]]:
         """The last error of each, as (class, traceback)."""
@@ -288,27 +383,53 @@ class Workflows(Database):
 
     def _cancel_after(self, bad: Collection[int], now: datetime.datetime) -> list[int]:
         """Cancel all that waits for these, through any depth. Returns those of them that allow failure."""
+        if not bad:
+            return []
         by_cause: dict[int, list[int]] = defaultdict(list)
         for pk, cause in self._down(bad, JobStatus.WAITING).items():
             by_cause[cause].append(pk)
-        causes = {pk: (task, status, why) for pk, task, status, why in self._told(by_cause)}
-        for cause, ids in by_cause.items():
-            task, status, why = causes[cause]
-            reason = told_cause(cause, task, status, why)
+        reasons: dict[int, str] = {}
+        for cause, task, status, why in self._told(by_cause):
+            reasons |= dict.fromkeys(by_cause[cause], told_cause(cause, task, status, why))
+        cancelled = self._cancel_waiting(reasons, now)
+        return list(self.jobs.filter(pk__in=self.among(cancelled), allow_failure=True).values_list("pk", flat=True))
+
+    def _cancel_links(self, tolerated: Collection[int], now: datetime.datetime) -> list[int]:
+        """Links come after a success, also where what stands in the chain goes on without it."""
+        if not tolerated:
+            return []
+        causes = {pk: told_cause(pk, task, status, why) for pk, task, status, why in self._told(tolerated)}
+        links = self.jobs.filter(
+            after_id__in=self.among(tolerated), status=JobStatus.WAITING, group_id=None, position__isnull=False
+        )
+        found = links.order_by("id").values_list("pk", "after_id")
+        return self._cancel_waiting({pk: causes[after or 0] for pk, after in found}, now)
+
+    def _cancel_waiting(self, reasons: Mapping[int, str], now: datetime.datetime) -> list[int]:
+        """Cancel these steps, each for its reason. Returns their ids."""
+        if reasons:
+            self._write_cancelled(reasons, now)
+            self.call_waiters(reasons)
+        return list(reasons)
+
+    def _write_cancelled(self, reasons: Mapping[int, str], now: datetime.datetime) -> None:
+        by_reason: dict[str, list[int]] = defaultdict(list)
+        for pk, reason in reasons.items():
+            by_reason[reason].append(pk)
+        for reason, ids in by_reason.items():
             self.jobs.leaving({JobStatus.WAITING}, self.among(ids)).update(
                 status=JobStatus.CANCELLED, finished_at=now, reason=reason, unique_key=None
             )
-        cancelled = [pk for ids in by_cause.values() for pk in ids]
-        self.call_waiters(cancelled)
-        return list(self.jobs.filter(pk__in=self.among(cancelled), allow_failure=True).values_list("pk", flat=True))
 
     def _told(self, ids: Collection[int]) -> "Iterable[tuple[int, str, str, str]]":
         return self.jobs.filter(pk__in=self.among(ids)).values_list("pk", "task", "status", "reason") if ids else ()
 
-    def _down(self, ids: Collection[int], status: JobStatus) -> dict[int, int]:
+    def _down(self, ids: Collection[int], status: JobStatus, asked: Collection[int] = ()) -> dict[int, int]:
         """The held steps in this state that stand after these, through any depth, each with its cause among them.
 
-        What stands after one that allows failure is left out.
+        One whose end somebody wanted is found only among those ``asked`` for.
+
+        What is to be cancelled stops before what stands after one that allows failure.
         """
         begin = self.jobs.filter(pk__in=self.among(ids)).order_by("id")
         starts = list(begin.values_list("pk", "group_id", "workflow_id"))
@@ -317,19 +438,21 @@ class Workflows(Database):
         for _ in range(LEVELS if status is JobStatus.WAITING else 0):
             if not edges:
                 return found
-            edges = _beyond(edges, self._next(edges, status), found)
+            edges = _beyond(edges, self._next(edges, status), found, status)
         if edges:
             every = self.jobs.filter(workflow_id__in={row[2] for row in starts}, status=status, held=True)
             rows = every.order_by("id").values_list(*Edge._fields)
             after: dict[int, list[Edge]] = defaultdict(list)
             by_id = {}
             for edge in map(Edge._make, rows):
+                if edge.cancel_requested_at is not None and edge.id not in asked:
+                    continue
                 by_id[edge.id] = edge
                 if edge.after_id is not None:
                     after[edge.after_id].append(edge)
             while edges:
                 groups = [by_id[group] for _, group in edges.values() if group in by_id]
-                edges = _beyond(edges, [*groups, *(edge for pk in edges for edge in after[pk])], found)
+                edges = _beyond(edges, [*groups, *(edge for pk in edges for edge in after[pk])], found, status)
         return found
 
     def _next(self, edges: dict[int, tuple[int, int | None]], status: JobStatus) -> list[Edge]:
@@ -342,39 +465,61 @@ class Workflows(Database):
         return list(map(Edge._make, found))
 
     def _release_after(self, ids: Collection[int], now: datetime.datetime) -> list[int]:
-        """Let what comes after these begin, given their results. Returns the empty groups among it, which have ended.
+        """Let what comes after these begin, given their results. Returns what among it has ended, as it is an empty
+        group, or as it would be given too much.
 
         Locked, as an operator may be editing one.
         """
         if not ids:
             return []
         waiting = self.jobs.filter(after_id__in=self.among(ids), status=JobStatus.WAITING).order_by("id")
-        columns = ("id", "after_id", "task", Cast("args", models.TextField()), "step", "queue_name", "run_after")
+        columns = ("id", "after_id", "task", "step", "queue_name", "run_after", "rate_key")
         found = list(waiting.select_for_update(**self._no_key()).values_list(*columns))
-        given = {row[1] for row in found if row[2] != GROUP and not (row[4] or {}).get("immutable")}
-        values = self._values(given)
-        released, queues = [], set()
-        for pk, after, task, args, step, queue, run_after in found:
-            if task != GROUP:
-                said = step or {}
-                one = _released(pk, None if said.get("immutable") else (args, values[after]), said, run_after, now)
+        released, queues = [], {}
+        for pk, after, task, step, queue, run_after, rate_key in found:
+            # One that was replaced has had its turn: it waits for what is inside of it.
+            if task != GROUP and not (step or {}).get("single"):
+                one = _released(pk, after, step or {}, run_after, now)
+                if one.run_after is None and rate_key is None:
+                    # From now on it waits for a worker. (Under a rate a time would be the promise of a start.)
+                    one = one._replace(run_after=now)
                 released.append(one)
-                queues.add(queue if one.status is JobStatus.READY else ANY_QUEUE)
-        if released:
+                queues[pk] = queue if one.status is JobStatus.READY else ANY_QUEUE
+        refused = self._too_much(released)
+        if released := [one for one in released if one.id not in refused]:
             self._write_released(released)
-            self.call_workers(queues)
-        return self._end_groups({row[0] for row in found if row[2] == GROUP}, now)
+            self.call_workers({queues[one.id] for one in released})
+        ended = self._end_groups({row[0] for row in found if row[2] == GROUP}, now)
+        return ended + self._cancel_waiting(refused, now)
 
-    def _values(self, ids: Collection[int]) -> dict[int, str]:
-        """What these jobs have returned, as JSON text."""
-        rows = self.jobs.filter(pk__in=self.among(ids)).values_list("pk", Cast("return_value", models.TextField()))
-        return {pk: "null" if value is None else value for pk, value in rows} if ids else {}
+    def _too_much(self, released: Iterable[Released]) -> dict[int, str]:
+        """Those of these that can't be given what they wait for, as all copies of it together are too large, and why.
+
+        What one job alone is given was small enough to be returned.
+        """
+        takers: dict[int, list[int]] = defaultdict(list)
+        for one in released:
+            if one.given_by is not None:
+                takers[one.given_by].append(one.id)
+        shared = [pk for pk, ids in takers.items() if len(ids) > 1]
+        if not shared:
+            return {}
+        most = Settings.load().max_handed_on_bytes
+        refused: dict[int, str] = {}
+        for pk, size in self.jobs.filter(pk__in=self.among(shared)).values_list("pk", Bytes("return_value")):
+            if (number := len(takers[pk])) * (size or 0) > most:
+                why = f"{size} bytes of job {pk} for {number} jobs: DBQUEUE['MAX_HANDED_ON_BYTES'] allows {most} in all"
+                refused |= dict.fromkeys(takers[pk], why)
+        return refused
 
     def _write_released(self, released: Sequence[Released]) -> None:
-        for one in released:
+        giver, value = None, None
+        for one in sorted(released, key=lambda one: one.given_by or 0):
             columns: dict[str, Any] = {"status": one.status, "run_after": one.run_after, "held": False}
-            if one.args_json is not None:
-                columns["args"] = json.loads(one.args_json)
+            if one.given_by is not None:
+                if one.given_by != giver:
+                    giver, value = one.given_by, self.jobs.values_list("return_value", flat=True).get(pk=one.given_by)
+                columns["args"] = [value, *self.jobs.values_list("args", flat=True).get(pk=one.id)]
             if one.expires_at is not None:
                 columns["expires_at"] = one.expires_at
             self.jobs.leaving({JobStatus.WAITING}, [one.id]).update(**columns)
@@ -385,32 +530,47 @@ class Workflows(Database):
             return []
         of_group = self.jobs.filter(workflow_id=OuterRef("workflow_id"), group_id=OuterRef("pk"), status__in=OPEN)
         full = self.jobs.filter(~Exists(of_group), pk__in=self.among(ids), status=JobStatus.WAITING).order_by("id")
-        found = dict(full.values_list("pk", "step"))
-        members = self.jobs.filter(group_id__in=self.among(found)).order_by("group_id", "position", "id")
-        values: dict[int, list[str]] = {pk: [] for pk in found}
-        bad: dict[int, int] = {}
-        columns = ("pk", "group_id", "status", "allow_failure", Cast("return_value", models.TextField()))
-        for pk, group, status, allows, value in members.values_list(*columns):
-            if status != JobStatus.SUCCESSFUL and not allows:
-                bad.setdefault(group, pk)
-            values[group].append("null" if value is None else value)
-        ended = []
-        for pk, step in found.items():
-            if pk not in bad:
-                is_single = (step or {}).get("single")
-                self._write_value(pk, values[pk][0] if is_single else f"[{','.join(values[pk])}]", now)
-                ended.append(pk)
-        self.call_waiters(ended)
-        return ended + self._cancel_after(sorted(set(bad.values())), now)
-
-    def _write_value(self, pk: int, value_json: str, now: datetime.datetime) -> None:
-        with self.connection.cursor() as cursor:
-            cursor.execute(
-                f"UPDATE {_JOB} SET return_value = {self.JSON} WHERE id = %s AND status = 'WAITING'", [value_json, pk]
-            )
-        self.jobs.leaving({JobStatus.WAITING}, [pk]).update(
-            status=JobStatus.SUCCESSFUL, finished_at=now, held=False, unique_key=None
+        tasks = dict(full.values_list("pk", "task"))
+        if not tasks:
+            return []
+        ended_badly = ~Q(status=JobStatus.SUCCESSFUL) & Q(allow_failure=False)
+        members = self.jobs.filter(group_id__in=self.among(tasks))
+        counted = members.order_by().values_list("group_id")
+        sums = counted.annotate(
+            failures=Count("pk", filter=ended_badly), number=Count("pk"), size=Sum(Bytes("return_value"))
         )
+        bad, large = set(), {}
+        most = Settings.load().max_handed_on_bytes
+        for group, failures, number, size in sums:
+            if failures:
+                bad.add(group)
+            elif (size or 0) > most and tasks[group] == GROUP:
+                large[group] = (
+                    f"its {number} results have {size} bytes: DBQUEUE['MAX_HANDED_ON_BYTES'] allows {most} in a list"
+                )
+        if good := [pk for pk in tasks if pk not in bad and pk not in large]:
+            self._write_results(good, now)
+            self.call_waiters(good)
+        causes: dict[int, int] = {}
+        if bad:
+            failed = members.filter(ended_badly).order_by("group_id", "position", "id")
+            for group_id, pk in failed.values_list("group_id", "pk"):
+                causes.setdefault(group_id or 0, pk)
+        return good + self._cancel_waiting(large, now) + self._cancel_after(sorted(causes.values()), now)
+
+    def _write_results(self, ids: Collection[int], now: datetime.datetime) -> None:
+        """Let these groups have the list of what their members returned, and replaced jobs what that one did."""
+        for pk, task in self.jobs.filter(pk__in=ids).values_list("pk", "task"):
+            values = list(
+                self.jobs.filter(group_id=pk).order_by("position", "id").values_list("return_value", flat=True)
+            )
+            self.jobs.leaving({JobStatus.WAITING}, [pk]).update(
+                return_value=values if task == GROUP else values[0],
+                status=JobStatus.SUCCESSFUL,
+                finished_at=now,
+                held=False,
+                unique_key=key_after(JobStatus.SUCCESSFUL),
+            )
 
     def _call_back(self, failed: Collection[int]) -> None:
         """Enqueue what is to be told of these failures."""
@@ -427,9 +587,19 @@ class Workflows(Database):
         """These, and what is inside of those that are groups, or were replaced."""
         holds = Q(task=GROUP) | Q(step__single=True)
         holders = self.jobs.filter(holds, pk__in=self.among(ids), status=JobStatus.WAITING)
-        found = set(ids)
+        return set(ids) | self._inside_of(set(holders.values_list("pk", flat=True)))
+
+    def _replaced(self, ids: Collection[int]) -> set[int]:
+        """Those of these that were replaced, and cancelled since."""
+        replaced = self.jobs.leaving({JobStatus.CANCELLED}, self.among(ids)).filter(step__single=True)
+        return set(replaced.values_list("pk", flat=True))
+
+    def _inside_of(self, holders: Collection[int]) -> set[int]:
+        """These groups and replaced jobs, with all that is inside of them."""
+        found: set[int] = set()
         by_workflow: dict[int, list[tuple[int, int | None]]] = defaultdict(list)
-        for pk, workflow_id, after in holders.values_list("pk", "workflow_id", "after_id"):
+        rows = self.jobs.filter(pk__in=self.among(holders)).values_list("pk", "workflow_id", "after_id")
+        for pk, workflow_id, after in rows if holders else ():
             by_workflow[workflow_id or 0].append((pk, after))
         for known, places in by_workflow.items():
             tree = Tree.of(known, self.alias)
@@ -444,14 +614,30 @@ class Workflows(Database):
 
     # Trying again
 
-    def _wait_again(self, ids: Collection[int], now: datetime.datetime) -> None:
-        """Let what was cancelled because of these, or before its turn, wait for them again."""
-        held = list(self._down(ids, JobStatus.CANCELLED))
+    def _wait_again(self, ids: Collection[int], asked: Collection[int]) -> None:
+        """Let what was cancelled because of these, or before its turn, wait for them again.
+
+        What somebody has cancelled himself stays, and what comes after that, unless it is among those ``asked`` for.
+        """
+        held = list(self._down(ids, JobStatus.CANCELLED, set(asked)))
         self.jobs.leaving({JobStatus.CANCELLED}, self.among(held)).update(
             status=JobStatus.WAITING, finished_at=None, reason="", cancel_requested_at=None
         )
         steps = self.jobs.filter(pk__in=self.among(ids), workflow_id__isnull=False).values("workflow_id")
         self._workflows().filter(pk__in=steps).update(finished_at=None)
+
+    def _handed_on(self, ids: Collection[int]) -> set[int]:
+        """Those of these whose failure was given, in place of a result, to what has begun since, or is in a list."""
+        tolerated = dict(self.jobs.filter(pk__in=self.among(ids), allow_failure=True).values_list("pk", "group_id"))
+        if not tolerated:
+            return set()
+        steps = self.jobs.filter(workflow_id__in=self._workflows_of(tolerated))
+        begun = steps.filter(Q(held=False) | Q(step__single=True), after_id__in=self.among(tolerated))
+        groups = {group for group in tolerated.values() if group is not None}
+        over = self.jobs.leaving({JobStatus.SUCCESSFUL}, self.among(groups)).values_list("pk", flat=True)
+        listed = set(over) if groups else set()
+        found = {after or 0 for after in begun.values_list("after_id", flat=True)}
+        return found | {pk for pk, group in tolerated.items() if group in listed}
 
     def _decide_again(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Look at what these held steps wait for: it may have ended long ago."""
@@ -492,19 +678,24 @@ class Workflows(Database):
 
 
 def _beyond(
-    edges: dict[int, tuple[int, int | None]], following: Iterable[Edge], found: dict[int, int]
+    edges: dict[int, tuple[int, int | None]], following: Iterable[Edge], found: dict[int, int], status: JobStatus
 ) -> dict[int, tuple[int, int | None]]:
     """Note those that follow and are new, with their causes. Returns those to go on from, as ``edges`` is."""
     by_group = {group: cause for cause, group in edges.values() if group is not None}
     further: dict[int, tuple[int, int | None]] = {}
     for edge in following:
-        if edge.id in found:
+        is_inside = edge.id in by_group
+        if edge.id in found or (edge.step__single and not is_inside):
             continue
-        cause = edges[edge.after_id][0] if edge.after_id in edges else by_group[edge.id]
+        cause = by_group[edge.id] if is_inside else edges[edge.after_id or 0][0]
         found[edge.id] = cause
-        if not edge.allow_failure:
+        if not edge.allow_failure or status is JobStatus.CANCELLED:
             further[edge.id] = cause, edge.group_id
     return further
+
+
+def _groups_of(plan: Plan, ids: Sequence[int]) -> list[int]:
+    return [pk for pk, step in zip(ids, plan.steps, strict=True) if step.is_group]
 
 
 def _first_state(step: Step, draft: Draft) -> JobStatus:
@@ -514,27 +705,26 @@ def _first_state(step: Step, draft: Draft) -> JobStatus:
 
 
 def _released(
-    pk: int,
-    given: tuple[str, str] | None,
-    step: dict[str, Any],
-    run_after: datetime.datetime | None,
-    now: datetime.datetime,
+    pk: int, after: int, step: dict[str, Any], run_after: datetime.datetime | None, now: datetime.datetime
 ) -> Released:
-    """``given`` are its own arguments and the result that it waited for, as JSON text."""
     if (wait := step.get("wait")) is not None:
-        run_after = now + datetime.timedelta(seconds=wait)
+        run_after = _after(now, wait)
     expires_in = step.get("expires_in")
-    args = None
-    if given is not None:
-        own, value = given
-        args = f"[{value}]" if own == "[]" else f"[{value},{own[1:]}"
     return Released(
         pk,
         JobStatus.READY if run_after is None else JobStatus.SCHEDULED,
-        args,
+        None if step.get("immutable") else after,
         run_after,
-        None if expires_in is None else now + datetime.timedelta(seconds=expires_in),
+        None if expires_in is None else _after(now, expires_in),
     )
+
+
+def _after(now: datetime.datetime, seconds: float) -> datetime.datetime:
+    """Of what is out of range (a plan refuses it, but the row may be older than that) the last time that there is."""
+    try:
+        return min(now + datetime.timedelta(seconds=seconds), now.replace(year=LAST_YEAR, day=1))
+    except OverflowError:
+        return now.replace(year=LAST_YEAR, day=1)
 
 
 def _called_back(callback: dict[str, Any], failed: int, path: str, traceback: str) -> Draft:
@@ -553,7 +743,15 @@ def _called_back(callback: dict[str, Any], failed: int, path: str, traceback: st
     )
 
 
-def _last_line(text: str) -> str:
-    """Of a traceback, what was wrong."""
-    lines = text.strip().splitlines()
-    return lines[-1].strip() if lines else ""
+def what_was_wrong(text: str) -> str:
+    """Of a traceback the error's own lines: what ``traceback.format_exception_only()`` says of it."""
+    # Of a chain of errors the last one counts; its frames are indented, and its own first line is not.
+    last = _CHAINED.split(text)[-1]
+    _, has_frames, rest = last.partition("Traceback (most recent call last):\n")
+    lines = (rest if has_frames else last).strip("\n").splitlines()
+    for number, line in enumerate(lines):
+        if line[:1] not in (" ", ""):
+            return "\n".join(lines[number:])
+    # Those of a group stand behind a bar.
+    barred = (line[4:] for line in lines if line.startswith("  | ") and line[4:5] not in (" ", ""))
+    return next(barred, lines[-1].strip() if lines else "")

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
 from asgiref.sync import sync_to_async
+from django.utils import timezone
 
 from .entrance import enqueue_plan
 from .exceptions import InvalidArguments, InvalidTask
@@ -274,8 +275,12 @@ def _callback(signature: Signature[Any]) -> Callback:
             raise InvalidTask(f"The callback {task.name} has {name}, a time; nobody knows when a step fails.")
     if task.options.unique:
         raise InvalidTask(f"The callback {task.name} is unique: it might be left out. Use .set(unique=False).")
+    if signature.callbacks or signature.links:
+        raise InvalidTask(f"The callback {task.name} has callbacks or links of its own, which nobody would follow.")
     told = 0 if signature.immutable else takes(signature)
-    return Callback(task.draft(signature.args, signature.kwargs, given=told), told)
+    draft = task.draft(signature.args, signature.kwargs, given=told)
+    draft.due_from(timezone.now())  # that it can be told as a time, now and not in a worker
+    return Callback(draft, told)
 
 
 def takes(signature: Signature[Any]) -> int:

@@ -458,6 +458,6 @@ def _own_task(task: object) -> Task[Any, Any]:
 def _own_signature(signature: object) -> Signature[Any]:
     if not isinstance(signature, Signature):
         raise InvalidTask(f"{signature!r} is not a signature: make one with task.s(…).")
-    if signature.callbacks:
-        raise InvalidTask(f"{signature!r} has callbacks, which enqueue_many() would lose: call its enqueue().")
+    if signature.callbacks or signature.links:
+        raise InvalidTask(f"{signature!r} has callbacks or links, which enqueue_many() would lose: call its enqueue().")
     return signature

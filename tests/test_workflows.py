@@ -288,6 +288,19 @@ def test_a_retry_calls_nobody_back_before_the_last_attempt() -> None:
     assert not Mark.objects.filter(label="told nothing").exists()
 
 
+def test_a_callback_has_the_times_and_the_name_that_were_said_of_it() -> None:
+    hour = datetime.timedelta(hours=1)
+    told = told_id.s().set(run_after=hour, expires=2 * hour, external_id="theirs")
+    job = broken.s().on_error(told).enqueue()
+    run_jobs()
+    failed_at = dbqueue.get_result(job.id).finished_at
+    callback = Job.objects.get(task=told_id.name)
+    assert callback.status == JobStatus.SCHEDULED and callback.external_id == "theirs"
+    assert failed_at is not None and callback.run_after is not None and callback.expires_at is not None
+    assert abs(callback.run_after - failed_at - hour) < datetime.timedelta(minutes=1)
+    assert callback.expires_at - callback.run_after == hour
+
+
 # At run time
 
 
@@ -551,6 +564,10 @@ def test_what_can_not_be_a_workflow_is_refused() -> None:
         (lambda: chain(only_one.s()).enqueue(), "unique"),
         (lambda: give.s(1).on_error(give), "must be a signature"),
         (lambda: dbqueue.enqueue_many([give.s(1).on_error(told_id.s())]), "enqueue_many"),
+        (lambda: dbqueue.enqueue_many([give.s(1).link(note.s())]), "enqueue_many"),
+        (lambda: give.s(1).on_error(told_id.s().on_error(note.s())).enqueue(), "of its own"),
+        (lambda: give.s(1).on_error(told_id.s().link(note.s())).enqueue(), "of its own"),
+        (lambda: give.s(1).on_error(told_id.s().set(run_after=datetime.timedelta.max)).enqueue(), "must end in the"),
         (lambda: group(give.s(1)).set(allow_failure=1), "True or False"),
         (lambda: group(give.s(1)).set(colour="red"), "colour"),
     ):

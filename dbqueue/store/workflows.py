@@ -420,8 +420,9 @@ class Workflows(Database):
         steps = [(pk, step or {}) for pk, step in rows.values_list("pk", "step")]
         told = [(pk, callback) for pk, step in steps for callback in step.get("on_error", ())]
         if told:
-            failures = self._failures({pk for pk, _ in told})
-            self.enqueue([_called_back(callback, pk, *failures.get(pk, ("", ""))) for pk, callback in told])
+            failures, now = self._failures({pk for pk, _ in told}), self.clock()
+            drafts = [_called_back(callback, pk, *failures.get(pk, ("", ""))) for pk, callback in told]
+            self.enqueue([draft.due_from(now) for draft in drafts])
 
     def _with_inside(self, ids: Collection[int]) -> set[int]:
         """These, and what is inside of those that are groups, or were replaced."""
@@ -547,7 +548,6 @@ def _called_back(callback: dict[str, Any], failed: int, path: str, traceback: st
         args_json=json.dumps(args),
         kwargs_json=json.dumps(kwargs),
         run_after=None,
-        wait=None,
         options_json=None if options is None else json.dumps(options),
         **columns,
     )

@@ -194,6 +194,10 @@ class Signature(Part):
         headers = {**(headers or {}), **(self.options.get("headers") or {}), ERRBACK: told}
         # One id would be that of several jobs, where several calls fail.
         options = {**self.options, "task_id": None, "headers": headers}
+        if self.links or self.errbacks:
+            raise InvalidTask(
+                f"{self!r} is told of a failure, and has links or errbacks of its own: nobody follows them."
+            )
         return CoreSignature(self.type.core.with_options(**options), args, kwargs, self.immutable)
 
     def node(self) -> "core.Signature[Any]":

@@ -552,6 +552,17 @@ def test_with_immediate_all_of_it_runs_at_once(node: Any, value: int, settings: 
     assert not Job.objects.filter(status__in=OPEN).exists()
 
 
+def test_with_immediate_who_is_told_of_a_failure_is_so_at_once(settings: Any) -> None:
+    settings.DBQUEUE = {"IMMEDIATE": True}
+    later = told_nothing.s().set(run_after=datetime.timedelta(hours=1))
+    job = broken.s().on_error(told_id.s(), later).enqueue()
+    assert job.status == JobStatus.FAILED
+    assert Mark.objects.get().label == f"told {job.id}"
+    group(give.s(1), broken.s() | inc.s()).on_error(told_all.s("own")).enqueue()
+    assert Mark.objects.filter(label__startswith="own: ").count() == 1
+    assert Job.objects.get(status__in=OPEN).task == told_nothing.name  # it is not due
+
+
 # What is refused
 
 

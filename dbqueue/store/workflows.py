@@ -9,6 +9,7 @@ import json
 from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Sequence
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from django.db import models
@@ -33,6 +34,9 @@ from .database import BATCH, Database
 from .listener import ANY_QUEUE
 
 _JOB = Job._meta.db_table
+
+called_back: ContextVar[list[int] | None] = ContextVar("dbqueue_called_back", default=None)
+"""Who runs jobs inline puts a list here, and finds in it the callbacks that were enqueued by their ends."""
 
 LEVELS = 20
 """How many steps further a failure is followed one after another, before all that waits is read at once."""
@@ -422,7 +426,9 @@ class Workflows(Database):
         if told:
             failures, now = self._failures({pk for pk, _ in told}), self.clock()
             drafts = [_called_back(callback, pk, *failures.get(pk, ("", ""))) for pk, callback in told]
-            self.enqueue([draft.due_from(now) for draft in drafts])
+            made = self.enqueue([draft.due_from(now) for draft in drafts])
+            if (heard := called_back.get()) is not None:
+                heard += [pk for pk, _ in made]
 
     def _with_inside(self, ids: Collection[int]) -> set[int]:
         """These, and what is inside of those that are groups, or were replaced."""

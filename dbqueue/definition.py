@@ -56,6 +56,9 @@ class Task(Generic[P, R]):
     Made by the decorator ``@task``. Calling it runs the function here and now.
     """
 
+    tells_defaults = False
+    """Whether a callback is told of a failure by parameters with defaults too, whatever they are called."""
+
     def __init__(
         self,
         func: Callable[..., Any],

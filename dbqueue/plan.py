@@ -8,7 +8,7 @@ from typing import Any
 from .draft import Draft
 from .models import DEFAULT_QUEUE, GROUP
 
-MOST_TOLD = 3
+TOLD = ("job_id", "error", "traceback")
 """What a callback may be told, as its first arguments: the failed job's id, its exception's class, its traceback."""
 
 

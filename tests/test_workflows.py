@@ -32,8 +32,10 @@ from .shop.workflow_tasks import (
     only_one,
     thrice,
     told_all,
+    told_flag,
     told_id,
     told_nothing,
+    told_traceback,
     total,
     unwanted,
 )
@@ -611,3 +613,38 @@ def test_options_are_inherited_where_nothing_else_is_said() -> None:
     become.using(queue_name="mail", priority=7).enqueue("chain", 1)
     run_jobs()
     assert set(Job.objects.values_list("queue_name", "priority")) == {("mail", 7)}
+
+
+def test_links_and_callbacks_have_the_options_of_their_call() -> None:
+    headers = {"trace": "a"}
+    call = broken.s().link(note.s(), note.si().set(priority=3)).on_error(told_id.s(), told_nothing.s())
+    chain(call.set(headers=headers)).set(queue_name="mail", priority=7).enqueue()
+    run_jobs()
+    found = Job.objects.order_by("id").values_list("task", "queue_name", "priority", "options__headers")
+    told = [(task.rpartition(".")[2], *rest) for task, *rest in found]
+    assert told == [
+        ("broken", "mail", 7, headers),
+        ("note", "mail", 7, headers),
+        ("note", "mail", 3, headers),
+        ("told_id", "mail", 7, headers),
+        ("told_nothing", "mail", 7, headers),
+    ]
+
+
+def test_what_was_said_last_of_a_chain_or_group_holds() -> None:
+    inner = chain(give.s(1).set(priority=9), inc.s()).set(priority=1).set(priority=2, queue_name="mail")
+    group(inner | inc.s(), give.s(3)).set(priority=5).on_error(told_id.s()).set(priority=6).enqueue()
+    found = Job.objects.exclude(task=GROUP).order_by("id")
+    assert list(found.values_list("priority", flat=True)) == [9, 2, 6, 6]
+    assert [row.step["on_error"][0]["priority"] for row in found if row.step] == [9, 2, 6, 6]
+
+
+def test_a_callback_is_told_what_it_asks_for_and_no_default_is_filled() -> None:
+    broken.s().on_error(told_flag.s(), told_flag.s(True), told_traceback.s()).enqueue()
+    run_jobs()
+    pk = Job.objects.get(task=broken.name).pk
+    assert sorted(Mark.objects.values_list("label", flat=True)) == [
+        f"told {pk} False",
+        f"told {pk} True",
+        f"told {pk} builtins.ValueError Traceback",
+    ]

@@ -109,6 +109,16 @@ def told_all(job_id: str, error: str, traceback: str, own: str) -> None:
     Mark.objects.create(label=f"{own}: {job_id} {error} {traceback.strip().splitlines()[-1]}"[:100])
 
 
+@task
+def told_flag(job_id: str, verbose: bool = False) -> None:
+    Mark.objects.create(label=f"told {job_id} {verbose}")
+
+
+@task
+def told_traceback(job_id: str, error: str = "", traceback: str = "") -> None:
+    Mark.objects.create(label=f"told {job_id} {error} {traceback[:9]}")
+
+
 @task(unique=True)
 def only_one() -> None: ...
 

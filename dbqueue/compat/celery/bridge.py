@@ -12,7 +12,7 @@ from ...claim import Claim
 from ...exceptions import CancelRequested, Discard, InvalidTask, Replaced, Snooze
 from ...models import MAX_PRIORITY, MIN_PRIORITY, Job
 from ...options import MOST_ATTEMPTS
-from ...plan import MOST_TOLD
+from ...plan import TOLD
 from ...running import current
 from ...schedule import Periodic
 from . import app as apps
@@ -30,6 +30,8 @@ ERRBACK = "celery_errback"
 
 class CoreTask(definition.Task[Any, Any]):
     """A task of Celery's, as workers and pages know it."""
+
+    tells_defaults = True  # as Celery does
 
     def __init__(self, task: Task) -> None:
         self.celery = task
@@ -203,7 +205,7 @@ def told(args: list[Any], number: int, database: str) -> list[Any]:
     """What a failure's callback is given: Celery's (request, exception, traceback), or the id where it takes less."""
     failed = Job.objects.using(database).get(pk=args[0])
     request = Request.of_row(Task.known.get(failed.task) or Task(), failed)
-    if number < MOST_TOLD:
+    if number < len(TOLD):
         return [request.id, *args[1:]]
     return [request, error_of(failed), *args[2:]]
 

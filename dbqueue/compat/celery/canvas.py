@@ -3,6 +3,7 @@
 import itertools
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from ...exceptions import InvalidTask
@@ -198,14 +199,16 @@ class Signature(Part):
             raise InvalidTask(
                 f"{self!r} is told of a failure, and has links or errbacks of its own: nobody follows them."
             )
-        return CoreSignature(self.type.core.with_options(**options), args, kwargs, self.immutable)
+        task = self.type.core.with_options(**options)
+        return CoreSignature(task, args, kwargs, self.immutable, chosen=_ITS_OWN)
 
     def node(self) -> "core.Signature[Any]":
         return self.call().link(*(one for link in self.links for one in link.as_links()))
 
     def as_links(self) -> "list[core.Signature[Any]]":
         """What comes after another, beside the rest."""
-        return [self.node()]
+        node = self.node()
+        return [replace(node, chosen=node.chosen | _ITS_OWN)]
 
     def enqueue(self) -> AsyncResult:
         node = self.node()
@@ -223,6 +226,9 @@ class Signature(Part):
         self.options.setdefault("task_id", _id or uuid())
         return AsyncResult(self.options["task_id"])
 
+
+_ITS_OWN = frozenset({"queue_name", "priority", "headers"})
+"""What links and errbacks have by themselves, and not from what they are linked to, in Celery."""
 
 _CHOSEN = {"queue": "queue_name", "priority": "priority"}
 """Options of a chain, group or chord that hold for each of its calls that says nothing else."""

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connection
 
 import dbqueue
-from dbqueue import chain, chord, group
+from dbqueue import chain, chord, group, signals
 from dbqueue.exceptions import InvalidArguments, InvalidTask, JobCancelled, JobFailed, NotInGroup
-from dbqueue.models import GROUP, OPEN, Job, JobStatus, Workflow
+from dbqueue.models import GROUP, OPEN, Attempt, Job, JobStatus, Workflow
 from dbqueue.outcome import Outcome
 from dbqueue.results import JobResult
 from dbqueue.store import store_for
@@ -25,7 +26,9 @@ from .shop.workflow_tasks import (
     broken,
     give,
     grow,
+    grow_later,
     grow_of,
+    grow_wrongly,
     inc,
     note,
     nothing,
@@ -341,6 +344,12 @@ def test_members_are_added_at_run_time() -> None:
     assert run(group(give.s(1) | grow.s(), give.s(8)) | note.s()) == [[1, 8, 0]]
 
 
+def test_an_async_task_adds_members() -> None:
+    assert run(give.s(2) | group(grow_later.s(), give.s()) | note.s()) == [[2, 2, 0, 1]]
+    failed(group(grow_wrongly.s()))
+    assert "await context.aadd(" in Attempt.objects.get().traceback
+
+
 def test_nothing_is_added_outside_of_a_group() -> None:
     for node in (chain(grow.s(2)), give.s(1) | grow.s(), chord([give.s(2)], grow_of.s())):
         result = node.enqueue()
@@ -507,6 +516,43 @@ def test_a_group_that_was_cancelled_while_its_members_ran_goes_on_with_their_res
     [claim] = store.claim(worker, 1)
     assert alone.cancel() and store.finish([Outcome.succeeded(claim, "1")]) == []
     assert alone.retry_failed() == 0 and alone.get(0) == [1]
+
+
+def test_async_code_cancels_asks_and_tries_again() -> None:
+    async def operate() -> None:
+        result = await (give.s(1) | inc.s()).aenqueue()
+        assert await result.acancel()
+        assert await result.aprogress() == (2, 2)
+        assert await result.aretry_failed() == 1
+        assert await result.aprogress() == (0, 2)
+
+    async_to_sync(operate)()
+    assert len(run_jobs()) == 2
+
+
+def test_who_listens_hears_of_the_jobs_that_a_cancel_was_about(
+    heard: list[int], django_capture_on_commit_callbacks: Any
+) -> None:
+    result = (group(give.s(1) | inc.s(), give.s(2)) | total.s() | inc.s()).enqueue()
+    with django_capture_on_commit_callbacks(execute=True):
+        assert result.children[0].cancel()
+        assert heard == []
+    jobs = Job.objects.exclude(task=GROUP).order_by("id")
+    assert heard == list(jobs.values_list("pk", flat=True))[:3]
+    assert set(jobs.values_list("status", flat=True)) == {JobStatus.CANCELLED}
+
+
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    """The ids that job_cancelled told."""
+    found: list[int] = []
+
+    def hear(job_id: int, **told: Any) -> None:
+        found.append(job_id)
+
+    signals.job_cancelled.connect(hear)
+    yield found
+    signals.job_cancelled.disconnect(hear)
 
 
 # Deleting

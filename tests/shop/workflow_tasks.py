@@ -83,6 +83,19 @@ def grow(context: Context, number: int) -> int:
 
 
 @task(takes_context=True)
+async def grow_later(context: Context, number: int) -> int:
+    """The same in async code, each new member being no such task."""
+    for less in range(number):
+        await context.aadd(give.s(less))
+    return number
+
+
+@task(takes_context=True)
+async def grow_wrongly(context: Context) -> None:
+    context.add(give.s(1))
+
+
+@task(takes_context=True)
 def become_after(context: Context, x: int, kind: str) -> None:
     """The same, given a result."""
     become.func(context, kind, x)

@@ -24,6 +24,7 @@ from .shop.workflow_tasks import (
     become,
     become_after,
     broken,
+    dig,
     give,
     grow,
     grow_later,
@@ -342,6 +343,32 @@ def test_members_are_added_at_run_time() -> None:
     assert run(group(grow.s(3)) | note.s()) == [[3, 0, 1, 2, 0, 0, 1, 0]]
     # also from the middle of a chain inside of the group, and by what replaces a member
     assert run(group(give.s(1) | grow.s(), give.s(8)) | note.s()) == [[1, 8, 0]]
+
+
+@pytest.mark.parametrize("deep", [1, 3, 40])
+def test_the_group_around_a_step_is_found_in_few_queries(deep: int, django_assert_max_num_queries: Any) -> None:
+    """In a chain, before a group in it, and in what replaces again and again; beside it, links don't count."""
+    store = store_for("default")
+    chained = chain(give.s(1).link(note.s()), *[inc.s()] * deep, group(inc.s(), group(inc.s())), total.si([1]))
+    result = group(give.s(0), chained).enqueue()
+    [outer, inner, innermost] = Job.objects.filter(task=GROUP).order_by("id").values_list("pk", flat=True)
+    head = Job.objects.get(task=give.name, args=[1])
+    with django_assert_max_num_queries(7):
+        assert store.enclosing_group(head.pk) == outer == result.last_id
+    members = Job.objects.filter(group_id__in=[inner, innermost]).exclude(task=GROUP)
+    assert {pk: store.enclosing_group(pk) for pk in members.values_list("pk", flat=True)} == dict(
+        members.values_list("pk", "group_id")
+    )
+    assert store.enclosing_group(Job.objects.get(task=note.name).pk) is None
+    result.cancel()
+    assert store.enclosing_group(head.pk) == outer
+
+
+@pytest.mark.parametrize("times", [0, 1, 3, 40])
+def test_a_job_that_was_replaced_again_and_again_adds_to_the_group_around_it(times: int) -> None:
+    assert run(group(dig.s(times) | inc.s(), give.s(2)) | note.s()) == [[1, 2, "added"]]
+    failed(dig.s(times) | inc.s())
+    assert Attempt.objects.get().exception_class_path == f"{NotInGroup.__module__}.NotInGroup"
 
 
 def test_an_async_task_adds_members() -> None:

@@ -83,6 +83,15 @@ def grow(context: Context, number: int) -> int:
 
 
 @task(takes_context=True)
+def dig(context: Context, times: int) -> int:
+    """Be replaced by the same so many times; then add a member, from the middle of a chain that replaces the last."""
+    if times:
+        context.replace(dig.s(times - 1) | inc.s(by=0))
+    context.add(give.s("added"))
+    return 0
+
+
+@task(takes_context=True)
 async def grow_later(context: Context, number: int) -> int:
     """The same in async code, each new member being no such task."""
     for less in range(number):

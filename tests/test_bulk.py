@@ -11,19 +11,21 @@ import pytest
 from django.db import OperationalError, connection, connections, models, transaction
 from django.test.utils import CaptureQueriesContext
 
-from dbqueue import enqueue_many, signals
+from dbqueue import enqueue_many, group, signals
 from dbqueue.announcement import Announcement
 from dbqueue.claim import Selection
 from dbqueue.conf import Settings
-from dbqueue.models import Attempt, BulkAction, BulkOperation, Job, JobStatus
+from dbqueue.models import GROUP, Attempt, BulkAction, BulkOperation, Job, JobStatus
 from dbqueue.outcome import Outcome
 from dbqueue.search import Search
 from dbqueue.services.maintenance import Maintenance
 from dbqueue.store import Store, store_for
 from dbqueue.store.bulk import TRIES
 from dbqueue.store.database import BATCH
+from dbqueue.testing import run_jobs
 
 from .shop import tasks
+from .shop import workflow_tasks as flow
 from .test_admin import a_job
 from .workers import eventually, spawn, worker
 
@@ -109,6 +111,16 @@ def test_each_action_leaves_its_states_and_no_others(store: Store) -> None:
         if action == BulkAction.CANCEL:
             assert Job.objects.get(pk=jobs[JobStatus.RUNNING].pk).cancel_requested_at is not None
         Job.objects.all().delete()
+
+
+def test_steps_are_moved_before_their_turn(store: Store) -> None:
+    result = (flow.give.s(1) | group(flow.inc.s(), flow.inc.s()) | flow.total.s()).enqueue()
+    operation = start(store, BulkAction.MOVE, Search(), queue_name="elsewhere")
+    carry_out(store)
+    assert figures(operation) == (4, 0, 1)  # a group is no job
+    run_jobs()
+    assert result.get(0) == 4
+    assert set(Job.objects.exclude(task=GROUP).values_list("queue_name", flat=True)) == {"elsewhere"}
 
 
 def test_a_chunk_looks_at_a_window_of_ids_and_comes_to_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -280,6 +280,16 @@ def test_a_callback_comes_once_for_each_member_that_fails_and_never_for_others()
     assert sorted(Mark.objects.values_list("label", flat=True)) == sorted(f"told {pk}" for pk in broke)
 
 
+def test_a_callback_comes_for_each_failure_also_of_what_replaced_a_job() -> None:
+    result = failed(group(become.s("broken", 3).on_error(told_id.s()), give.s(1)))
+    run_jobs()
+    broke = Job.objects.filter(task=broken.name)
+    assert sorted(Mark.objects.values_list("label", flat=True)) == sorted(f"told {job.pk}" for job in broke)
+    assert len(broke) == 3 == result.retry_failed()
+    run_jobs()
+    assert Mark.objects.count() == 6
+
+
 def test_a_single_call_may_have_a_callback() -> None:
     job = broken.s().on_error(told_id.si("me")).enqueue()
     assert isinstance(job, JobResult)

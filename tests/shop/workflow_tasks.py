@@ -68,6 +68,8 @@ def become(context: Context, kind: str, x: int) -> None:
             context.replace(group(inc.s(x, by=number) for number in range(3)))
         case "empty":
             context.replace(group())
+        case "broken":
+            context.replace(group(broken.si() for _ in range(x)))
         case "failure":
             context.replace(inc.s(x) | broken.s())
         case "again":

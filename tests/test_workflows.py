@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import connection
+from django.db.models import F
 
 import dbqueue
 from dbqueue import chain, chord, group, signals
@@ -159,6 +160,21 @@ def test_a_failure_ends_all_that_would_come_after_it() -> None:
         result.get(0)
 
 
+def test_a_failure_ends_what_comes_after_it_however_far_it_is() -> None:
+    """Further than LEVELS, which are followed one by one: of a chain, out of many groups, and up to what goes on."""
+    inside: Any = broken.s() | inc.s()
+    for _ in range(30):
+        inside = group(inside)
+    for node in (chain(broken.s(), *[inc.s()] * 30, group(inc.s(), inc.s()), total.s()), inside | note.s()):
+        result = failed(node)
+        assert set(states(result)) == {JobStatus.FAILED, JobStatus.CANCELLED}
+        assert result.retry_failed() == 1
+        assert set(states(result)) == {JobStatus.READY, JobStatus.WAITING}
+        result.cancel()
+    [told] = run(chain(broken.s(), *[inc.s()] * 30, inc.s().set(allow_failure=True), note.s()))
+    assert told["error"] == "dbqueue.exceptions.JobCancelled"
+
+
 @pytest.mark.parametrize("member", range(3))
 def test_a_failed_member_ends_the_body_at_once_and_not_its_siblings(member: int) -> None:
     members: list[Any] = [give.s(0) | inc.s(), give.s(1), chain(give.s(2), inc.s(), inc.s())]
@@ -194,6 +210,26 @@ def test_what_is_discarded_or_cancelled_ends_what_comes_after_it_too() -> None:
     assert states(waits) == [JobStatus.READY, JobStatus.CANCELLED, JobStatus.CANCELLED]
     run_jobs()
     assert_over(waits)
+
+
+def test_times_of_a_step_are_counted_from_its_turn() -> None:
+    hour, moment = datetime.timedelta(hours=1), datetime.timedelta(minutes=1)
+    result = (give.s(1) | inc.s().set(run_after=hour, expires=2 * hour) | inc.s().set(expires=hour)).enqueue()
+    Job.objects.update(enqueued_at=F("enqueued_at") - 5 * hour)
+    assert not Job.objects.exclude(run_after=None, expires_at=None).exists()
+    run_jobs()
+    first, second, third = result.steps()
+    assert first.finished_at is not None and second.run_after is not None and second.expires_at is not None
+    assert second.status == JobStatus.SCHEDULED and third.status == JobStatus.WAITING
+    assert hour - moment < second.run_after - first.finished_at < hour + moment
+    assert second.expires_at - second.run_after == hour
+    store = store_for("default")
+    assert store.expire(now=second.expires_at - moment) == []
+    run_jobs(scheduled=True, limit=1)
+    [*_, third] = result.steps()
+    assert third.status == JobStatus.READY and third.run_after is None and third.expires_at is not None
+    assert store.expire(now=third.expires_at + moment) == [int(third.id)]
+    assert_over(result)
 
 
 def test_what_expires_ends_what_comes_after_it() -> None:

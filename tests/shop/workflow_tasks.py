@@ -174,8 +174,15 @@ def leaf(context: Context, *given: Any, label: str, kind: str) -> str:
             context.replace(leaf.s(label=f"{label}.1", kind="ok") | leaf.s(label=f"{label}.2", kind="ok"))
         case "become failing":
             context.replace(leaf.s(label=f"{label}.1", kind="ok") | leaf.s(label=f"{label}.2", kind="fail"))
+        case "become group":
+            context.replace(group(leaf.s(label=f"{label}.{number}", kind="ok") for number in (1, 2)))
+        case "become empty":
+            context.replace(group())
         case "grow":
             context.add(leaf.s(label=f"{label}.1", kind="ok"))
+        case "grow often":
+            context.add(leaf.s(label=f"{label}.1", kind="ok"))
+            context.add(group(leaf.s(label=f"{label}.2", kind="ok")), leaf.s(label=f"{label}.3", kind="ok"))
     return digest(label, list(given))
 
 

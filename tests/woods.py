@@ -212,9 +212,9 @@ class Tree:
         for label, job in jobs.items():
             never = self.expected.get(label) == NEVER
             lost = sum(errors[job.pk].values())
-            # One whose first attempt was lost is at its second, and does not fail.
-            is_retried = job.kwargs["kind"] == "retry" and not errors[job.pk][1]
-            runs = 0 if never else 1 + is_retried + lost
+            # An attempt that was lost is one of those allowed: after a first one that was, the second is the last.
+            retries = job.kwargs["kind"] in ("retry", "fail") and job.max_attempts > 1 and not errors[job.pk][1]
+            runs = 0 if never else 1 + retries + lost
             found["steps run too few or too many times"] += job.attempt != runs
             # A worker that dies may have begun what it had taken ahead, and had told nobody.
             found["bodies run too few or too many times"] += not runs - lost <= marks[label] <= runs + job.crashes

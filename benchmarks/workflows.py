@@ -25,13 +25,14 @@ MEMBERS = 1000
 
 class Figures(NamedTuple):
     """``rows`` and ``statements`` of the enqueue, its seconds; seconds from the first claim to the last outcome;
-    commits of the server meanwhile (None on SQLite)."""
+    commits of the server meanwhile, and row versions that UPDATE has written (0 on SQLite)."""
 
     rows: float
     statements: float
     enqueue: float
     finish: float
     commits: float
+    updates: float
 
 
 def shapes(jobs: int) -> dict[str, Callable[[], object]]:
@@ -62,13 +63,14 @@ def measure(enqueue: Callable[[], object]) -> Figures:
         seconds = time.monotonic() - began
     rows = Job.objects.count()
     _analyze()
-    before = _commits()
+    commits, updates = _written()
     run(*WORKER)
-    commits = _commits() - before
+    commits, updates = (now - before for now, before in zip(_written(), (commits, updates), strict=True))
     if left := Job.objects.exclude(status=JobStatus.SUCCESSFUL).count():
         raise RuntimeError(f"{left} jobs have not succeeded")
     times = Job.objects.aggregate(first=Min("last_attempted_at"), last=Max("finished_at"))
-    return Figures(rows, len(statements), seconds, (times["last"] - times["first"]).total_seconds(), commits)
+    finish = (times["last"] - times["first"]).total_seconds()
+    return Figures(rows, len(statements), seconds, finish, commits, updates)
 
 
 def until_the_body_begins() -> float:
@@ -140,17 +142,22 @@ def _analyze() -> None:
         cursor.execute("VACUUM ANALYZE dbqueue_job" if connection.vendor == "postgresql" else "ANALYZE")
 
 
-def _commits() -> int:
+def _written() -> tuple[int, int]:
+    """Commits, and row versions that an UPDATE has written of jobs and workflows, so far."""
     if connection.vendor != "postgresql":
-        return 0
+        return 0, 0
     time.sleep(1.1)  # sessions tell about once a second what they did
     with connection.cursor() as cursor:
-        cursor.execute("SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()")
-        return int(cursor.fetchone()[0])
+        cursor.execute(
+            "SELECT (SELECT xact_commit FROM pg_stat_database WHERE datname = current_database()),"
+            " (SELECT sum(n_tup_upd) FROM pg_stat_user_tables WHERE relname IN ('dbqueue_job', 'dbqueue_workflow'))"
+        )
+        commits, updates = cursor.fetchone()
+        return int(commits), int(updates)
 
 
 def print_costs(found: dict[str, list[Figures]], jobs: int) -> None:
-    rows = [["medians", "rows", "statements", "enqueue, s", "finish, s", "jobs/s", "commits"]]
+    rows = [["medians", "rows", "statements", "enqueue, s", "finish, s", "jobs/s", "commits", "updates"]]
     for name, figures in found.items():
         medians = Figures(*map(statistics.median, zip(*figures, strict=True)))
         rows.append(
@@ -162,6 +169,7 @@ def print_costs(found: dict[str, list[Figures]], jobs: int) -> None:
                 f"{medians.finish:.2f}",
                 f"{jobs / medians.finish:,.0f}",
                 f"{medians.commits:,.0f}",
+                f"{medians.updates:,.0f}",
             ]
         )
     print(table(rows))

@@ -1,7 +1,8 @@
 """Calls as values, and how they are put together: one after another, side by side, nested."""
 
 import datetime
-from collections.abc import Iterable, Mapping
+import inspect
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Generic, Self, TypeVar
 
@@ -12,7 +13,7 @@ from .entrance import enqueue_plan
 from .exceptions import InvalidArguments, InvalidTask
 from .models import NAME_LENGTH
 from .options import Options
-from .plan import MOST_TOLD, Callback, Plan, Step, group_draft
+from .plan import TOLD, Callback, Plan, Step, group_draft
 from .results import JobResult
 from .workflow import WorkflowResult
 
@@ -48,7 +49,8 @@ class Node:
         """The same, where each call that ends FAILED enqueues these, once, in the transaction that says so.
 
         A callback is given as much as it can take, before its own arguments: the id of the failed job (text), its
-        exception's class (dotted), its traceback. An immutable one is given nothing. Raises InvalidTask.
+        exception's class (dotted), its traceback; a parameter with a default only if it is called ``job_id``,
+        ``error`` or ``traceback``. An immutable one is given nothing. Raises InvalidTask.
         """
         raise NotImplementedError
 
@@ -139,6 +141,11 @@ class Signature(Node, Generic[R]):
     def _leaves_open(self, name: str) -> bool:
         return name == "allow_failure" or getattr(self.task.options, name, None) == getattr(_DEFAULTS, name, None)
 
+    def _handed_on(self) -> dict[str, Any]:
+        """What holds for its links and callbacks, too."""
+        said = {name: getattr(self.task.options, name) for name in ("queue_name", "priority", "headers")}
+        return {name: value for name, value in said.items() if value != getattr(_DEFAULTS, name)}
+
     def lay(self, after: int | None, steps: list[Step]) -> int:
         if self.task.options.unique:  # before the draft: of what is given later no key can be made
             raise InvalidTask(
@@ -147,12 +154,13 @@ class Signature(Node, Generic[R]):
             )
         given = int(after is not None and not self.immutable)
         draft = self.task.draft(self.args, self.kwargs, given=given)
-        callbacks = tuple(_callback(one) for one in self.callbacks)
+        beside = self._handed_on()
+        callbacks = tuple(_callback(one.inherit(beside)) for one in self.callbacks)
         step = Step(draft, after, immutable=self.immutable, allow_failure=self.allow_failure, callbacks=callbacks)
         place = len(steps)
         steps.append(step)
         for number, link in enumerate(self.links):
-            linked = link.lay(place, steps)
+            linked = link.inherit(beside).lay(place, steps)
             steps[linked] = replace(steps[linked], position=number)
         return place
 
@@ -161,21 +169,28 @@ class _Composed(Node):
     """What is made of other nodes."""
 
     nodes: tuple[Node, ...]
+    said: dict[str, Any]
+    """What set() has said of all of them."""
+    plain: tuple[Node, ...] | None
+    """The nodes as they were before that; None where nothing was said."""
 
-    def _of(self, nodes: Iterable[Node]) -> Self:
-        return replace(self, nodes=tuple(nodes))  # type: ignore[type-var]
+    def _of(self, change: Callable[[Node], Node]) -> Self:
+        plain = self.plain if self.plain is None else tuple(map(change, self.plain))
+        return replace(self, nodes=tuple(map(change, self.nodes)), plain=plain)  # type: ignore[type-var]
 
     def set(self, **options: Any) -> Self:
         if "allow_failure" in options:
             _flag("allow_failure", options["allow_failure"])
         _DEFAULTS.changed({name: value for name, value in options.items() if name != "allow_failure"})
-        return self.inherit(options)
+        plain, said = self.nodes if self.plain is None else self.plain, {**self.said, **options}
+        nodes = tuple(node.inherit(said) for node in plain)
+        return replace(self, nodes=nodes, said=said, plain=plain)  # type: ignore[type-var]
 
     def on_error(self, *callbacks: Signature[Any]) -> Self:
-        return self._of(node.on_error(*callbacks) for node in self.nodes)
+        return self._of(lambda node: node.on_error(*callbacks))
 
     def inherit(self, options: Mapping[str, Any]) -> Self:
-        return self._of(node.inherit(options) for node in self.nodes)
+        return self._of(lambda node: node.inherit(options))
 
     @property
     def depth(self) -> int:  # type: ignore[override]
@@ -199,6 +214,8 @@ class Chain(_Composed):
     """One after another; its result is that of the last."""
 
     nodes: tuple[Node, ...]
+    said: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    plain: tuple[Node, ...] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         return " | ".join(map(str, self.nodes[:20]))
@@ -216,6 +233,8 @@ class Group(_Composed):
     """Side by side; its result is the list of theirs, in their order."""
 
     nodes: tuple[Node, ...]
+    said: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
+    plain: tuple[Node, ...] | None = field(default=None, repr=False, compare=False)
 
     def __str__(self) -> str:
         more = ", …" if len(self.nodes) > 3 else ""
@@ -286,23 +305,38 @@ def _callback(signature: Signature[Any]) -> Callback:
             raise InvalidTask(f"The callback {task.name} has {name}, a time; nobody knows when a step fails.")
     if task.options.unique:
         raise InvalidTask(f"The callback {task.name} is unique: it might be left out. Use .set(unique=False).")
+    if signature.callbacks or signature.links:
+        raise InvalidTask(f"The callback {task.name} has callbacks or links of its own, which nobody would follow.")
     told = 0 if signature.immutable else takes(signature)
-    return Callback(task.draft(signature.args, signature.kwargs, given=told), told)
+    draft = task.draft(signature.args, signature.kwargs, given=told)
+    draft.due_from(timezone.now())  # that it can be told as a time, now and not in a worker
+    return Callback(draft, told)
 
 
 def takes(signature: Signature[Any]) -> int:
     """How many arguments more a callback takes by position, up to 3. Raises InvalidArguments."""
     parameters = signature.task.signature
-    for number in range(MOST_TOLD, -1, -1):
+    for number in range(len(TOLD), -1, -1):
         try:
             parameters.bind(*[None] * number, *signature.args, **signature.kwargs)
         except TypeError:
             continue
-        return number
+        if signature.task.tells_defaults or _are_meant(parameters, number):
+            return number
     raise InvalidArguments(
         f"The callback {signature.task.name}{parameters} can be called with nothing, with a job's id, with an error's "
         "class after it, or with a traceback as the third; with these arguments none of that is possible."
     )
+
+
+def _are_meant(signature: inspect.Signature, number: int) -> bool:
+    """Whether the first parameters, so many, wait to be told: what has a default does so only by its name."""
+    for name, parameter in zip(TOLD[:number], signature.parameters.values(), strict=False):
+        if parameter.kind is parameter.VAR_POSITIONAL:
+            return True
+        if parameter.default is not parameter.empty and parameter.name != name:
+            return False
+    return True
 
 
 def _shortened(text: str) -> str:

@@ -12,7 +12,9 @@ import django
 from django.apps import apps
 from django.conf import settings as django_settings
 from django.core import checks
-from django.db import connections
+from django.core.exceptions import ImproperlyConfigured
+from django.db import connections, transaction
+from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import conf, registry
 
@@ -215,9 +217,8 @@ def check_database(app_configs: Any, databases: Sequence[str] | None = None, **k
     connection = connections[settings.database]
     if connection.vendor == "sqlite":
         return _check_sqlite(settings.database)
-    if connection.vendor == "postgresql":
-        return _check_pool(settings)
-    return []
+    found = _check_isolation(settings.database)
+    return found + _check_pool(settings) if connection.vendor == "postgresql" else found
 
 
 def _is_module(name: str) -> bool:
@@ -240,6 +241,58 @@ def _check_sqlite(alias: str) -> "list[checks.CheckMessage]":
             id="dbqueue.W003",
         )
     ]
+
+
+def _check_isolation(alias: str) -> "list[checks.CheckMessage]":
+    """Who has waited for the lock of a workflow must see what was written under it: its snapshot is to be younger."""
+    if (level := _isolation_of(connections[alias])) not in ("REPEATABLE READ", "SERIALIZABLE"):
+        return []
+    return [
+        checks.Error(
+            f"Transactions on the database {alias!r} are {level}: they don't see what others have committed since they "
+            "began, so that two jobs of a group that end at one moment leave it waiting for ever.",
+            hint=f"Leave 'isolation_level' out of DATABASES[{alias!r}]['OPTIONS'], and the server's default at READ "
+            "COMMITTED. A transaction of your own may begin with SET TRANSACTION ISOLATION LEVEL.",
+            id="dbqueue.E003",
+        )
+    ]
+
+
+def _isolation_of(connection: BaseDatabaseWrapper) -> str:
+    """As SQL names it. What the settings leave open, the server tells: for a role or a database it may be anything."""
+    options = connection.settings_dict.get("OPTIONS", {})
+    match connection.vendor:
+        case "postgresql":
+            level = options.get("isolation_level")
+            return _told_by(connection, "SHOW transaction_isolation") if level is None else _name_of(level)
+        case "mysql":
+            # Django's own default; that of the server is stricter, and holds with None.
+            level = options.get("isolation_level", "read committed")
+            return str(level).upper() if level else _told_by(connection, f"SELECT @@{_variable(connection)}")
+    return ""
+
+
+def _name_of(level: int) -> str:
+    from django.db.backends.postgresql.psycopg_any import IsolationLevel  # it takes a driver
+
+    try:
+        return str(IsolationLevel(level).name).replace("_", " ")  # psycopg2 has other numbers than psycopg 3
+    except ValueError:
+        return ""  # Django refuses it as it connects
+
+
+def _variable(connection: Any) -> str:
+    return "tx_isolation" if connection.mysql_is_mariadb else "transaction_isolation"
+
+
+def _told_by(connection: BaseDatabaseWrapper, question: str) -> str:
+    """Asked in a transaction: a session in autocommit tells of another level than the one it begins with."""
+    try:
+        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
+            cursor.execute(question)
+            return str(cursor.fetchone()[0]).replace("-", " ").upper()
+    except ImproperlyConfigured:
+        return ""  # what else is wrong with the settings, Django tells as it connects
 
 
 def _check_pool(settings: conf.Settings) -> "list[checks.CheckMessage]":

@@ -75,6 +75,9 @@ class Task(Generic[P, R]):
     expires_between_runs = False
     """Whether ``expires`` holds for each attempt, and not for the first alone; for adapters."""
 
+    tells_defaults = False
+    """Whether a callback is told of a failure by parameters with defaults too, whatever they are called."""
+
     def __init__(
         self,
         func: Callable[..., Any],
@@ -512,6 +515,6 @@ def _own_signature(signature: object) -> Signature[Any]:
         )
     if not isinstance(signature, Signature):
         raise InvalidTask(f"{signature!r} is not a signature: make one with task.s(…).")
-    if signature.callbacks:
-        raise InvalidTask(f"{signature!r} has callbacks, which enqueue_many() would lose: call its enqueue().")
+    if signature.callbacks or signature.links:
+        raise InvalidTask(f"{signature!r} has callbacks or links, which enqueue_many() would lose: call its enqueue().")
     return signature

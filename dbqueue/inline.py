@@ -24,7 +24,7 @@ from .outcome import Outcome, secrets_of
 from .results import JobResult
 from .running import Running
 from .services.base import BEATS
-from .store import store_for
+from .store import called_back, store_for
 from .transactions import kept
 
 logger = logging.getLogger("dbqueue.job")
@@ -42,6 +42,8 @@ class InlineWorker:
         self._name = name
         self._pause = settings.heartbeat_timeout / BEATS
         self._done = threading.Event()
+        self.called_back: list[int] = []
+        """The callbacks of what has failed here."""
 
     def __enter__(self) -> Self:
         self.id = self.store.register(
@@ -81,18 +83,28 @@ class InlineWorker:
     def _write(self, outcome: Outcome) -> None:
         try:
             with self.store.atomic():
-                refused = self.store.finish([outcome])
+                refused = self._finish(outcome)
         except Exception as exc:
             if isinstance(exc, Error) and not isinstance(exc, DataError | IntegrityError):
                 raise
             why = secrets_of(outcome.claim).scrub(str(exc).strip())
             logger.error("The outcome of job %s could not be written: %s", outcome.claim, why)
             outcome = outcome.refused(exc)
-            refused = self.store.finish([outcome])
+            refused = self._finish(outcome)
         if refused:
             logger.warning("Lease lost: the outcome %s of job %s was refused", outcome.status, outcome.claim)
         elif announcement := Announcement.of_outcome(outcome):
             announcement.send()
+
+    def _finish(self, outcome: Outcome) -> list[Outcome]:
+        heard: list[int] = []
+        token = called_back.set(heard)
+        try:
+            refused = self.store.finish([outcome])
+        finally:
+            called_back.reset(token)
+        self.called_back += heard
+        return refused
 
 
 def run_at_once(
@@ -136,8 +148,9 @@ def _run_all(worker: InlineWorker, claims: list[Claim]) -> None:
 
 
 def _released(worker: InlineWorker, claim: Claim) -> list[Claim]:
-    """What may begin now that this one has ended."""
+    """What may begin now that this one has ended: steps of its workflow, and those who are told of a failure."""
     if (workflow_id := worker.store.workflow_of(claim)) is None:
         return []
-    ready = worker.store.jobs.filter(workflow_id=workflow_id, status=JobStatus.READY).order_by("id")
-    return worker.store.claim_these(worker.id, list(ready.values_list("pk", flat=True)))
+    called, worker.called_back = worker.called_back, []
+    steps = worker.store.jobs.filter(workflow_id=workflow_id, status=JobStatus.READY).order_by("id")
+    return worker.store.claim_these(worker.id, [*steps.values_list("pk", flat=True), *called])

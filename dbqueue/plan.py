@@ -1,5 +1,6 @@
 """Jobs that are to be inserted together, and what each of them waits for: values, no database."""
 
+import datetime
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from .draft import Draft
 from .models import DEFAULT_QUEUE, GROUP
 
-MOST_TOLD = 3
+TOLD = ("job_id", "error", "traceback")
 """What a callback may be told, as its first arguments: the failed job's id, its exception's class, its traceback."""
 
 
@@ -32,6 +33,9 @@ class Callback:
             "options": draft.options,
             "concurrency_key": draft.concurrency_key,
             "rate_key": draft.rate_key,
+            "external_id": draft.external_id,
+            "wait": _seconds(draft.wait),
+            "expires_in": _seconds(draft.expires_in),
             "takes": self.takes,
         }
 
@@ -109,5 +113,15 @@ def group_draft() -> Draft:
 def draft_of(callback: dict[str, Any], told: Sequence[Any]) -> tuple[str, list[Any], dict[str, Any], dict[str, Any]]:
     """(task, args, kwargs, columns) of a callback as a row holds it, called with as much of ``told`` as it takes."""
     args = [*told[: callback["takes"]], *callback["args"]]
-    names = ("queue_name", "priority", "backend", "max_attempts", "concurrency_key", "rate_key")
-    return callback["task"], args, callback["kwargs"], {name: callback[name] for name in names}
+    names = ("queue_name", "priority", "backend", "max_attempts", "concurrency_key", "rate_key", "external_id")
+    columns = {name: callback[name] for name in names}
+    columns |= {name: _timedelta(callback[name]) for name in ("wait", "expires_in")}
+    return callback["task"], args, callback["kwargs"], columns
+
+
+def _seconds(length: datetime.timedelta | None) -> float | None:
+    return None if length is None else length.total_seconds()
+
+
+def _timedelta(seconds: float | None) -> datetime.timedelta | None:
+    return None if seconds is None else datetime.timedelta(seconds=seconds)

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, TypeVar, cast
 
 from asgiref.sync import sync_to_async
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections, transaction
 from django.utils import timezone
 
@@ -344,15 +345,27 @@ class Context:
     def add(self, *members: "Node") -> None:
         """Add members to the group in which this job stands, behind the others; what follows the group waits for them.
 
-        They are written with this attempt's outcome, and only if it succeeds, or is replaced. Raises NotInGroup, and
-        what ``enqueue()`` raises.
+        They are written with this attempt's outcome, and only if it succeeds, or is replaced. An async task awaits
+        ``aadd()``, because the database is asked. Raises NotInGroup, and what ``enqueue()`` raises.
         """
-        group_id = store_for(self.database).enclosing_group(self.claim.job_id)
+        group_id = self._group_id()
         if group_id is None:
             raise NotInGroup(f"Job {self.claim.job_id} ({self.claim.task}) stands in no group: nothing can be added.")
         plans = [self._inherited(member).plan() for member in members]
         if self._running is not None:
             self._running.added.setdefault(group_id, []).extend(plans)
+
+    async def aadd(self, *members: "Node") -> None:
+        """The same as add(), from async code."""
+        await sync_to_async(self.add)(*members)
+
+    def _group_id(self) -> int | None:
+        if self._running is not None and self._running.added:
+            return next(iter(self._running.added))  # a job stands in one group, and it was asked for before
+        try:
+            return store_for(self.database).enclosing_group(self.claim.job_id)
+        except SynchronousOnlyOperation:
+            raise SynchronousOnlyOperation("add() asks the database; write await context.aadd(…).") from None
 
     def _inherited(self, node: "Node") -> "Node":
         if not hasattr(node, "inherit"):

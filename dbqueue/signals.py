@@ -8,7 +8,8 @@ receivers after it. Of a job each signal tells ``job_id``, ``task_name``, ``queu
 On the caller's thread:
 
 - ``job_enqueued`` (``run_after``): after the INSERT, in the caller's transaction; not for a duplicate.
-- ``job_cancelled`` (``reason``): somebody has cancelled a job that waited; with the commit.
+- ``job_cancelled`` (``reason``): somebody has cancelled a job that waited; with the commit. Not for what is cancelled
+  because of it.
 
 On the job's thread: ``job_started`` (``worker_id``), before the task.
 

@@ -25,6 +25,11 @@ class Row(NamedTuple):
     def is_group(self) -> bool:
         return self.task == GROUP
 
+    @property
+    def is_link(self) -> bool:
+        """Whether nothing waits for it."""
+        return self.group_id is None and self.position is not None
+
 
 class Place(NamedTuple):
     """A step where a reader finds it: ``depth`` counts the groups around it, ``number`` its place in its chain."""
@@ -44,7 +49,7 @@ class Tree:
         for row in self.rows.values():
             if row.group_id is not None:
                 members[row.group_id].append(row)
-            elif row.position is not None and row.after_id is not None:
+            elif row.is_link and row.after_id is not None:
                 self._links[row.after_id].append(row.id)
         self._members = {
             group: [row.id for row in sorted(found, key=lambda row: (row.position or 0, row.id))]
@@ -59,6 +64,17 @@ class Tree:
     def members(self, pk: int) -> list[int]:
         """Whose results make the result of this step: a group's members, or what a job was replaced by."""
         return self._members.get(pk, [])
+
+    def group_of(self, pk: int) -> int | None:
+        """The group in which this step stands, itself, as a part of a chain or of what replaced a job; or None."""
+        # The row of a group comes before its members, and it is what a chain goes on from.
+        after = {row.after_id: row.id for row in reversed(self.rows.values()) if not row.is_link}
+        while (row := self.rows[pk]).group_id is None or not self.rows[row.group_id].is_group:
+            further = after.get(pk) if row.group_id is None else row.group_id
+            if further is None:
+                return None
+            pk = further
+        return row.group_id
 
     def path(self, last: int, stop: int | None) -> list[int]:
         """The chain that ends with this step, from its first one: what stands after ``stop``."""

@@ -1,10 +1,15 @@
 """A workflow seen from outside: a tree of results, waiting for it, ending it, trying again what failed."""
 
+import datetime
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Union
 
 from asgiref.sync import sync_to_async
+from django.db import transaction
 
+from . import signals
+from .announcement import Announcement
 from .conf import Settings
 from .exceptions import JobDoesNotExist
 from .models import GROUP, Job, JobStatus, Workflow
@@ -109,15 +114,27 @@ class WorkflowResult:
         self.refresh()
         return Progress(*self._tree.done(self._ids()))
 
+    async def aprogress(self) -> Progress:
+        """The same as progress, from async code."""
+        return await sync_to_async(lambda: self.progress)()
+
     def cancel(self, *, interrupt: bool = False) -> bool:
         """Ask for the end of all of it, in the caller's transaction, as JobResult.cancel() does of one job.
 
         Returns whether there was anything to end. What was to come after it is cancelled with it.
         """
+        store = store_for(self.database)
         self.refresh()
-        asked = store_for(self.database).request_cancel(self._ids(), interrupt=interrupt)
+        ids, now = self._ids(), store.clock()
+        asked = store.request_cancel(ids, interrupt=interrupt, now=now)
         self.refresh()
+        if asked.cancelled and signals.job_cancelled.receivers:
+            self._announce_cancel(ids, now)
         return any(asked)
+
+    async def acancel(self, *, interrupt: bool = False) -> bool:
+        """The same as cancel(), from async code."""
+        return await sync_to_async(self.cancel)(interrupt=interrupt)
 
     def retry_failed(self) -> int:
         """Try again what failed, or was cancelled or expired, with a fresh count of attempts.
@@ -129,6 +146,18 @@ class WorkflowResult:
         retried = store_for(self.database).retry_steps(self._ids())
         self.refresh()
         return retried
+
+    async def aretry_failed(self) -> int:
+        """The same as retry_failed(), from async code."""
+        return await sync_to_async(self.retry_failed)()
+
+    def _announce_cancel(self, ids: Collection[int], now: datetime.datetime) -> None:
+        """Tell of the jobs that were cancelled by this request, and not of those that were because of them."""
+        store = store_for(self.database)
+        asked = store.jobs.leaving({JobStatus.CANCELLED}, store.among(ids)).exclude(task=GROUP)
+        rows = asked.filter(cancel_requested_at=now, finished_at=now).order_by("id")
+        for told in Announcement.of_jobs(signals.job_cancelled, rows.defer("args", "kwargs"), reason=""):
+            transaction.on_commit(told.send, using=self.database)
 
     @property
     def _tree(self) -> Tree:

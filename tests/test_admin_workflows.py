@@ -106,9 +106,12 @@ def test_a_branch_is_tried_again(operator: Client) -> None:
     [entry] = LogEntry.objects.all()
     assert entry.object_id == str(result.workflow_id)
     run_jobs()
-    assert "1 job retried." in branch(operator, result, retry=result.last_id)
+    assert "1 job retried." in branch(operator, result, retry="all")
     assert "0 jobs" in branch(operator, result, retry=Job.objects.get(task=give.name).pk)
-    assert "no step" in branch(operator, result, retry="x")
+    for typed in ("x", "0", "9" * 18, "9" * 5000, "²", ""):
+        assert "no step" in branch(operator, result, retry=typed)
+    other = give.enqueue(1)
+    assert "no step" in branch(operator, result, retry=other.id)
 
 
 def test_a_branch_is_ended(operator: Client) -> None:
@@ -119,9 +122,21 @@ def test_a_branch_is_ended(operator: Client) -> None:
     states = list(Job.objects.order_by("id").values_list("task", "status"))
     assert [status for task, status in states if task == inc.name] == ["CANCELLED", "WAITING", "WAITING"]
     assert states[-1][1] == "CANCELLED"
-    branch(operator, result, cancel=result.last_id)
+    assert 'name="cancel" value="all"' in page(operator, change(result))
+    branch(operator, result, cancel="all")
     assert set(Job.objects.values_list("status", flat=True)) == {"CANCELLED"}
-    assert "ended already" in branch(operator, result, cancel=result.last_id)
+    assert "ended already" in branch(operator, result, cancel="all")
+
+
+def test_the_last_step_is_a_step_as_any_other(operator: Client) -> None:
+    result: WorkflowResult = (give.s(1) | inc.s() | inc.s()).enqueue()
+    assert f'name="cancel" value="{result.last_id}"' in page(operator, change(result))
+    assert "asked to stop" in branch(operator, result, cancel=result.last_id)
+    assert list(Job.objects.order_by("id").values_list("status", flat=True)) == ["READY", "WAITING", "CANCELLED"]
+    run_jobs()
+    assert "1 job retried." in branch(operator, result, retry=result.last_id)
+    run_jobs()
+    assert result.get(0) == 3
 
 
 def test_only_what_may_be_is_offered_and_done(operator: Client, client: Client, django_user_model: Any) -> None:
@@ -215,10 +230,10 @@ def test_who_may_do_one_thing_to_a_branch_may_not_do_the_other(client: Client, m
         assert f'name="{may_not}"' not in html
         url = f"{WORKFLOWS}{one.workflow_id}/branch/"
         before = dict(Job.objects.values_list("pk", "status"))
-        assert client.post(url, {may_not: one.last_id}).status_code == 403
+        assert client.post(url, {may_not: "all"}).status_code == 403
         assert dict(Job.objects.values_list("pk", "status")) == before
     allowed = result if may == "retry" else other
-    assert client.post(f"{WORKFLOWS}{allowed.workflow_id}/branch/", {may: allowed.last_id}).status_code == 302
+    assert client.post(f"{WORKFLOWS}{allowed.workflow_id}/branch/", {may: "all"}).status_code == 302
     assert dict(Job.objects.values_list("pk", "status")) != before
 
 

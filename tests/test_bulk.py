@@ -15,13 +15,14 @@ from dbqueue import enqueue_many, group, signals
 from dbqueue.announcement import Announcement
 from dbqueue.claim import Selection
 from dbqueue.conf import Settings
-from dbqueue.models import Attempt, BulkAction, BulkOperation, Job, JobStatus
+from dbqueue.models import GROUP, Attempt, BulkAction, BulkOperation, Job, JobStatus
 from dbqueue.outcome import Outcome
 from dbqueue.search import Search
 from dbqueue.services.maintenance import Maintenance
 from dbqueue.store import Store, store_for
 from dbqueue.store.bulk import TRIES
 from dbqueue.store.database import BATCH
+from dbqueue.testing import run_jobs
 
 from .shop import tasks
 from .shop import workflow_tasks as flow
@@ -111,6 +112,16 @@ def test_each_action_leaves_its_states_and_no_others(store: Store) -> None:
         if action == BulkAction.CANCEL:
             assert Job.objects.get(pk=jobs[JobStatus.RUNNING].pk).cancel_requested_at is not None
         Job.objects.all().delete()
+
+
+def test_steps_are_moved_before_their_turn(store: Store) -> None:
+    result = (flow.give.s(1) | group(flow.inc.s(), flow.inc.s()) | flow.total.s()).enqueue()
+    operation = start(store, BulkAction.MOVE, Search(), queue_name="elsewhere")
+    carry_out(store)
+    assert figures(operation) == (4, 0, 1)  # a group is no job
+    run_jobs()
+    assert result.get(0) == 4
+    assert set(Job.objects.exclude(task=GROUP).values_list("queue_name", flat=True)) == {"elsewhere"}
 
 
 def test_a_chunk_looks_at_a_window_of_ids_and_comes_to_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -525,7 +536,7 @@ def test_what_becomes_another_between_the_look_and_the_lock_is_let_be(
     """In a state that the action would leave: the search is asked again under the lock."""
     ids = failed_jobs(store, 3)
     operation = start(store, BulkAction.RETRY, Search(state="FAILED", queue="bad"))
-    look = type(store)._lock_free_workflows_of
+    look = type(store)._lock_workflows_soon
 
     def change_meanwhile(self: Store, seen: Collection[int]) -> set[int]:
         if connection.vendor == "sqlite":  # which lets one write at a time: it was in this transaction
@@ -535,7 +546,7 @@ def test_what_becomes_another_between_the_look_and_the_lock_is_let_be(
                 pass
         return look(self, seen)
 
-    monkeypatch.setattr(type(store), "_lock_free_workflows_of", change_meanwhile)
+    monkeypatch.setattr(type(store), "_lock_workflows_soon", change_meanwhile)
     carry_out(store)
     assert figures(operation) == (2, 0, 1)
     assert Job.objects.get(pk=ids[1]).status == other.get("status", "FAILED")

@@ -134,6 +134,25 @@ def test_an_errback_that_fails_often_is_a_job_each_time() -> None:
     assert sorted(labels()) == sorted(f"old {job.external_id}" for job in jobs_of(t.boom))
 
 
+def test_an_errback_with_links_of_its_own_is_refused() -> None:
+    with pytest.raises(InvalidTask, match="of its own"):
+        t.boom.apply_async(link_error=t.old_errback.s().set(link=t.echo.s()))
+    assert not Job.objects.exists()
+
+
+def test_links_and_errbacks_go_where_they_go_by_themselves() -> None:
+    t.boom.apply_async(queue="elsewhere", priority=5, link=t.echo.s(), link_error=t.late_errback.s(1, 2))
+    run_jobs()
+    for task in (t.echo, t.late_errback):
+        assert [(job.queue_name, job.priority) for job in jobs_of(task)] == [("default", 0)]
+
+
+def test_an_errback_is_told_all_that_it_takes_also_where_it_has_defaults() -> None:
+    t.boom.apply_async(link_error=t.open_errback.s())
+    run_jobs()
+    assert labels() == ["open boom ValueError('boom') True"]
+
+
 # Ids
 
 

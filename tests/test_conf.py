@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import django
@@ -15,7 +16,7 @@ from django.db import connection
 from pytest_django import Settings as SettingsWrapper
 
 from dbqueue import conf, every, registry
-from dbqueue.checks import SQLITE_OPTIONS
+from dbqueue.checks import SQLITE_OPTIONS, _isolation_of
 from dbqueue.conf import Settings
 from dbqueue.exceptions import InvalidSettings
 
@@ -230,3 +231,46 @@ def test_a_pool_smaller_than_the_threads_is_a_warning(settings: SettingsWrapper,
         if before is not None:
             options["pool"] = before
     assert ["dbqueue.W004" in str(message.id) for message in messages] == [True] * warned
+
+
+def isolation_errors() -> list[str]:
+    return [message.msg for message in run_checks(databases=["default"]) if message.id == "dbqueue.E003"]
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("level", ["READ UNCOMMITTED", "READ COMMITTED", "REPEATABLE READ", "SERIALIZABLE"])
+def test_transactions_that_keep_their_first_snapshot_are_an_error(level: str) -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("about PostgreSQL")
+    from django.db.backends.postgresql.psycopg_any import IsolationLevel
+
+    assert isolation_errors() == []
+    options = connection.settings_dict["OPTIONS"]
+    options["isolation_level"] = IsolationLevel[level.replace(" ", "_")]
+    try:
+        errors = isolation_errors()
+    finally:
+        del options["isolation_level"]
+    assert [level in error for error in errors] == [True] * (level in ("REPEATABLE READ", "SERIALIZABLE"))
+
+
+@pytest.mark.django_db(transaction=True)
+def test_so_are_those_of_a_role_whose_default_it_is() -> None:
+    if connection.vendor != "postgresql":
+        pytest.skip("about PostgreSQL")
+    with connection.cursor() as cursor:
+        cursor.execute("SET default_transaction_isolation TO 'repeatable read'")
+        try:
+            [error] = isolation_errors()
+        finally:
+            cursor.execute("RESET default_transaction_isolation")
+    assert "REPEATABLE READ" in error
+
+
+@pytest.mark.parametrize(
+    ("options", "level"),
+    [({}, "READ COMMITTED"), ({"isolation_level": "repeatable read"}, "REPEATABLE READ")],
+)
+def test_on_mysql_the_level_is_the_one_that_django_sets(options: dict[str, Any], level: str) -> None:
+    unconnected: Any = SimpleNamespace(vendor="mysql", settings_dict={"OPTIONS": options})
+    assert _isolation_of(unconnected) == level

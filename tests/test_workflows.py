@@ -6,12 +6,14 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.db import connection
+from django.db.models import F
 
 import dbqueue
-from dbqueue import chain, chord, group
+from dbqueue import chain, chord, group, signals
 from dbqueue.exceptions import InvalidArguments, InvalidTask, JobCancelled, JobDoesNotExist, JobFailed, NotInGroup
-from dbqueue.models import GROUP, OPEN, Job, JobStatus, Workflow
+from dbqueue.models import GROUP, OPEN, Attempt, Job, JobStatus, Workflow
 from dbqueue.outcome import Outcome
 from dbqueue.results import JobResult
 from dbqueue.store import store_for
@@ -23,17 +25,22 @@ from .shop.workflow_tasks import (
     become,
     become_after,
     broken,
+    dig,
     give,
     grow,
+    grow_later,
     grow_of,
+    grow_wrongly,
     inc,
     note,
     nothing,
     only_one,
     thrice,
     told_all,
+    told_flag,
     told_id,
     told_nothing,
+    told_traceback,
     total,
     unwanted,
 )
@@ -154,6 +161,21 @@ def test_a_failure_ends_all_that_would_come_after_it() -> None:
         result.get(0)
 
 
+def test_a_failure_ends_what_comes_after_it_however_far_it_is() -> None:
+    """Further than LEVELS, which are followed one by one: of a chain, out of many groups, and up to what goes on."""
+    inside: Any = broken.s() | inc.s()
+    for _ in range(30):
+        inside = group(inside)
+    for node in (chain(broken.s(), *[inc.s()] * 30, group(inc.s(), inc.s()), total.s()), inside | note.s()):
+        result = failed(node)
+        assert set(states(result)) == {JobStatus.FAILED, JobStatus.CANCELLED}
+        assert result.retry_failed() == 1
+        assert set(states(result)) == {JobStatus.READY, JobStatus.WAITING}
+        result.cancel()
+    [told] = run(chain(broken.s(), *[inc.s()] * 30, inc.s().set(allow_failure=True), note.s()))
+    assert told["error"] == "dbqueue.exceptions.JobCancelled"
+
+
 @pytest.mark.parametrize("member", range(3))
 def test_a_failed_member_ends_the_body_at_once_and_not_its_siblings(member: int) -> None:
     members: list[Any] = [give.s(0) | inc.s(), give.s(1), chain(give.s(2), inc.s(), inc.s())]
@@ -189,6 +211,27 @@ def test_what_is_discarded_or_cancelled_ends_what_comes_after_it_too() -> None:
     assert states(waits) == [JobStatus.READY, JobStatus.CANCELLED, JobStatus.CANCELLED]
     run_jobs()
     assert_over(waits)
+
+
+def test_times_of_a_step_are_counted_from_its_turn() -> None:
+    hour, moment = datetime.timedelta(hours=1), datetime.timedelta(minutes=1)
+    result = (give.s(1) | inc.s().set(run_after=hour, expires=2 * hour) | inc.s().set(expires=hour)).enqueue()
+    Job.objects.update(enqueued_at=F("enqueued_at") - 5 * hour)
+    assert not Job.objects.exclude(run_after=None, expires_at=None).exists()
+    run_jobs()
+    first, second, third = result.steps()
+    assert first.finished_at is not None and second.run_after is not None and second.expires_at is not None
+    assert second.status == JobStatus.SCHEDULED and third.status == JobStatus.WAITING
+    assert hour - moment < second.run_after - first.finished_at < hour + moment
+    assert second.expires_at - second.run_after == hour
+    store = store_for("default")
+    assert store.expire(now=second.expires_at - moment) == []
+    run_jobs(scheduled=True, limit=1)
+    [*_, third] = result.steps()
+    assert third.status == JobStatus.READY and third.run_after is not None and third.expires_at is not None
+    assert third.expires_at - third.run_after == hour
+    assert store.expire(now=third.expires_at + moment) == [int(third.id)]
+    assert_over(result)
 
 
 def test_what_expires_ends_what_comes_after_it() -> None:
@@ -275,6 +318,16 @@ def test_a_callback_comes_once_for_each_member_that_fails_and_never_for_others()
     assert sorted(Mark.objects.values_list("label", flat=True)) == sorted(f"told {pk}" for pk in broke)
 
 
+def test_a_callback_comes_for_each_failure_also_of_what_replaced_a_job() -> None:
+    result = failed(group(become.s("broken", 3).on_error(told_id.s()), give.s(1)))
+    run_jobs()
+    broke = Job.objects.filter(task=broken.name)
+    assert sorted(Mark.objects.values_list("label", flat=True)) == sorted(f"told {job.pk}" for job in broke)
+    assert len(broke) == 3 == result.retry_failed()
+    run_jobs()
+    assert Mark.objects.count() == 6
+
+
 def test_a_single_call_may_have_a_callback() -> None:
     job = broken.s().on_error(told_id.si("me")).enqueue()
     assert isinstance(job, JobResult)
@@ -287,6 +340,19 @@ def test_a_single_call_may_have_a_callback() -> None:
 def test_a_retry_calls_nobody_back_before_the_last_attempt() -> None:
     assert run(give.s(3) | thrice.s().on_error(told_nothing.s())) == 3
     assert not Mark.objects.filter(label="told nothing").exists()
+
+
+def test_a_callback_has_the_times_and_the_name_that_were_said_of_it() -> None:
+    hour = datetime.timedelta(hours=1)
+    told = told_id.s().set(run_after=hour, expires=2 * hour, external_id="theirs")
+    job = broken.s().on_error(told).enqueue()
+    run_jobs()
+    failed_at = dbqueue.get_result(job.id).finished_at
+    callback = Job.objects.get(task=told_id.name)
+    assert callback.status == JobStatus.SCHEDULED and callback.external_id == "theirs"
+    assert failed_at is not None and callback.run_after is not None and callback.expires_at is not None
+    assert abs(callback.run_after - failed_at - hour) < datetime.timedelta(minutes=1)
+    assert callback.expires_at - callback.run_after == hour
 
 
 # At run time
@@ -325,6 +391,38 @@ def test_members_are_added_at_run_time() -> None:
     assert run(group(grow.s(3)) | note.s()) == [[3, 0, 1, 2, 0, 0, 1, 0]]
     # also from the middle of a chain inside of the group, and by what replaces a member
     assert run(group(give.s(1) | grow.s(), give.s(8)) | note.s()) == [[1, 8, 0]]
+
+
+@pytest.mark.parametrize("deep", [1, 3, 40])
+def test_the_group_around_a_step_is_found_in_few_queries(deep: int, django_assert_max_num_queries: Any) -> None:
+    """In a chain, before a group in it, and in what replaces again and again; beside it, links don't count."""
+    store = store_for("default")
+    chained = chain(give.s(1).link(note.s()), *[inc.s()] * deep, group(inc.s(), group(inc.s())), total.si([1]))
+    result = group(give.s(0), chained).enqueue()
+    [outer, inner, innermost] = Job.objects.filter(task=GROUP).order_by("id").values_list("pk", flat=True)
+    head = Job.objects.get(task=give.name, args=[1])
+    with django_assert_max_num_queries(7):
+        assert store.enclosing_group(head.pk) == outer == result.last_id
+    members = Job.objects.filter(group_id__in=[inner, innermost]).exclude(task=GROUP)
+    assert {pk: store.enclosing_group(pk) for pk in members.values_list("pk", flat=True)} == dict(
+        members.values_list("pk", "group_id")
+    )
+    assert store.enclosing_group(Job.objects.get(task=note.name).pk) is None
+    result.cancel()
+    assert store.enclosing_group(head.pk) == outer
+
+
+@pytest.mark.parametrize("times", [0, 1, 3, 40])
+def test_a_job_that_was_replaced_again_and_again_adds_to_the_group_around_it(times: int) -> None:
+    assert run(group(dig.s(times) | inc.s(), give.s(2)) | note.s()) == [[1, 2, "added"]]
+    failed(dig.s(times) | inc.s())
+    assert Attempt.objects.get().exception_class_path == f"{NotInGroup.__module__}.NotInGroup"
+
+
+def test_an_async_task_adds_members() -> None:
+    assert run(give.s(2) | group(grow_later.s(), give.s()) | note.s()) == [[2, 2, 0, 1]]
+    failed(group(grow_wrongly.s()))
+    assert "await context.aadd(" in Attempt.objects.get().traceback
 
 
 def test_nothing_is_added_outside_of_a_group() -> None:
@@ -495,6 +593,43 @@ def test_a_group_that_was_cancelled_while_its_members_ran_goes_on_with_their_res
     assert alone.retry_failed() == 0 and alone.get(0) == [1]
 
 
+def test_async_code_cancels_asks_and_tries_again() -> None:
+    async def operate() -> None:
+        result = await (give.s(1) | inc.s()).aenqueue()
+        assert await result.acancel()
+        assert await result.aprogress() == (2, 2)
+        assert await result.aretry_failed() == 1
+        assert await result.aprogress() == (0, 2)
+
+    async_to_sync(operate)()
+    assert len(run_jobs()) == 2
+
+
+def test_who_listens_hears_of_the_jobs_that_a_cancel_was_about(
+    heard: list[int], django_capture_on_commit_callbacks: Any
+) -> None:
+    result = (group(give.s(1) | inc.s(), give.s(2)) | total.s() | inc.s()).enqueue()
+    with django_capture_on_commit_callbacks(execute=True):
+        assert result.children[0].cancel()
+        assert heard == []
+    jobs = Job.objects.exclude(task=GROUP).order_by("id")
+    assert heard == list(jobs.values_list("pk", flat=True))[:3]
+    assert set(jobs.values_list("status", flat=True)) == {JobStatus.CANCELLED}
+
+
+@pytest.fixture
+def heard() -> Iterator[list[int]]:
+    """The ids that job_cancelled told."""
+    found: list[int] = []
+
+    def hear(job_id: int, **told: Any) -> None:
+        found.append(job_id)
+
+    signals.job_cancelled.connect(hear)
+    yield found
+    signals.job_cancelled.disconnect(hear)
+
+
 # Deleting
 
 
@@ -540,6 +675,17 @@ def test_with_immediate_all_of_it_runs_at_once(node: Any, value: int, settings: 
     assert not Job.objects.filter(status__in=OPEN).exists()
 
 
+def test_with_immediate_who_is_told_of_a_failure_is_so_at_once(settings: Any) -> None:
+    settings.DBQUEUE = {"IMMEDIATE": True}
+    later = told_nothing.s().set(run_after=datetime.timedelta(hours=1))
+    job = broken.s().on_error(told_id.s(), later).enqueue()
+    assert job.status == JobStatus.FAILED
+    assert Mark.objects.get().label == f"told {job.id}"
+    group(give.s(1), broken.s() | inc.s()).on_error(told_all.s("own")).enqueue()
+    assert Mark.objects.filter(label__startswith="own: ").count() == 1
+    assert Job.objects.get(status__in=OPEN).task == told_nothing.name  # it is not due
+
+
 # What is refused
 
 
@@ -569,6 +715,10 @@ def test_what_can_not_be_a_workflow_is_refused() -> None:
         (lambda: chain(inc.s(1), group(inc.s(), only_one.s())).enqueue(), "only_one is unique, and a step"),
         (lambda: give.s(1).on_error(give), "must be a signature"),
         (lambda: dbqueue.enqueue_many([give.s(1).on_error(told_id.s())]), "enqueue_many"),
+        (lambda: dbqueue.enqueue_many([give.s(1).link(note.s())]), "enqueue_many"),
+        (lambda: give.s(1).on_error(told_id.s().on_error(note.s())).enqueue(), "of its own"),
+        (lambda: give.s(1).on_error(told_id.s().link(note.s())).enqueue(), "of its own"),
+        (lambda: give.s(1).on_error(told_id.s().set(run_after=datetime.timedelta.max)).enqueue(), "must end in the"),
         (lambda: group(give.s(1)).set(allow_failure=1), "True or False"),
         (lambda: group(give.s(1)).set(colour="red"), "colour"),
     ):
@@ -601,3 +751,38 @@ def test_options_are_inherited_where_nothing_else_is_said() -> None:
     become.using(queue_name="mail", priority=7).enqueue("chain", 1)
     run_jobs()
     assert set(Job.objects.values_list("queue_name", "priority")) == {("mail", 7)}
+
+
+def test_links_and_callbacks_have_the_options_of_their_call() -> None:
+    headers = {"trace": "a"}
+    call = broken.s().link(note.s(), note.si().set(priority=3)).on_error(told_id.s(), told_nothing.s())
+    chain(call.set(headers=headers)).set(queue_name="mail", priority=7).enqueue()
+    run_jobs()
+    found = Job.objects.order_by("id").values_list("task", "queue_name", "priority", "options__headers")
+    told = [(task.rpartition(".")[2], *rest) for task, *rest in found]
+    assert told == [
+        ("broken", "mail", 7, headers),
+        ("note", "mail", 7, headers),
+        ("note", "mail", 3, headers),
+        ("told_id", "mail", 7, headers),
+        ("told_nothing", "mail", 7, headers),
+    ]
+
+
+def test_what_was_said_last_of_a_chain_or_group_holds() -> None:
+    inner = chain(give.s(1).set(priority=9), inc.s()).set(priority=1).set(priority=2, queue_name="mail")
+    group(inner | inc.s(), give.s(3)).set(priority=5).on_error(told_id.s()).set(priority=6).enqueue()
+    found = Job.objects.exclude(task=GROUP).order_by("id")
+    assert list(found.values_list("priority", flat=True)) == [9, 2, 6, 6]
+    assert [row.step["on_error"][0]["priority"] for row in found if row.step] == [9, 2, 6, 6]
+
+
+def test_a_callback_is_told_what_it_asks_for_and_no_default_is_filled() -> None:
+    broken.s().on_error(told_flag.s(), told_flag.s(True), told_traceback.s()).enqueue()
+    run_jobs()
+    pk = Job.objects.get(task=broken.name).pk
+    assert sorted(Mark.objects.values_list("label", flat=True)) == [
+        f"told {pk} False",
+        f"told {pk} True",
+        f"told {pk} builtins.ValueError Traceback",
+    ]

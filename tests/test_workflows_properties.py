@@ -11,12 +11,12 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dbqueue.models import Attempt, Job, Workflow
+from dbqueue.models import GROUP, Attempt, Job, JobStatus, Workflow
 from dbqueue.store import store_for
 from dbqueue.testing import run_jobs
 
 from .shop.models import Mark
-from .woods import Tree, trees
+from .woods import Tree, attempts_of, trees
 
 MORE = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
 
@@ -48,20 +48,42 @@ def test_every_step_does_what_it_should(spec: Any) -> None:
 
 @pytest.mark.django_db
 @explored
-@given(trees(8), st.lists(st.integers(0, 10), max_size=3))
-def test_what_is_cancelled_in_the_middle_is_over_and_may_be_tried_again(spec: Any, steps: list[int]) -> None:
-    """Whatever is cancelled, retried and run in between, no step is left behind, and none is made twice."""
+@given(
+    trees(8), st.lists(st.tuples(st.sampled_from(("cancel", "retry", "retry failed")), st.integers(0, 10)), max_size=5)
+)
+def test_what_is_cancelled_and_tried_again_in_the_middle_is_over(spec: Any, asked: list[tuple[str, int]]) -> None:
+    """Whatever is cancelled, retried and run in between, no step is left behind, and none is made or succeeds twice."""
     tree = fresh(spec)
     assert tree.result is not None
     store = store_for("default")
-    for number in steps:
+    for operation, number in asked:
         run_jobs(limit=number % 4)
-        ids = sorted(Job.objects.filter(workflow_id=tree.result.workflow_id).values_list("pk", flat=True))
-        store.request_cancel([ids[number % len(ids)]])
+        jobs = Job.objects.filter(workflow_id=tree.result.workflow_id)
+        failed = jobs.filter(status=JobStatus.FAILED, allow_failure=False)
+        if ids := sorted((failed if operation == "retry" else jobs).values_list("pk", flat=True)):
+            match operation:
+                case "cancel":
+                    store.request_cancel([ids[number % len(ids)]])
+                case "retry":
+                    assert store.retry([ids[number % len(ids)]]) == 1
+                case _:
+                    tree.result.retry_failed()
+        none_ran_twice(tree.result.workflow_id)
     run_jobs(scheduled=True)
     assert tree.is_over
     tree.result.retry_failed()
     run_jobs(scheduled=True)
     assert tree.is_over
-    labels = [job.kwargs["label"] for job in Job.objects.filter(kwargs__has_key="kind")]
-    assert len(labels) == len(set(labels)) or "become" in repr(spec) or "grow" in repr(spec)
+    none_ran_twice(tree.result.workflow_id)
+
+
+def none_ran_twice(workflow_id: int) -> None:
+    """Each step is there once, was given one result at most, and did not run again once it had succeeded."""
+    jobs = list(Job.objects.filter(workflow_id=workflow_id).exclude(task=GROUP))
+    labels = [job.kwargs["label"] for job in jobs]
+    assert len(labels) == len(set(labels))
+    failures = attempts_of(jobs)
+    for job in jobs:
+        has_succeeded = job.status == JobStatus.SUCCESSFUL or bool((job.step or {}).get("single"))
+        assert job.attempt == len(failures[job.pk]) + has_succeeded, job
+        assert len(job.args) <= 1, job

@@ -1,19 +1,24 @@
 """Random workflow trees, what must become of every step of them by the rules of docs/features.md, and a check of it."""
 
 import itertools
-from collections import Counter
+from collections import Counter, defaultdict
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
 from hypothesis import strategies as st
 
 from dbqueue import WorkflowResult, chain, group
-from dbqueue.models import GROUP, OPEN, Job, JobStatus, Workflow
+from dbqueue.models import GROUP, OPEN, Attempt, Job, JobStatus, Workflow
 
 from .shop.models import Mark
 from .shop.workflow_tasks import digest, leaf, normal, told_of
 
-KINDS = ("ok", "ok", "ok", "ok", "fail", "discard", "retry", "become", "become failing", "grow")
+KINDS = (
+    *["ok"] * 6,
+    *["fail", "discard", "retry", "grow", "grow often"],
+    *["become", "become failing", "become group", "become empty"],
+)
 
 BAD = object()
 """Instead of a value: what stood before has not succeeded."""
@@ -27,6 +32,7 @@ class Leaf:
     allows: bool
     immutable: bool
     is_told: bool
+    is_linked: bool
 
 
 @dataclass(frozen=True)
@@ -40,7 +46,7 @@ class Group:
 
 
 def trees(most: int = 12) -> st.SearchStrategy[Any]:
-    leaves = st.builds(Leaf, st.sampled_from(KINDS), *[st.sampled_from((False, False, False, True))] * 3)
+    leaves = st.builds(Leaf, st.sampled_from(KINDS), *[st.sampled_from((False, False, False, True))] * 4)
     return st.recursive(
         leaves,
         lambda nodes: (
@@ -66,7 +72,7 @@ class Tree:
 
     def __post_init__(self) -> None:
         self._numbers = itertools.count()
-        self._grown: list[list[str]] = []
+        self._grown: list[list[Any]] = []
         self.node, self.value = self._read(self.spec, None)
 
     def _read(self, spec: Any, before: Any) -> tuple[Any, Any]:
@@ -92,8 +98,10 @@ class Tree:
     def _read_leaf(self, spec: Leaf, before: Any) -> tuple[Any, Any]:
         label = f"{self.name}:{next(self._numbers)}"
         kind = spec.kind
-        if kind == "grow" and (not self._grown or self._grown[-1]):
+        if kind.startswith("grow") and (not self._grown or self._grown[-1]):
             kind = "ok"  # in no group; or a second one, and nobody knows whose member comes first
+        if kind == "become empty" and "grow" in repr(self.spec):
+            kind = "become group"
         make = leaf.si if spec.immutable else leaf.s
         node: Any = make(label=label, kind=kind).set(allow_failure=spec.allows)
         if kind in ("fail", "become failing"):
@@ -102,10 +110,19 @@ class Tree:
             node = node.on_error(told_of.s(label=label))
         if before is not None and before[0] is BAD:
             self.expected[label] = NEVER
-            return node, "failure" if spec.allows else BAD
-        given = [] if before is None or spec.immutable else list(before)
-        self.given[label] = given
-        return node, self._run(label, kind, given, spec)
+            value: Any = "failure" if spec.allows else BAD
+        else:
+            given = [] if before is None or spec.immutable else list(before)
+            self.given[label] = given
+            value = self._run(label, kind, given, spec)
+        return self._linked(node, label, value) if spec.is_linked and not spec.allows else node, value
+
+    def _linked(self, node: Any, label: str, value: Any) -> Any:
+        """The same with what comes after its success."""
+        succeeds = value is not BAD and value != "failure"
+        self.expected[f"{label}.link"] = JobStatus.SUCCESSFUL if succeeds else NEVER
+        self.given[f"{label}.link"] = [value]
+        return node.link(leaf.s(label=f"{label}.link", kind="ok"))
 
     def _run(self, label: str, kind: str, given: list[Any], spec: Leaf) -> Any:
         ended_badly: Any = "failure" if spec.allows else BAD
@@ -128,11 +145,22 @@ class Tree:
                 self.expected |= {f"{label}.2": JobStatus.FAILED, label: JobStatus.CANCELLED}
                 self.told |= {label} if spec.is_told else set()
                 return ended_badly
+            case "become group":
+                return [self._alone(f"{label}.1"), self._alone(f"{label}.2")]
+            case "become empty":
+                return []
             case "grow":
-                self.expected[f"{label}.1"] = JobStatus.SUCCESSFUL
-                self.given[f"{label}.1"] = []
-                self._grown[-1].append(digest(f"{label}.1", []))
+                self._grown[-1].append(self._alone(f"{label}.1"))
+            case "grow often":
+                first, second, third = (self._alone(f"{label}.{number}") for number in (1, 2, 3))
+                self._grown[-1] += [first, [second], third]
         return digest(label, given)
+
+    def _alone(self, label: str) -> str:
+        """The value of a step that is made at run time and given nothing."""
+        self.expected[label] = JobStatus.SUCCESSFUL
+        self.given[label] = []
+        return digest(label, [])
 
     # Afterwards
 
@@ -145,12 +173,11 @@ class Tree:
         return not Job.objects.filter(workflow_id=self.result.workflow_id, status__in=OPEN).exists()
 
     def problems(self) -> "Counter[str]":
-        """What is not as it must be, by kind. Jobs of a killed worker may have run more than once, and none less."""
+        """What is not as it must be, by kind."""
         assert self.result is not None
         found: Counter[str] = Counter()
         rows = Job.objects.filter(workflow_id=self.result.workflow_id).exclude(task=GROUP)
         jobs = {job.kwargs["label"]: job for job in rows}
-        marks = Counter(Mark.objects.filter(label__startswith=f"{self.name}:").values_list("label", flat=True))
         found["steps too few or too many"] = abs(len(rows) - len(self.expected))
         found["trees not final"] = not self.is_over
         found["workflows without an end"] = Workflow.objects.get(pk=self.result.workflow_id).finished_at is None
@@ -160,8 +187,6 @@ class Tree:
                 found["steps lost"] += 1
                 continue
             found["steps in a wrong state"] += job.status != state.partition(",")[0]
-            found["steps that should not have run"] += state == NEVER and marks[label] > 0
-            found["steps that should have run"] += state != NEVER and marks[label] == 0
             if state != NEVER:
                 found["steps given something else"] += normal(job.args) != normal(self.given[label])
         called = Counter(
@@ -177,4 +202,29 @@ class Tree:
             found["results that are none"] = last.status == JobStatus.SUCCESSFUL
         else:
             found["results that are wrong"] = normal(last.return_value) != normal(self.value)
+        return +found + self._problems_of_runs(jobs)
+
+    def _problems_of_runs(self, jobs: dict[str, Job]) -> "Counter[str]":
+        """Each step runs once, and once more for its own retry and for each worker that died with it."""
+        found: Counter[str] = Counter()
+        errors = attempts_of(jobs.values())
+        marks = Counter(Mark.objects.filter(label__startswith=f"{self.name}:").values_list("label", flat=True))
+        for label, job in jobs.items():
+            never = self.expected.get(label) == NEVER
+            lost = sum(errors[job.pk].values())
+            # An attempt that was lost is one of those allowed: after a first one that was, the second is the last.
+            retries = job.kwargs["kind"] in ("retry", "fail") and job.max_attempts > 1 and not errors[job.pk][1]
+            runs = 0 if never else 1 + retries + lost
+            found["steps run too few or too many times"] += job.attempt != runs
+            # A worker that dies may have begun what it had taken ahead, and had told nobody.
+            found["bodies run too few or too many times"] += not runs - lost <= marks[label] <= runs + job.crashes
         return +found
+
+
+def attempts_of(jobs: Iterable[Job]) -> dict[int, dict[int, bool]]:
+    """Of each job its attempts that did not succeed, by number: whether it was lost with its worker."""
+    found: dict[int, dict[int, bool]] = defaultdict(lambda: defaultdict(bool))
+    rows = Attempt.objects.filter(job__in=[job.pk for job in jobs])
+    for pk, number, path in rows.values_list("job_id", "number", "exception_class_path"):
+        found[pk][number] = path.endswith(".WorkerLost")
+    return found

@@ -19,7 +19,7 @@ from django.views.decorators.http import require_POST
 
 from ..exceptions import JobDoesNotExist
 from ..models import CANCELLABLE, RETRYABLE, Job, JobStatus, Workflow
-from ..search import is_id
+from ..results import get_result
 from ..tree import Place, Tree, failed_step
 from ..workflow import WorkflowResult
 from . import display
@@ -30,6 +30,9 @@ MOST_ROWS = 1000
 
 MOST_DRAWN = 200
 """Steps of a workflow that is drawn."""
+
+WHOLE = "all"
+"""Sent by the buttons for all of a workflow, where others send the id of a step."""
 
 MOST_LABELLED = 50
 """Steps of a workflow whose drawing has their names, which take room."""
@@ -158,7 +161,7 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
             "rows": rows,
             "more": max(0, len(tree.rows) - len(rows)),
             "drawing": draw(tree, workflow.last_id, self._job_url) if len(tree.rows) <= MOST_DRAWN else None,
-            "last_id": workflow.last_id,
+            "whole": WHOLE,
             "may_change": self._may_retry(request) or self._may_cancel(request),
             "may_retry": self._may_retry(request) and any(row.status in RETRYABLE for row in tree.rows.values()),
             "may_cancel": self._may_cancel(request) and workflow.finished_at is None,
@@ -200,9 +203,9 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
             raise PermissionDenied
         typed = request.POST.get("retry" if is_retry else "cancel", "")
         try:
-            branch = self._branch(workflow, int(typed) if is_id(typed) else 0)
+            branch = self._branch(workflow, typed)
         except JobDoesNotExist:
-            self.message_user(request, _("The workflow has no step %r.") % typed, messages.WARNING)
+            self.message_user(request, _("The workflow has no step %r.") % typed[:20], messages.WARNING)
             return HttpResponseRedirect(self._url("change", pk))
         with store().atomic(), transaction.atomic(using=router.db_for_write(LogEntry)):
             if is_retry:
@@ -213,18 +216,19 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
                 did = branch.cancel()
                 said = _("It was asked to stop.") if did else _("It has ended already.")
             if did:
-                self.log_change(request, workflow, f"{said} (#{typed})")
+                self.log_change(request, workflow, said if typed == WHOLE else f"{said} (#{typed})")
         self.message_user(request, said, messages.SUCCESS if did else messages.WARNING)
         return HttpResponseRedirect(self._url("change", pk))
 
-    def _branch(self, workflow: Workflow, job_id: int) -> WorkflowResult:
-        """The whole for its last step, else that step with what is inside of it. Raises JobDoesNotExist."""
-        if job_id == workflow.last_id:
-            return WorkflowResult(workflow.pk, job_id, store().alias)
-        step = store().jobs.filter(workflow_id=workflow.pk, pk=job_id).values_list("after_id").first()
-        if step is None:
-            raise JobDoesNotExist(f"Workflow {workflow.pk} has no step {job_id}.")
-        return WorkflowResult(workflow.pk, job_id, store().alias, step[0])
+    def _branch(self, workflow: Workflow, typed: str) -> WorkflowResult:
+        """All of it, or the step of that id with what is inside of it. Raises JobDoesNotExist."""
+        if typed == WHOLE and workflow.last_id is not None:
+            return WorkflowResult(workflow.pk, workflow.last_id, store().alias)
+        step = get_result(typed, database=store().alias)
+        place = store().jobs.filter(workflow_id=workflow.pk, pk=int(step.id)).values_list("pk", "after_id").first()
+        if place is None:
+            raise JobDoesNotExist(f"Workflow {workflow.pk} has no step {step.id}.")
+        return WorkflowResult(workflow.pk, place[0], store().alias, place[1])
 
     # Fields
 

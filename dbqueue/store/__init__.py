@@ -17,6 +17,7 @@ from .postgresql import PostgreSQLStore
 from .reports import Asked
 from .sqlite import SQLiteStore
 from .uniqueness import Entered
+from .workflows import called_back
 
 __all__ = [
     "ANY_QUEUE",
@@ -34,6 +35,7 @@ __all__ = [
     "Rescue",
     "SeenCall",
     "Store",
+    "called_back",
     "fence",
     "is_served",
     "store_for",

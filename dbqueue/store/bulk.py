@@ -8,7 +8,7 @@ from django.db import DataError, Error, IntegrityError
 from django.db.models import QuerySet
 
 from ..encoding import told
-from ..models import CANCELLABLE, FINAL, QUEUED, REASON_LENGTH, RETRYABLE, BulkAction, BulkOperation, JobStatus
+from ..models import CANCELLABLE, FINAL, REASON_LENGTH, RETRYABLE, BulkAction, BulkOperation, JobStatus
 from ..search import Search
 from .database import BATCH
 from .deletion import Deletion
@@ -23,7 +23,7 @@ LEAVES: dict[str, frozenset[JobStatus]] = {
     BulkAction.RETRY: RETRYABLE,
     BulkAction.RUN_NOW: frozenset({JobStatus.SCHEDULED}),
     BulkAction.CANCEL: CANCELLABLE | {JobStatus.RUNNING},
-    BulkAction.MOVE: QUEUED,
+    BulkAction.MOVE: CANCELLABLE,
     BulkAction.DELETE: FINAL,
 }
 """The states that each action leaves; a job in another is let be."""

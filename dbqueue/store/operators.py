@@ -123,9 +123,12 @@ class Operators(Workflows):
         return ready
 
     def move(self, ids: Collection[int], queue_name: str) -> int:
-        """Put jobs that wait into another queue. Returns how many; all others are let be."""
-        moved: int = self.jobs.leaving(CANCELLABLE, ids).update(queue_name=queue_name)
-        self.call_workers({queue_name})
+        """Put jobs that wait into another queue, also steps before their turn. Returns how many; others are let be."""
+        with self.atomic():
+            # So that nobody who ends a step locks some of these in another order.
+            self.lock_workflows_of(ids)
+            moved: int = self.jobs.leaving(CANCELLABLE, ids).exclude(task=GROUP).update(queue_name=queue_name)
+            self.call_workers({queue_name})
         return moved
 
     def edit(self, job_id: int, seen: SeenCall, args: list[Any], kwargs: dict[str, Any]) -> bool:

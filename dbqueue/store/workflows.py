@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
+from contextvars import ContextVar
 from typing import Any, NamedTuple, TypeVar
 
 from django.db import Error, models
@@ -31,7 +32,7 @@ from ..models import (
 )
 from ..outcome import REQUESTED
 from ..plan import Plan, Step, draft_of
-from ..tree import Tree, told_cause
+from ..tree import Row, Tree, told_cause
 from .database import BATCH, Database, key_after
 from .listener import ANY_QUEUE
 
@@ -49,6 +50,12 @@ _CHAINED = re.compile(
 A_MOMENT = 0.2
 """Seconds for which a workflow's lock is waited for by who can also come back. Workers have it for a few milliseconds,
 a caller who cancels or retries a step until his transaction ends."""
+
+called_back: ContextVar[list[int] | None] = ContextVar("dbqueue_called_back", default=None)
+"""Who runs jobs inline puts a list here, and finds in it the callbacks that were enqueued by their ends."""
+
+FEW = 4
+"""How many steps are looked at one by one for the group around a step."""
 
 LEVELS = 20
 """How many steps further a failure is followed one after another, before all that waits is read at once."""
@@ -202,25 +209,29 @@ class Workflows(Database):
     # While it runs
 
     def enclosing_group(self, job_id: int) -> int | None:
-        """The group in which this step stands, itself or as a part of a chain; None outside of any."""
-        while True:
-            step = self.jobs.filter(pk=job_id).values_list("group_id", "workflow_id").first()
-            if step is None or step[1] is None:
-                return None
-            if step[0] is not None:
-                return int(step[0]) if self.jobs.filter(pk=step[0], task=GROUP).exists() else self._around(step[0])
-            after = self.jobs.filter(after_id=job_id, position=None) | self.jobs.filter(
-                after_id=job_id, group_id__isnull=False
-            )
-            # Where a group comes next, its members do too; its row is the one that the chain goes on from.
-            following = after.filter(task=GROUP).first() or after.first()
-            if following is None:
-                return None
-            job_id = following.pk
+        """The group in which this step stands, itself or as a part of a chain; None outside of any.
 
-    def _around(self, job_id: int) -> int | None:
-        """The same of a job that was replaced: what replaces it stands where it stood."""
-        return self.enclosing_group(job_id)
+        As a rule it is near, and found step by step through an index; beyond that all of the workflow is read at once.
+        """
+        row = first = self._first_of(pk=job_id)
+        for _ in range(FEW):
+            if row is None:
+                break
+            is_inside = row.group_id is not None
+            row = self._first_of(pk=row.group_id) if is_inside else self._after(row.id)
+            if is_inside and row is not None and row.is_group:
+                return row.id
+        workflow_id = None if first is None else self.jobs.values_list("workflow_id", flat=True).get(pk=first.id)
+        return None if workflow_id is None else Tree.of(workflow_id, self.alias).group_of(job_id)
+
+    def _after(self, job_id: int) -> Row | None:
+        """What a chain goes on with. Of a group its row is the first, then come its members, which stand there, too."""
+        not_a_link = Q(position=None) | Q(group_id__isnull=False)
+        return self._first_of(not_a_link, after_id=job_id, status=JobStatus.WAITING)
+
+    def _first_of(self, *conditions: Q, **columns: Any) -> Row | None:
+        row = self.jobs.filter(*conditions, **columns).order_by("id").values_list(*Row._fields).first()
+        return None if row is None else Row._make(row)
 
     def _put_in_place(
         self, job_id: int, workflow_id: int | None, plan: Plan, now: datetime.datetime
@@ -580,8 +591,11 @@ class Workflows(Database):
         steps = [(pk, step or {}) for pk, step in rows.values_list("pk", "step")]
         told = [(pk, callback) for pk, step in steps for callback in step.get("on_error", ())]
         if told:
-            failures = self._failures({pk for pk, _ in told})
-            self.enqueue([_called_back(callback, pk, *failures.get(pk, ("", ""))) for pk, callback in told])
+            failures, now = self._failures({pk for pk, _ in told}), self.clock()
+            drafts = [_called_back(callback, pk, *failures.get(pk, ("", ""))) for pk, callback in told]
+            made = self.enqueue([draft.due_from(now) for draft in drafts])
+            if (heard := called_back.get()) is not None:
+                heard += [pk for pk, _ in made]
 
     def _with_inside(self, ids: Collection[int]) -> set[int]:
         """These, and what is inside of those that are groups, or were replaced."""
@@ -737,7 +751,6 @@ def _called_back(callback: dict[str, Any], failed: int, path: str, traceback: st
         args_json=json.dumps(args),
         kwargs_json=json.dumps(kwargs),
         run_after=None,
-        wait=None,
         options_json=None if options is None else json.dumps(options),
         **columns,
     )

@@ -283,6 +283,11 @@ def late_errback(task_id: str, a: int, b: int) -> None:
 
 
 @shared_task
+def open_errback(request: Any, exc: BaseException | None = None, trace: str = "") -> None:
+    mark(f"open {request.task.rpartition('.')[2]} {exc!r} {'boom' in trace}")
+
+
+@shared_task
 def given_errback(request: Any, exc: BaseException, traceback: str, word: str) -> None:
     mark(f"{word} {request.id} {exc!r}")
 

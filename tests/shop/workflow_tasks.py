@@ -68,6 +68,8 @@ def become(context: Context, kind: str, x: int) -> None:
             context.replace(group(inc.s(x, by=number) for number in range(3)))
         case "empty":
             context.replace(group())
+        case "broken":
+            context.replace(group(broken.si() for _ in range(x)))
         case "failure":
             context.replace(inc.s(x) | broken.s())
         case "again":
@@ -80,6 +82,28 @@ def grow(context: Context, number: int) -> int:
     for less in range(number):
         context.add(grow.s(less))
     return number
+
+
+@task(takes_context=True)
+def dig(context: Context, times: int) -> int:
+    """Be replaced by the same so many times; then add a member, from the middle of a chain that replaces the last."""
+    if times:
+        context.replace(dig.s(times - 1) | inc.s(by=0))
+    context.add(give.s("added"))
+    return 0
+
+
+@task(takes_context=True)
+async def grow_later(context: Context, number: int) -> int:
+    """The same in async code, each new member being no such task."""
+    for less in range(number):
+        await context.aadd(give.s(less))
+    return number
+
+
+@task(takes_context=True)
+async def grow_wrongly(context: Context) -> None:
+    context.add(give.s(1))
 
 
 @task(takes_context=True)
@@ -107,6 +131,16 @@ def told_id(job_id: str) -> None:
 @task
 def told_all(job_id: str, error: str, traceback: str, own: str) -> None:
     Mark.objects.create(label=f"{own}: {job_id} {error} {traceback.strip().splitlines()[-1]}"[:100])
+
+
+@task
+def told_flag(job_id: str, verbose: bool = False) -> None:
+    Mark.objects.create(label=f"told {job_id} {verbose}")
+
+
+@task
+def told_traceback(job_id: str, error: str = "", traceback: str = "") -> None:
+    Mark.objects.create(label=f"told {job_id} {error} {traceback[:9]}")
 
 
 @task(unique=True)
@@ -140,8 +174,15 @@ def leaf(context: Context, *given: Any, label: str, kind: str) -> str:
             context.replace(leaf.s(label=f"{label}.1", kind="ok") | leaf.s(label=f"{label}.2", kind="ok"))
         case "become failing":
             context.replace(leaf.s(label=f"{label}.1", kind="ok") | leaf.s(label=f"{label}.2", kind="fail"))
+        case "become group":
+            context.replace(group(leaf.s(label=f"{label}.{number}", kind="ok") for number in (1, 2)))
+        case "become empty":
+            context.replace(group())
         case "grow":
             context.add(leaf.s(label=f"{label}.1", kind="ok"))
+        case "grow often":
+            context.add(leaf.s(label=f"{label}.1", kind="ok"))
+            context.add(group(leaf.s(label=f"{label}.2", kind="ok")), leaf.s(label=f"{label}.3", kind="ok"))
     return digest(label, list(given))
 
 

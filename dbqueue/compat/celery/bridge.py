@@ -16,7 +16,7 @@ from ...encoding import encode_result
 from ...exceptions import CancelRequested, Discard, InvalidTask, NotStorable, Replaced, Snooze, UnknownTask
 from ...models import MAX_PRIORITY, MIN_PRIORITY, Job
 from ...options import MOST_ATTEMPTS
-from ...plan import MOST_TOLD
+from ...plan import TOLD
 from ...running import current
 from ...schedule import Periodic
 from . import app as apps
@@ -38,6 +38,7 @@ class CoreTask(definition.Task[Any, Any]):
     """A task of Celery's, as workers and pages know it."""
 
     expires_between_runs = True
+    tells_defaults = True  # as Celery does
 
     def __init__(self, task: Task) -> None:
         self.celery = task
@@ -274,7 +275,7 @@ def told(args: list[Any], number: int, database: str) -> list[Any]:
     """What a failure's callback is given: Celery's (request, exception, traceback), or the id where it takes less."""
     failed = Job.objects.using(database).get(pk=args[0])
     request = Request.of_row(Task.known.get(failed.task) or Task(), failed)
-    if number < MOST_TOLD:
+    if number < len(TOLD):
         return [request.id, *args[1:]]
     return [request, error_of(failed), *args[2:]]
 

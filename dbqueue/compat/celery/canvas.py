@@ -4,6 +4,7 @@ import contextvars
 import itertools
 import warnings
 from collections.abc import Iterable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 from asgiref.sync import sync_to_async
@@ -249,7 +250,12 @@ class Signature(Part):
         headers = {**(headers or {}), **(self.options.get("headers") or {}), ERRBACK: told}
         # One id would be that of several jobs, where several calls fail.
         options = {**self.options, "task_id": None, "headers": headers}
-        return CoreSignature(self.type.core.with_options(**options), args, kwargs, self.immutable)
+        if self.links or self.errbacks:
+            raise InvalidTask(
+                f"{self!r} is told of a failure, and has links or errbacks of its own: nobody follows them."
+            )
+        task = self.type.core.with_options(**options)
+        return CoreSignature(task, args, kwargs, self.immutable, chosen=_ITS_OWN)
 
     def node(self) -> "core.Signature[Any]":
         asked = self._as_its_task_says()
@@ -292,7 +298,8 @@ class Signature(Part):
 
     def as_links(self) -> "list[core.Signature[Any]]":
         """What comes after another, beside the rest."""
-        return [self.node()]
+        node = self.node()
+        return [replace(node, chosen=node.chosen | _ITS_OWN)]
 
     def enqueue(self) -> AsyncResult:
         node = self.node()
@@ -310,6 +317,9 @@ class Signature(Part):
         self.options.setdefault("task_id", _id or uuid())
         return AsyncResult(self.options["task_id"])
 
+
+_ITS_OWN = frozenset({"queue_name", "priority", "headers"})
+"""What links and errbacks have by themselves, and not from what they are linked to, in Celery."""
 
 _CHOSEN = {"queue": "queue_name", "priority": "priority"}
 """Options of a chain, group or chord that hold for each of its calls that says nothing else."""

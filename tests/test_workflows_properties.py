@@ -11,11 +11,14 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from dbqueue.models import GROUP, Attempt, Job, JobStatus, Workflow
+from dbqueue.conf import Settings
+from dbqueue.inline import InlineWorker
+from dbqueue.models import GROUP, OPEN, Attempt, Job, JobStatus, Workflow
 from dbqueue.store import store_for
 from dbqueue.testing import run_jobs
 
 from .shop.models import Mark
+from .shop.workflow_tasks import told_of
 from .woods import Tree, attempts_of, trees
 
 MORE = int(os.environ.get("PROPERTY_EXAMPLES", "0"))
@@ -59,13 +62,13 @@ def test_what_is_cancelled_and_tried_again_in_the_middle_is_over(spec: Any, aske
     for operation, number in asked:
         run_jobs(limit=number % 4)
         jobs = Job.objects.filter(workflow_id=tree.result.workflow_id)
-        failed = jobs.filter(status=JobStatus.FAILED, allow_failure=False)
+        failed = jobs.filter(status=JobStatus.FAILED)
         if ids := sorted((failed if operation == "retry" else jobs).values_list("pk", flat=True)):
             match operation:
                 case "cancel":
                     store.request_cancel([ids[number % len(ids)]])
                 case "retry":
-                    assert store.retry([ids[number % len(ids)]]) == 1
+                    store.retry([ids[number % len(ids)]])
                 case _:
                     tree.result.retry_failed()
         none_ran_twice(tree.result.workflow_id)
@@ -73,6 +76,24 @@ def test_what_is_cancelled_and_tried_again_in_the_middle_is_over(spec: Any, aske
     assert tree.is_over
     tree.result.retry_failed()
     run_jobs(scheduled=True)
+    assert tree.is_over
+    none_ran_twice(tree.result.workflow_id)
+
+
+@pytest.mark.django_db
+@explored
+@given(trees(8), st.integers(0, 10))
+def test_what_is_cancelled_while_a_step_runs_grows_no_more(spec: Any, number: int) -> None:
+    tree = fresh(spec)
+    assert tree.result is not None
+    run_jobs(limit=number)
+    with InlineWorker(Settings.load(), "t") as worker:
+        claims = worker.store.claim(worker.id, 1)
+        tree.result.cancel()
+        for claim in claims:
+            worker.run(claim)
+    told = Job.objects.filter(task=told_of.name, status=JobStatus.READY)
+    assert [job.pk for job in Job.objects.filter(status__in=OPEN)] == [job.pk for job in told]
     assert tree.is_over
     none_ran_twice(tree.result.workflow_id)
 

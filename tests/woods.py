@@ -16,7 +16,7 @@ from .shop.workflow_tasks import digest, leaf, normal, told_of
 
 KINDS = (
     *["ok"] * 6,
-    *["fail", "discard", "retry", "grow", "grow often"],
+    *["fail", "discard", "retry", "grow", "grow often", "grow empty"],
     *["become", "become failing", "become group", "become empty"],
 )
 
@@ -100,8 +100,6 @@ class Tree:
         kind = spec.kind
         if kind.startswith("grow") and (not self._grown or self._grown[-1]):
             kind = "ok"  # in no group; or a second one, and nobody knows whose member comes first
-        if kind == "become empty" and "grow" in repr(self.spec):
-            kind = "become group"
         make = leaf.si if spec.immutable else leaf.s
         node: Any = make(label=label, kind=kind).set(allow_failure=spec.allows)
         if kind in ("fail", "become failing"):
@@ -115,7 +113,7 @@ class Tree:
             given = [] if before is None or spec.immutable else list(before)
             self.given[label] = given
             value = self._run(label, kind, given, spec)
-        return self._linked(node, label, value) if spec.is_linked and not spec.allows else node, value
+        return self._linked(node, label, value) if spec.is_linked else node, value
 
     def _linked(self, node: Any, label: str, value: Any) -> Any:
         """The same with what comes after its success."""
@@ -151,6 +149,8 @@ class Tree:
                 return []
             case "grow":
                 self._grown[-1].append(self._alone(f"{label}.1"))
+            case "grow empty":
+                self._grown[-1] += [[], self._alone(f"{label}.1")]
             case "grow often":
                 first, second, third = (self._alone(f"{label}.{number}") for number in (1, 2, 3))
                 self._grown[-1] += [first, [second], third]

@@ -180,6 +180,8 @@ def leaf(context: Context, *given: Any, label: str, kind: str) -> str:
             context.replace(group())
         case "grow":
             context.add(leaf.s(label=f"{label}.1", kind="ok"))
+        case "grow empty":
+            context.add(group(), leaf.s(label=f"{label}.1", kind="ok"))
         case "grow often":
             context.add(leaf.s(label=f"{label}.1", kind="ok"))
             context.add(group(leaf.s(label=f"{label}.2", kind="ok")), leaf.s(label=f"{label}.3", kind="ok"))

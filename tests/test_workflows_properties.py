@@ -106,5 +106,7 @@ def none_ran_twice(workflow_id: int) -> None:
     failures = attempts_of(jobs)
     for job in jobs:
         has_succeeded = job.status == JobStatus.SUCCESSFUL or bool((job.step or {}).get("single"))
-        assert job.attempt == len(failures[job.pk]) + has_succeeded, job
+        # What was to be replaced when somebody wanted its end leaves no record of its attempt.
+        is_cut_off = job.status == JobStatus.CANCELLED and job.cancel_requested_at is not None
+        assert job.attempt - len(failures[job.pk]) - has_succeeded in (0, is_cut_off), job
         assert len(job.args) <= 1, job

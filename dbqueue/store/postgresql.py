@@ -24,7 +24,8 @@ from .base import Finished, Store, fence, is_of_workflow
 from .claiming import declared_lost
 from .listener import ANY_QUEUE, Listener
 from .notifications import Notifications
-from .workflows import NewStep, Released
+from .planting import NewStep
+from .workflows import Released
 
 CHANNEL = "dbqueue"
 

@@ -9,34 +9,29 @@ import json
 import re
 from abc import abstractmethod
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextvars import ContextVar
-from typing import Any, NamedTuple, TypeVar
+from typing import Any, NamedTuple
 
-from django.db import Error, models
-from django.db.models import Count, Exists, Func, Max, OuterRef, Q, Sum
+from django.db import models
+from django.db.models import Count, Exists, Func, OuterRef, Q, Sum
 
 from ..claim import Claim
 from ..conf import Settings
-from ..connections import is_about_locks
 from ..draft import LAST_YEAR, Draft
 from ..models import (
     CANCELLABLE,
     FINAL,
     GROUP,
     OPEN,
-    Job,
     JobStatus,
-    Workflow,
 )
 from ..outcome import REQUESTED
-from ..plan import Plan, Step, draft_of
-from ..tree import Row, Tree, told_cause
-from .database import BATCH, Database, key_after
+from ..plan import Plan, draft_of
+from ..tree import Tree, told_cause
+from .database import BATCH, key_after
 from .listener import ANY_QUEUE
-
-R = TypeVar("R")
+from .planting import Planting, groups_of
 
 MESSAGE_LENGTH = 2000
 """Characters of a failure that are handed on in place of a result."""
@@ -47,15 +42,8 @@ _CHAINED = re.compile(
     re.MULTILINE,
 )
 
-A_MOMENT = 0.2
-"""Seconds for which a workflow's lock is waited for by who can also come back. Workers have it for a few milliseconds,
-a caller who cancels or retries a step until his transaction ends."""
-
 called_back: ContextVar[list[int] | None] = ContextVar("dbqueue_called_back", default=None)
 """Who runs jobs inline puts a list here, and finds in it the callbacks that were enqueued by their ends."""
-
-FEW = 4
-"""How many steps are looked at one by one for the group around a step."""
 
 LEVELS = 20
 """How many steps further a failure is followed one after another, before all that waits is read at once."""
@@ -86,20 +74,6 @@ class Bytes(Func):
         return self.as_sql(compiler, connection, template="LENGTH(CAST(%(expressions)s AS BLOB))", **context)
 
 
-class NewStep(NamedTuple):
-    """A row that is to be written."""
-
-    draft: Draft
-    status: JobStatus
-    workflow_id: int
-    after_id: int | None
-    group_id: int | None
-    position: int | None
-    held: bool
-    allow_failure: bool
-    step: dict[str, Any] | None
-
-
 class Ended(NamedTuple):
     """A step that has ended."""
 
@@ -121,18 +95,11 @@ class Released(NamedTuple):
     expires_at: datetime.datetime | None
 
 
-class _BecameStep(Exception):
-    """A job that was looked at as one that stands alone has become a step."""
-
-
-class Workflows(Database):
+class Workflows(Planting):
     """A step is WAITING while it is held; what decides about it only ever finds it in that state."""
 
     @abstractmethod
     def enqueue(self, drafts: Sequence[Draft]) -> list[tuple[int, datetime.datetime]]: ...
-
-    @abstractmethod
-    def _row(self, draft: Draft, now: datetime.datetime) -> Job: ...
 
     # Coming in
 
@@ -143,160 +110,10 @@ class Workflows(Database):
             workflow = self._workflows().create(name=plan.name, created_at=now)
             ids = self._plant(plan, workflow.pk, now)
             self._workflows().filter(pk=workflow.pk).update(last_id=ids[plan.last])
-            self._settle(self._end_empty(_groups_of(plan, ids), now), now)
+            self._settle(self._end_empty(groups_of(plan, ids), now), now)
         return workflow.pk, ids
 
-    def _plant(
-        self,
-        plan: Plan,
-        workflow_id: int,
-        now: datetime.datetime,
-        group_id: int | None = None,
-        position: int | None = None,
-        callbacks: Sequence[dict[str, Any]] = (),
-    ) -> list[int]:
-        """``group_id`` and ``position`` are those of the plan's result; ``callbacks`` all of its jobs inherit.
-
-        Of its groups that are empty none has ended: whatever else is to be planted may be what comes into them.
-        """
-        ids = self._reserve_ids(len(plan.steps))
-        made: list[int] = []
-        rows: list[NewStep] = []
-        for place, step in enumerate(plan.steps):
-            draft = step.draft if step.waits else step.draft.due_from(now)
-            known = ids or made
-            row = NewStep(
-                draft,
-                _first_state(step, draft),
-                workflow_id,
-                None if step.after is None else known[step.after],
-                group_id if place == plan.last else None if step.group is None else known[step.group],
-                position if place == plan.last else step.position,
-                step.waits,
-                step.allow_failure,
-                step.kept(callbacks),
-            )
-            if ids:
-                rows.append(row)
-            else:
-                made.append(self._write_step(row, now))
-        if ids:
-            self._write_steps(ids, rows, now)
-        made = ids or made
-        ready = {step.draft.queue_name for step in plan.steps if not step.waits and not step.draft.run_after}
-        self.call_workers(ready | {ANY_QUEUE})
-        return made
-
-    def _reserve_ids(self, number: int) -> list[int]:
-        """Ids for rows that name each other; empty where the database gives none before it has a row."""
-        return []
-
-    def _write_steps(self, ids: list[int], rows: list[NewStep], now: datetime.datetime) -> None:
-        self.jobs.bulk_create([self._job(row, now, pk) for pk, row in zip(ids, rows, strict=True)], batch_size=500)
-
-    def _write_step(self, row: NewStep, now: datetime.datetime) -> int:
-        job = self._job(row, now)
-        job.save(using=self.alias, force_insert=True)
-        return job.pk
-
-    def _job(self, row: NewStep, now: datetime.datetime, pk: int | None = None) -> Job:
-        job = self._row(row.draft, now)
-        job.pk = pk
-        for name in ("status", "workflow_id", "after_id", "group_id", "position", "held", "allow_failure", "step"):
-            setattr(job, name, getattr(row, name))
-        return job
-
-    # While it runs
-
-    def enclosing_group(self, job_id: int) -> int | None:
-        """The group in which this step stands, itself or as a part of a chain; None outside of any.
-
-        As a rule it is near, and found step by step through an index; beyond that all of the workflow is read at once.
-        """
-        row = first = self._first_of(pk=job_id)
-        for _ in range(FEW):
-            if row is None:
-                break
-            is_inside = row.group_id is not None
-            row = self._first_of(pk=row.group_id) if is_inside else self._after(row.id)
-            if is_inside and row is not None and row.is_group:
-                return row.id
-        workflow_id = None if first is None else self.jobs.values_list("workflow_id", flat=True).get(pk=first.id)
-        return None if workflow_id is None else Tree.of(workflow_id, self.alias).group_of(job_id)
-
-    def _after(self, job_id: int) -> Row | None:
-        """What a chain goes on with. Of a group its row is the first, then come its members, which stand there, too."""
-        not_a_link = Q(position=None) | Q(group_id__isnull=False)
-        return self._first_of(not_a_link, after_id=job_id, status=JobStatus.WAITING)
-
-    def _first_of(self, *conditions: Q, **columns: Any) -> Row | None:
-        row = self.jobs.filter(*conditions, **columns).order_by("id").values_list(*Row._fields).first()
-        return None if row is None else Row._make(row)
-
-    def _put_in_place(
-        self, job_id: int, workflow_id: int | None, plan: Plan, now: datetime.datetime
-    ) -> tuple[int, list[int]]:
-        """Put a plan in the place of a job, which waits for its result. Returns the workflow's id, and the groups'."""
-        job = self.jobs.only("task", "step").get(pk=job_id)
-        if workflow_id is None:
-            workflow_id = self._workflows().create(name=job.task, created_at=now, last_id=job_id).pk
-        step = {**(job.step or {}), "single": True}
-        self.jobs.filter(pk=job_id).update(workflow_id=workflow_id, held=True, step=step)
-        ids = self._plant(plan, workflow_id, now, job_id, 0, step.get("on_error", ()))
-        return int(workflow_id), _groups_of(plan, ids)
-
-    def _add_members(self, group_id: int, plans: Iterable[Plan], workflow_id: int, now: datetime.datetime) -> list[int]:
-        """Returns the ids of the groups that are among them."""
-        groups: list[int] = []
-        last = self.jobs.filter(group_id=group_id).aggregate(last=Max("position"))["last"]
-        for place, plan in enumerate(plans, start=-1 if last is None else last):
-            groups += _groups_of(plan, self._plant(plan, workflow_id, now, group_id, place + 1))
-        return groups
-
-    def _open_to_members(self, adders: Collection[int], groups: Collection[int]) -> tuple[set[int], set[int]]:
-        """Those of these jobs that may add members, and those of these groups that may have more.
-
-        What somebody wants to end grows no further. A group that is cancelled because a member has failed may: that one
-        may be tried again, and its siblings go on.
-        """
-        if not adders:
-            return set(), set()
-        wanted = self.jobs.filter(pk__in=self.among({*adders, *groups}), cancel_requested_at=None)
-        found = set(wanted.values_list("pk", flat=True))
-        return found & {*adders}, found & {*groups}
-
     # What an end decides. The workflows are locked by now.
-
-    def _lock_workflows(self, ids: Iterable[int | None]) -> Collection[int]:
-        """By id, as everybody does. Returns those that are left unlocked: none."""
-        if known := sorted({pk for pk in ids if pk is not None}):
-            rows = self._workflows().filter(pk__in=known).order_by("id").select_for_update(**self._no_key())
-            list(rows.values_list("id"))
-        return ()
-
-    def lock_workflows_of(self, ids: Collection[int]) -> set[int]:
-        """Before these jobs are locked or changed. Returns the workflows of which any is a step."""
-        workflows = self._workflows_of(ids)
-        self._lock_workflows(workflows)
-        return {pk for pk in workflows if pk is not None}
-
-    def _with_workflows_locked(self, ids: Collection[int], change: Callable[[set[int]], R]) -> R:
-        """Have ``change`` do something to these jobs, in a transaction, given the workflows that were locked for that.
-
-        It begins anew where one of them has become a step meanwhile, as what replaced it was just being written:
-        ``change`` asks ``_must_be_locked`` as soon as it has the jobs locked.
-        """
-        while True:
-            with suppress(_BecameStep), self.atomic():
-                return change(self.lock_workflows_of(ids))
-
-    def _must_be_locked(self, workflows: Iterable[int | None], locked: set[int]) -> None:
-        if {pk for pk in workflows if pk is not None} - locked:
-            raise _BecameStep
-
-    def _workflows_of(self, ids: Collection[int]) -> list[int | None]:
-        steps = self.jobs.filter(pk__in=self.among(ids), workflow_id__isnull=False).order_by()
-        return [pk for (pk,) in steps.values_list("workflow_id").distinct()]
 
     def _cancel_requested(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Cancel those of these jobs that came back from RUNNING after somebody asked for their end."""
@@ -304,35 +121,6 @@ class Workflows(Database):
         if came_back.update(status=JobStatus.CANCELLED, finished_at=now, reason=REQUESTED, unique_key=None):
             self.call_waiters(ids)
             self._settle(ids, now)
-
-    def _lock_free_workflows(self, ids: Iterable[int | None]) -> set[int]:
-        """The same without waiting for anybody. Returns those that somebody else has locked."""
-        known = {pk for pk in ids if pk is not None}
-        if not known:
-            return set()
-        rows = self._workflows().filter(pk__in=known).order_by("id").select_for_update(**self.LOCK)
-        locked = set(rows.values_list("id", flat=True))
-        if locked == known:
-            return set()
-        return known - locked - (known - set(self._workflows().filter(pk__in=known).values_list("id", flat=True)))
-
-    def _lock_workflows_soon(self, ids: Collection[int]) -> set[int]:
-        """Lock the workflows of these jobs, and wait a moment for that: those of a busy one are never seen free.
-
-        Returns those that somebody has locked for longer.
-        """
-        workflows = self._workflows_of(ids)
-        try:
-            with self.waiting_at_most(A_MOMENT), self.atomic():
-                self._lock_workflows(workflows)
-        except Error as exc:
-            if not is_about_locks(exc):
-                raise
-            return self._lock_free_workflows(workflows)
-        return set()
-
-    def _lock_free_workflows_of(self, ids: Collection[int]) -> set[int]:
-        return self._lock_free_workflows(self._workflows_of(ids))
 
     def _settle(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Release, end or cancel what waits for these steps, as far as they have ended; and so on, to the last.
@@ -684,12 +472,6 @@ class Workflows(Database):
         known = {pk for pk in workflows if pk is not None}
         return set(self._workflows().filter(pk__in=known).values_list("pk", flat=True)) if known else set()
 
-    def _workflows(self) -> "models.QuerySet[Workflow]":
-        return Workflow.objects.using(self.alias)
-
-    def _no_key(self) -> dict[str, Any]:
-        return {"no_key": True} if self.connection.features.has_select_for_no_key_update else {}
-
 
 def _beyond(
     edges: dict[int, tuple[int, int | None]], following: Iterable[Edge], found: dict[int, int], status: JobStatus
@@ -706,16 +488,6 @@ def _beyond(
         if not edge.allow_failure or status is JobStatus.CANCELLED:
             further[edge.id] = cause, edge.group_id
     return further
-
-
-def _groups_of(plan: Plan, ids: Sequence[int]) -> list[int]:
-    return [pk for pk, step in zip(ids, plan.steps, strict=True) if step.is_group]
-
-
-def _first_state(step: Step, draft: Draft) -> JobStatus:
-    if step.waits:
-        return JobStatus.WAITING
-    return JobStatus.SCHEDULED if draft.run_after else JobStatus.READY
 
 
 def _released(

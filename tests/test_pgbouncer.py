@@ -47,7 +47,7 @@ def server() -> Iterator[PostgresServer]:
 
 @pytest.fixture
 def bouncer(server: PostgresServer) -> Iterator[PgBouncer]:
-    server.execute("TRUNCATE dbqueue_job, dbqueue_attempt, dbqueue_logline, dbqueue_worker, shop_mark")
+    server.execute("TRUNCATE dbqueue_job, dbqueue_attempt, dbqueue_logline, dbqueue_worker, shop_mark CASCADE")
     with PgBouncer(server) as bouncer:
         yield bouncer
 

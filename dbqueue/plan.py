@@ -113,9 +113,11 @@ def group_draft() -> Draft:
 def draft_of(callback: dict[str, Any], told: Sequence[Any]) -> tuple[str, list[Any], dict[str, Any], dict[str, Any]]:
     """(task, args, kwargs, columns) of a callback as a row holds it, called with as much of ``told`` as it takes."""
     args = [*told[: callback["takes"]], *callback["args"]]
-    names = ("queue_name", "priority", "backend", "max_attempts", "concurrency_key", "rate_key", "external_id")
+    names = ("queue_name", "priority", "backend", "max_attempts", "concurrency_key", "rate_key")
     columns = {name: callback[name] for name in names}
-    columns |= {name: _timedelta(callback[name]) for name in ("wait", "expires_in")}
+    # Rows that an older version wrote have none of these.
+    columns |= {"external_id": callback.get("external_id")}
+    columns |= {name: _timedelta(callback.get(name)) for name in ("wait", "expires_in")}
     return callback["task"], args, callback["kwargs"], columns
 
 

@@ -786,3 +786,23 @@ def test_a_callback_is_told_what_it_asks_for_and_no_default_is_filled() -> None:
         f"told {pk} True",
         f"told {pk} builtins.ValueError Traceback",
     ]
+
+
+def test_callbacks_of_an_older_version_are_called_and_what_can_not_be_read_is_left_out(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """Also while old web processes still enqueue: no row may keep the end of a job from being written."""
+    result = broken.s().on_error(told_id.s()).on_error(told_id.s()).enqueue()
+    job = Job.objects.get(pk=result.id)
+    assert job.step is not None
+    old, unreadable = job.step["on_error"]
+    for name in ("external_id", "wait", "expires_in"):
+        del old[name]
+    del unreadable["args"]
+    job.save()
+    run_jobs(limit=1)
+    result.refresh()
+    assert result.status == JobStatus.FAILED
+    [callback] = Job.objects.exclude(pk=result.id)
+    assert (callback.task, callback.args[0]) == (told_id.name, result.id)
+    assert "can't be read, and is left out: KeyError('args')" in caplog.text

@@ -2,12 +2,12 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import DataError, OperationalError, connection, connections, transaction
 
 from dbqueue import chain, group
 from dbqueue.models import OPEN, BulkAction, Job, JobStatus, Workflow
@@ -128,6 +128,106 @@ def test_a_locked_workflow_holds_up_no_other_outcome(store: Store) -> None:
     completer.run_once()
     assert not completer.pending
     assert _fresh(results[0].children[0]).status == JobStatus.SUCCESSFUL
+
+
+@only_with_row_locks
+def test_a_workflow_that_is_free_again_does_not_wait_for_those_that_are_not(store: Store) -> None:
+    results = [group(give.si(1), give.si(2)).enqueue() for _ in range(9)]
+    claims = {claim.job_id: claim for claim in store.claim(a_worker(store), 18)}
+    first, second = ([int(result.children[place].id) for result in results] for place in (0, 1))
+    completer = Completer(store, lambda: None)
+    with locked(lambda: store.request_cancel(second[:8])):
+        with locked(lambda: store.request_cancel(second[8:])):
+            for pk in first:
+                completer.put(Outcome.succeeded(claims[pk], "1"))
+            completer.run_once()
+            assert completer.pending == 9
+        time.sleep(completer.run_once())
+        completer.run_once()
+        assert completer.pending == 8
+        assert Job.objects.get(pk=first[8]).status == JobStatus.SUCCESSFUL
+    for _ in range(2):
+        time.sleep(completer.run_once())
+    assert not completer.pending
+
+
+@only_with_row_locks
+def test_what_is_set_aside_after_a_lost_reply_is_told_as_written(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    result = group(give.si(1), give.si(2)).enqueue()
+    claims = store.claim(a_worker(store), 2)
+    other = int(result.children[1].id)
+    [mine] = [claim for claim in claims if claim.job_id != other]
+    told: list[Outcome] = []
+    completer = Completer(store, lambda: None, told.extend)
+    finish = store.finish_free
+
+    def without_an_answer(outcomes: Sequence[Outcome]) -> Any:
+        finish(outcomes)
+        monkeypatch.setattr(store, "finish_free", finish)
+        raise OperationalError("server closed the connection unexpectedly")
+
+    monkeypatch.setattr(store, "finish_free", without_an_answer)
+    completer.put(Outcome.succeeded(mine, "1"))
+    with pytest.raises(OperationalError):
+        completer.run_once()
+    with locked(lambda: store.request_cancel([other])):
+        completer.run_once()
+        assert (completer.pending, told) == (1, [])
+    time.sleep(completer.run_once())
+    completer.run_once()
+    assert [outcome.claim for outcome in told] == [mine]
+    assert "Lease lost" not in caplog.text
+
+
+@only_with_row_locks
+@pytest.mark.parametrize("is_the_databases", [True, False])
+def test_what_can_not_be_written_of_a_locked_workflow_fails_when_it_is_free(
+    store: Store, monkeypatch: pytest.MonkeyPatch, is_the_databases: bool
+) -> None:
+    result = group(give.si(1), give.si(2)).enqueue()
+    claims = store.claim(a_worker(store), 2)
+    other = int(result.children[1].id)
+    [mine] = [claim for claim in claims if claim.job_id != other]
+    completer = Completer(store, lambda: None)
+    finish, freed = store.finish_free, threading.Event()
+
+    def refusing(outcomes: Sequence[Outcome]) -> Any:
+        if any(outcome.status is JobStatus.SUCCESSFUL for outcome in outcomes):
+            raise DataError("no such value") if is_the_databases else ValueError("a mistake of dbqueue's own")
+        assert freed.is_set() or finish(outcomes).left == list(outcomes)
+        return finish(outcomes)
+
+    monkeypatch.setattr(store, "finish_free", refusing)
+    completer.put(Outcome.succeeded(mine, "1"))
+    with locked(lambda: store.request_cancel([other])):
+        completer.run_once()
+        assert completer.pending == 1
+    freed.set()
+    time.sleep(completer.run_once())
+    completer.run_once()
+    assert completer.pending == 0
+    assert Job.objects.get(pk=mine.job_id).status == JobStatus.FAILED
+
+
+@only_with_row_locks
+def test_a_long_wait_for_a_lock_is_said_once(
+    store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("dbqueue.services.completer.LONG", 0.2)
+    result = group(give.si(1), give.si(2)).enqueue()
+    claims = store.claim(a_worker(store), 2)
+    other = int(result.children[1].id)
+    completer = Completer(store, lambda: None)
+    with locked(lambda: store.request_cancel([other])):
+        for claim in claims:
+            if claim.job_id != other:
+                completer.put(Outcome.succeeded(claim, "1"))
+        for _ in range(6):
+            time.sleep(completer.run_once())
+    [said] = [message for message in caplog.messages if "wait for a transaction of somebody else" in message]
+    assert said.endswith(f"1, of workflow {result.workflow_id}")
 
 
 def _fresh(job: Any) -> Any:

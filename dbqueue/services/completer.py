@@ -1,8 +1,8 @@
 """Writes outcomes: all that gathered since the last write, in one statement."""
 
 import logging
+import math
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterable
 from queue import Empty, SimpleQueue
 
@@ -10,7 +10,7 @@ from django.db import DataError, Error, IntegrityError
 
 from ..claim import Claim
 from ..connections import is_about_locks, renew, sqlstate
-from ..outcome import Outcome, secrets_of
+from ..outcome import Failure, Outcome, secrets_of
 from ..store import Finished, Store, fence
 from .base import Service
 
@@ -36,6 +36,11 @@ for a few milliseconds, a caller who cancels or retries a step until his transac
 TRY_AGAIN = 0.1
 """Seconds after which those are tried again that were set aside."""
 
+LONG = 5.0
+"""Seconds after which it is said, once, that outcomes wait for a lock."""
+
+MOST_NAMED = 5
+
 IDLE = 60.0
 """Seconds to sleep when nobody puts an outcome; ``put()`` wakes."""
 
@@ -59,7 +64,9 @@ class Completer(Service):
         self._unwritten: dict[tuple[int, int], Outcome] = {}
         self._later: dict[tuple[int, int], Outcome] = {}
         self._later_at = 0.0
-        self._in_doubt = False
+        self._waits_since: float | None = None
+        self._in_doubt: set[tuple[int, int]] = set()
+        """Those whose commit may have succeeded, and its reply have been lost."""
         self._refusals = 0
         self._refusals_told = 0
 
@@ -95,25 +102,37 @@ class Completer(Service):
             self._write_later()
             self._gather()
         self._write_later()
-        self._in_doubt = False
         return max(0.0, self._later_at - time.monotonic()) if self._later else IDLE
 
     def _write_later(self) -> None:
-        """Try those that were set aside once more, workflow by workflow, for about as long as others may wait."""
+        """Try those that were set aside once more, and wait a moment for one workflow: it may never be seen free."""
         if not self._later or time.monotonic() < self._later_at:
             return
-        end = time.monotonic() + PATIENCE
-        by_workflow: dict[int | None, list[Outcome]] = defaultdict(list)
-        for outcome in self._later.values():
-            by_workflow[outcome.claim.workflow_id].append(outcome)
-        for outcomes in by_workflow.values():
-            self._write(_portion(outcomes), waits=True)
-            if time.monotonic() > end:
-                break
+        self._write(_portion(self._later.values()))
+        if self._later:
+            workflow_id = next(iter(self._later.values())).claim.workflow_id
+            of_one = (outcome for outcome in self._later.values() if outcome.claim.workflow_id == workflow_id)
+            self._write(_portion(of_one), waits=True)
         self._later_at = time.monotonic() + TRY_AGAIN if self._later else 0.0
+        self._warn_of_long_waits()
+
+    def _warn_of_long_waits(self) -> None:
+        if not self._later:
+            self._waits_since = None
+        elif self._waits_since is not None and time.monotonic() > self._waits_since + LONG:
+            workflows = sorted({outcome.claim.workflow_id or 0 for outcome in self._later.values()})
+            logger.warning(
+                "Outcomes wait for a transaction of somebody else to end, which has their workflows locked: %d, of "
+                "workflow %s",
+                len(self._later),
+                ", ".join(map(str, workflows[:MOST_NAMED])),
+            )
+            self._waits_since = math.inf  # said
 
     def _set_aside(self, outcomes: Iterable[Outcome]) -> None:
         """Others go on without these, and those that were set aside before are next."""
+        if self._waits_since is None:
+            self._waits_since = time.monotonic()
         for outcome in outcomes:
             self._batch.pop(fence(outcome), None)
             self._later.pop(fence(outcome), None)
@@ -141,7 +160,7 @@ class Completer(Service):
             if waits and is_about_locks(exc):
                 self._set_aside(outcomes)
                 return
-            self._in_doubt = True
+            self._in_doubt.update(map(fence, outcomes))
             if len(outcomes) == 1:
                 self._write_what_is_left_of(outcomes[0], exc)
             elif sqlstate(exc)[:2] not in ABOUT_THE_SERVER and self._database_answers():
@@ -161,9 +180,8 @@ class Completer(Service):
                 refused, left = Finished(self._store.finish(outcomes), [])
         else:
             refused, left = self._store.finish_free(outcomes)
-        if refused and self._in_doubt:
-            # The commit of an earlier try may have succeeded, and its reply have been lost.
-            written = self._store.written(refused)
+        if doubtful := [outcome for outcome in refused if fence(outcome) in self._in_doubt]:
+            written = self._store.written(doubtful)
             refused = [outcome for outcome in refused if outcome not in written]
         if refused and self._store.restore([outcome.claim for outcome in refused]):
             refused = self._store.finish(refused)
@@ -193,26 +211,32 @@ class Completer(Service):
     def _write_despite(self, exc: Exception, outcomes: list[Outcome]) -> None:
         """An error that is nobody's but dbqueue's own: it costs the outcome that causes it, and no other.
 
-        Nothing of it is written by now. Where even the failure of its job can't be, it is tried again later.
+        Where even the failure of its job can't be written, it is tried again later.
         """
         if len(outcomes) > 1:
+            self._in_doubt.update(map(fence, outcomes))
             self._write_singly(outcomes)
             return
         [outcome] = outcomes
+        why = Failure.of(exc, secrets_of(outcome.claim)).traceback
+        if self._store.written([outcome]):
+            logger.error("After the outcome of job %s was written, there was an error\n%s", outcome.claim, why)
+            self._settle([outcome], [])
+            return
         left = outcome.refused(exc)
         try:
             refused, busy = self._finish([left])
         except Error:
             raise
-        except Exception:
+        except Exception:  # noqa: BLE001  whatever it is, the worker goes on with all others
             if fence(outcome) not in self._later:
-                logger.exception("The outcome of job %s can't be written, and is tried again", outcome.claim)
+                logger.error("The outcome of job %s can't be written, and is tried again\n%s", outcome.claim, why)
             self._set_aside(outcomes)
             return
         if busy:
             self._set_aside(outcomes)
             return
-        logger.error("The outcome of job %s could not be written", outcome.claim, exc_info=exc)
+        logger.error("The outcome of job %s could not be written\n%s", outcome.claim, why)
         self._settle([left], refused)
 
     def _write_what_is_left_of(self, outcome: Outcome, exc: Error) -> None:
@@ -242,6 +266,7 @@ class Completer(Service):
             self._batch.pop(fence(outcome), None)
             self._unwritten.pop(fence(outcome), None)
             self._later.pop(fence(outcome), None)
+            self._in_doubt.discard(fence(outcome))
         if was_full and self.pending <= MOST_UNWRITTEN / 2:
             self._on_change()
         if refused:

@@ -6,6 +6,7 @@ after another, each sees those before it, and what it decides is written in the 
 
 import datetime
 import json
+import logging
 import re
 from abc import abstractmethod
 from collections import defaultdict
@@ -19,6 +20,7 @@ from django.db.models import Count, Exists, Func, OuterRef, Q, Sum
 from ..claim import Claim
 from ..conf import Settings
 from ..draft import LAST_YEAR, Draft
+from ..exceptions import InvalidTask
 from ..models import (
     CANCELLABLE,
     FINAL,
@@ -32,6 +34,8 @@ from ..tree import Tree, told_cause
 from .database import BATCH, key_after
 from .listener import ANY_QUEUE
 from .planting import Planting, groups_of
+
+logger = logging.getLogger("dbqueue.job")
 
 MESSAGE_LENGTH = 2000
 """Characters of a failure that are handed on in place of a result."""
@@ -380,8 +384,8 @@ class Workflows(Planting):
         told = [(pk, callback) for pk, step in steps for callback in step.get("on_error", ())]
         if told:
             failures, now = self._failures({pk for pk, _ in told}), self.clock()
-            drafts = [_called_back(callback, pk, *failures.get(pk, ("", ""))) for pk, callback in told]
-            made = self.enqueue([draft.due_from(now) for draft in drafts])
+            drafts = [_called_back(callback, pk, *failures.get(pk, ("", "")), now) for pk, callback in told]
+            made = self.enqueue([draft for draft in drafts if draft is not None])
             if (heard := called_back.get()) is not None:
                 heard += [pk for pk, _ in made]
 
@@ -513,19 +517,26 @@ def _after(now: datetime.datetime, seconds: float) -> datetime.datetime:
         return now.replace(year=LAST_YEAR, day=1)
 
 
-def _called_back(callback: dict[str, Any], failed: int, path: str, traceback: str) -> Draft:
-    task, args, kwargs, columns = draft_of(callback, (str(failed), path, traceback))
-    options = callback["options"]
-    return Draft(
-        task=task,
-        args=args,
-        kwargs=kwargs,
-        args_json=json.dumps(args),
-        kwargs_json=json.dumps(kwargs),
-        run_after=None,
-        options_json=None if options is None else json.dumps(options),
-        **columns,
-    )
+def _called_back(
+    callback: dict[str, Any], failed: int, path: str, traceback: str, now: datetime.datetime
+) -> Draft | None:
+    """None, which is logged, for what can't be read: a row may be of any version, and its job's end is not to wait."""
+    try:
+        task, args, kwargs, columns = draft_of(callback, (str(failed), path, traceback))
+        options = callback["options"]
+        return Draft(
+            task=task,
+            args=args,
+            kwargs=kwargs,
+            args_json=json.dumps(args),
+            kwargs_json=json.dumps(kwargs),
+            run_after=None,
+            options_json=None if options is None else json.dumps(options),
+            **columns,
+        ).due_from(now)
+    except (LookupError, TypeError, ValueError, InvalidTask) as exc:
+        logger.error("A callback of job %d can't be read, and is left out: %r", failed, exc)
+        return None
 
 
 def what_was_wrong(text: str) -> str:

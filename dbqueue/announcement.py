@@ -11,7 +11,7 @@ from django.dispatch import Signal
 from . import registry, signals
 from .claim import Claim
 from .exceptions import UnknownTask
-from .models import Job, JobStatus
+from .models import GROUP, Job, JobStatus
 from .outcome import Outcome
 from .transactions import kept
 
@@ -62,7 +62,7 @@ class Announcement:
 
     @classmethod
     def of_jobs(cls, signal: Signal, jobs: Iterable[Job], **told: Any) -> list[Self]:
-        """The same of many rows. They are not read where nobody would hear of them."""
+        """The same of many rows, but for groups, which are no jobs. None is read where nobody would hear of them."""
         if not signal.receivers:
             return []
         return [
@@ -71,6 +71,7 @@ class Announcement:
                 {"job_id": job.pk, "task_name": job.task, "queue_name": job.queue_name, "attempt": job.attempt, **told},
             )
             for job in jobs
+            if job.task != GROUP
         ]
 
     @classmethod

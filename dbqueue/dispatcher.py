@@ -214,7 +214,7 @@ class Dispatcher:
                 self._close(self.store.closed_queues())
             self._tell_begun()
             claims = self._take()
-            if not claims and self.mode.burst and self.store.promote():
+            if not claims and self.mode.burst and self._room() and self.store.promote():
                 claims = self._take()
         except Error as exc:
             self._lost_database(exc)
@@ -233,7 +233,7 @@ class Dispatcher:
             return [claim]
         if not (room := self._room()):
             return []
-        known = set(self._known_here())
+        known = self._keys_here()
         claims = self.store.claim(
             self.worker_id,
             room,
@@ -243,7 +243,7 @@ class Dispatcher:
             bookmark=self.bookmark,
         )
         # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.
-        known.update(self._known_here())  # its outcome may have been written meanwhile
+        known |= self._keys_here()  # its outcome may have been written meanwhile
         claims = [claim for claim in claims if (claim.job_id, claim.lease) not in known]
         claims, back = self.isolation.admit(claims)
         if back:
@@ -257,6 +257,10 @@ class Dispatcher:
         if begun := self.pool.begun():
             self.pool.told(self.store.begun(begun))
 
+    def _keys_here(self) -> set[tuple[int, int]]:
+        """Of what _known_here() has the keys alone, as every claim asks for them."""
+        return self.pool.held().keys() | self.isolation.waiting.keys() | self.completer.unwritten_keys()
+
     def _known_here(self) -> dict[tuple[int, int], Claim]:
         """What runs or waits here, and what has ended and is not written, by (id, lease)."""
         return self.pool.held() | self.isolation.waiting | self.completer.unwritten()
@@ -267,7 +271,7 @@ class Dispatcher:
         return self.pool.idle and not self.completer.pending
 
     def _room(self) -> int:
-        if self._is_quiet or self._hopeless() or self.isolation.is_taken(self._known_here()):
+        if self._is_quiet or self._hopeless() or self.isolation.is_taken(self._keys_here):
             return 0
         left = self.pool.room if self.mode.max_jobs is None else min(self.pool.room, self.mode.max_jobs - self._claimed)
         return max(0, min(left, self.completer.room))

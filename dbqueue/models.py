@@ -19,6 +19,12 @@ DEFAULT_QUEUE = "default"
 NAME_LENGTH = 255
 KEY_LENGTH = 255
 REASON_LENGTH = 500
+LARGEST_ID = 2**63 - 1
+
+
+def is_id(text: str) -> bool:
+    """Whether it is a number that an id may be. Python reads none of thousands of digits."""
+    return text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= LARGEST_ID
 
 
 class UniqueScope(models.TextChoices):

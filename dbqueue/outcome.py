@@ -1,5 +1,6 @@
 """How an attempt ended: a frozen value, made in one place and written in another."""
 
+import json
 import traceback
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -7,6 +8,7 @@ from types import TracebackType
 
 from .claim import Claim
 from .encoding import storable_text
+from .exceptions import Retry
 from .models import NAME_LENGTH, REASON_LENGTH, JobStatus
 from .plan import Plan
 from .redaction import Secrets, redacted
@@ -63,10 +65,20 @@ def beyond_dbqueue(found: TracebackType | None) -> TracebackType | None:
 
 def secrets_of(claim: Claim) -> Secrets:
     """What nobody may read of this attempt's arguments."""
+    return _secrets(claim.task, claim.args_json, claim.kwargs_json)
+
+
+def _secrets(task: str, args_json: str, kwargs_json: str) -> Secrets:
     try:
-        return redacted(claim.task, claim.args, claim.kwargs).secrets
+        return redacted(task, json.loads(args_json), json.loads(kwargs_json)).secrets
     except (ValueError, RecursionError):  # json can't decode the row, so nobody was given anything
         return NO_SECRETS
+
+
+def _secrets_told(claim: Claim, exc: BaseException, call: tuple[str, str] | None = None) -> Secrets:
+    """What nobody may read of an attempt that ended so: also of the arguments with which it wants to run again."""
+    call = call or (exc.call if isinstance(exc, Retry) else None)
+    return secrets_of(claim) if call is None else secrets_of(claim) | _secrets(claim.task, *call)
 
 
 def headline(exc: BaseException, secrets: Secrets = NO_SECRETS) -> str:
@@ -141,11 +153,12 @@ class Outcome:
 
     @classmethod
     def failed(cls, claim: Claim, exc: BaseException) -> "Outcome":
-        return cls(claim, JobStatus.FAILED, failure=Failure.of(exc, secrets_of(claim)))
+        return cls(claim, JobStatus.FAILED, failure=Failure.of(exc, _secrets_told(claim, exc)))
 
     @classmethod
     def retried(cls, claim: Claim, exc: BaseException, delay: float, call: tuple[str, str] | None = None) -> "Outcome":
-        return cls(claim, JobStatus.SCHEDULED, failure=Failure.of(exc, secrets_of(claim)), delay=delay, call=call)
+        failure = Failure.of(exc, _secrets_told(claim, exc, call))
+        return cls(claim, JobStatus.SCHEDULED, failure=failure, delay=delay, call=call)
 
     @classmethod
     def postponed(cls, claim: Claim, delay: float) -> "Outcome":
@@ -153,7 +166,7 @@ class Outcome:
 
     @classmethod
     def cancelled(cls, claim: Claim, exc: BaseException, reason: str) -> "Outcome":
-        secrets = secrets_of(claim)
+        secrets = _secrets_told(claim, exc)
         failure = Failure.of(exc, secrets)
         return cls(claim, JobStatus.CANCELLED, failure=failure, reason=_reason(secrets.scrub(reason)))
 

@@ -47,6 +47,15 @@ class Secrets:
     def __bool__(self) -> bool:
         return bool(self._words or self._texts)
 
+    def __or__(self, other: "Secrets") -> "Secrets":
+        """Those of both. One after the other would leave the rest of a secret that has one of the first inside."""
+        if isinstance(other, AllIsSecret):
+            return other
+        both = Secrets()
+        both._words = self._words | other._words
+        both._texts = sorted({*self._texts, *other._texts}, key=len, reverse=True)
+        return both
+
     def scrub(self, text: str) -> str:
         """The text without any of them."""
         for secret in self._texts:
@@ -78,6 +87,9 @@ class AllIsSecret(Secrets):
 
     def __bool__(self) -> bool:
         return True
+
+    def __or__(self, other: Secrets) -> Secrets:
+        return self
 
     def scrub(self, text: str) -> str:
         return HIDDEN if text else text

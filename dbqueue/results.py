@@ -29,7 +29,7 @@ from .exceptions import (
     ResultNotReady,
     WouldNeverFinish,
 )
-from .models import Job, JobStatus, LogLine
+from .models import Job, JobStatus, LogLine, is_id
 from .running import Running, current
 from .store import is_served, store_for
 from .waiting import Patience
@@ -40,8 +40,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger("dbqueue.results")
 
 R = TypeVar("R")
-
-MAX_ID = 2**63 - 1
 
 MESSAGE_LENGTH = 200
 
@@ -249,7 +247,7 @@ def get_result(result_id: str | int, *, database: str | None = None) -> JobResul
 def id_of(given: object, kind: str) -> int:
     """What may be the id of a job or workflow. Raises JobDoesNotExist for what can be none."""
     text = str(given)
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= MAX_ID):
+    if not is_id(text):
         raise JobDoesNotExist(f"{given!r} is not the id of a {kind}: ids are whole numbers.")
     return int(text)
 

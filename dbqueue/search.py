@@ -18,10 +18,8 @@ from . import registry
 from .draft import is_possible_time
 from .encoding import encode
 from .exceptions import UnknownTask
-from .models import Attempt, Job, JobStatus
+from .models import LARGEST_ID, Attempt, Job, JobStatus, is_id
 from .redaction import Secrets, hides, is_sensitive_name, known
-
-LARGEST_ID = 2**63 - 1
 
 UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 """Seconds. ``since:2h`` is two hours ago."""
@@ -247,11 +245,6 @@ def _printable(value: str) -> str:
     if not value or not value.isprintable():
         raise ValueError(_("The search has %r; it must be printable text.") % value)
     return value
-
-
-def is_id(value: str) -> bool:
-    """Whether it is a number that an id may be. Python reads none of thousands of digits."""
-    return value.isascii() and value.isdigit() and len(value) < 20 and int(value) <= LARGEST_ID
 
 
 def _number(name: str, value: str) -> int:

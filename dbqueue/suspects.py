@@ -5,12 +5,15 @@ would die together until all of them are FAILED. So on its last chance each show
 """
 
 import time
-from collections.abc import Container
+from collections.abc import Callable, Container
 
 from .claim import Claim
 
 PATIENCE = 60.0
 """Seconds that such a job waits for the others here to end. After that it runs beside what is left of them."""
+
+
+NOBODY = (0, 0)
 
 
 class Isolation:
@@ -20,11 +23,11 @@ class Isolation:
         self.last_chance = max(1, max_crashes - 1)
         self._waiting: Claim | None = None
         self._since = 0.0
-        self._running = (0, 0)
+        self._running = NOBODY
 
-    def is_taken(self, held: Container[tuple[int, int]]) -> bool:
+    def is_taken(self, held: Callable[[], Container[tuple[int, int]]]) -> bool:
         """Whether a job waits here to be alone, or is among what is ``held``, by (id, lease), until it is written."""
-        return self._waiting is not None or self._running in held
+        return self._waiting is not None or (self._running != NOBODY and self._running in held())
 
     @property
     def waiting(self) -> dict[tuple[int, int], Claim]:

@@ -154,7 +154,7 @@ class WorkflowResult:
     def _announce_cancel(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Tell of the jobs that were cancelled by this request, and not of those that were because of them."""
         store = store_for(self.database)
-        asked = store.jobs.leaving({JobStatus.CANCELLED}, store.among(ids)).exclude(task=GROUP)
+        asked = store.jobs.leaving({JobStatus.CANCELLED}, store.among(ids))
         rows = asked.filter(cancel_requested_at=now, finished_at=now).order_by("id")
         for told in Announcement.of_jobs(signals.job_cancelled, rows.defer("args", "kwargs"), reason=""):
             transaction.on_commit(told.send, using=self.database)

@@ -12,8 +12,9 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from pytest_django import Settings as DjangoSettings
 
-from dbqueue import group, signals
+from dbqueue import enqueue_many, group, signals
 from dbqueue.conf import Settings
+from dbqueue.console.filters import window_of
 from dbqueue.models import BulkAction, BulkOperation, Job, JobStatus
 from dbqueue.retention import Sweep
 from dbqueue.search import Search
@@ -300,7 +301,7 @@ def test_a_list_without_an_index_looks_back_so_far_and_leads_further(
     assert "Only the newest were counted" in page(operator, BULK, queue="mail")
 
 
-def test_a_list_of_a_time_begins_there_and_ends_there(
+def test_a_list_of_a_time_begins_there_and_says_where_it_stopped(
     operator: Client, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A hundred days, a job every day, of which the list looks through ten at once."""
@@ -317,13 +318,50 @@ def test_a_list_of_a_time_begins_there_and_ends_there(
         html = page(operator, JOBS, queue="default", q=search)
         return [pk for pk in ids if f"/job/{pk}/change/" in html], "Look further back" in html
 
-    assert shown("before:50d since:53d") == (ids[47:50], False)
+    assert shown("before:50d since:53d") == (ids[47:50], True)
     old, goes_on = shown("before:50d")
     assert old == ids[50 - len(old) : 50] and len(old) >= 10 - 3 and goes_on
-    assert shown("since:4d") == (ids[96:], False)
+    assert shown("since:4d") == (ids[96:], True)
+    assert shown(f"since:4d before:{ids[9]}") == ([], False)
     assert shown("before:200d") == ([], False)
     assert shown("before:99d since:200d") == (ids[:1], False)
     assert "There are 3." in text_of(page(operator, BULK, queue="default", q="before:50d since:53d"))
+
+
+def test_a_list_of_a_time_finds_jobs_whose_times_are_out_of_order(
+    operator: Client, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As after a clock that was wrong for a while: the middle one of three parts has times of a week ago."""
+    for room in ("dbqueue.store.census.NEAR", "dbqueue.console.filters.NEAR"):
+        monkeypatch.setattr(room, 2)
+    ids = [int(tasks.add.enqueue(1, 2).id) for _ in range(30)]
+    wrong = range(ids[10], ids[20])
+    Job.objects.filter(pk__in=wrong).update(enqueued_at=store.clock() - datetime.timedelta(days=7))
+
+    def shown(search: str) -> tuple[list[int], bool]:
+        html = page(operator, JOBS, queue="default", q=search)
+        return [pk for pk in ids if f"/job/{pk}/change/" in html], "Look further back" in html
+
+    assert shown("since:1d") == (ids[:10] + ids[20:], False)
+    assert shown("before:1d") == (list(wrong), False)
+    assert "There are 20." in text_of(page(operator, BULK, queue="default", q="since:1d"))
+    monkeypatch.setattr("dbqueue.console.filters.WINDOW", 15)
+    assert shown("since:1d") == (ids[20:], True)
+    assert shown(f"since:1d before:{ids[15]}") == (ids[:10], False)
+
+
+def test_a_list_of_a_time_finds_all_of_many_jobs_with_one_time(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As of one call, beside whose rows others enqueued later, and got smaller ids than most of them."""
+    monkeypatch.setattr("dbqueue.console.filters.WINDOW", 5000)
+    enqueue_many(tasks.add.s(1, 2) for _ in range(6000))
+    now, first = store.clock(), store.oldest_id()
+    for ids, hours in ((range(5000), 4), (range(2900, 3100), 2)):
+        rows = Job.objects.filter(pk__gte=first + ids.start, pk__lt=first + ids.stop)
+        rows.update(enqueued_at=now - datetime.timedelta(hours=hours))
+    search = Search(queue="default", until=now - datetime.timedelta(hours=3))
+    window = window_of(search, store)
+    assert window is not None and window.goes_on
+    assert search.apply(store.jobs, window.ids).filter(pk__gte=first + 3100).count() == 1900
 
 
 @pytest.mark.django_db(transaction=True)
@@ -384,7 +422,7 @@ def test_who_cancels_a_group_is_told_of_all_that_was_and_so_is_who_listens(opera
     finally:
         signals.job_cancelled.disconnect(listen)
     assert "11 jobs cancelled." in html
-    assert sorted(heard) == sorted(Job.objects.values_list("pk", flat=True))
+    assert sorted(heard) == sorted(Job.objects.filter(task=flow.inc.name).values_list("pk", flat=True))
 
 
 def test_all_that_match_are_moved_to_no_queue_that_the_settings_do_not_name(

@@ -22,9 +22,8 @@ from dbqueue import exceptions, registry
 from dbqueue.backend import DatabaseBackend
 from dbqueue.database_task import OPTIONS
 from dbqueue.django_task import DjangoTask
-from dbqueue.models import Attempt, Job, JobStatus
+from dbqueue.models import LARGEST_ID, Attempt, Job, JobStatus
 from dbqueue.options import JobOptions
-from dbqueue.results import MAX_ID
 from dbqueue.store import store_for
 from dbqueue.tasks_api import (
     InvalidTask,
@@ -312,7 +311,8 @@ def test_the_result_of_enqueue_is_the_one_in_the_table() -> None:
 
 @inline
 @pytest.mark.parametrize(
-    "bad_id", ["", "x", "-1", "1.0", " 1", "0", str(MAX_ID), str(MAX_ID + 1), "9" * 5000, "٣", "\x00", None, 1.5, b"1"]
+    "bad_id",
+    ["", "x", "-1", "1.0", " 1", "0", str(LARGEST_ID), str(LARGEST_ID + 1), "9" * 5000, "٣", "\x00", None, 1.5, b"1"],
 )
 def test_an_id_that_is_no_id(bad_id: Any) -> None:
     with pytest.raises(TaskResultDoesNotExist):

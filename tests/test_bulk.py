@@ -11,7 +11,7 @@ import pytest
 from django.db import OperationalError, connection, connections, models, transaction
 from django.test.utils import CaptureQueriesContext
 
-from dbqueue import enqueue_many, group, signals
+from dbqueue import enqueue_many, group, registry, signals
 from dbqueue.announcement import Announcement
 from dbqueue.claim import Selection
 from dbqueue.conf import Settings
@@ -507,6 +507,30 @@ def test_who_listens_hears_of_every_job_that_is_cancelled(store: Store) -> None:
         signals.job_cancelled.disconnect(listen)
     assert len(told) == 3
     assert states() == {"CANCELLED": 3}
+
+
+@pytest.mark.parametrize("how", ["bulk", "cancel"])
+def test_of_a_workflow_that_is_cancelled_its_jobs_are_told_and_no_group(store: Store, how: str) -> None:
+    """The same whoever cancels it, to those who listen to the task."""
+    result = (flow.give.s(1) | group(flow.inc.s(), flow.inc.s()) | flow.total.s()).enqueue()
+    told: list[tuple[int, object]] = []
+
+    def listen(sender: object, job_id: int, **kwargs: Any) -> None:
+        told.append((job_id, sender))
+
+    signals.job_cancelled.connect(listen)
+    try:
+        if how == "cancel":
+            result.cancel()
+        else:
+            start(store, BulkAction.CANCEL, Search())
+            Maintenance(store, Settings(), lambda queues: None, lambda: None).run_once()
+    finally:
+        signals.job_cancelled.disconnect(listen)
+    assert states() == {"CANCELLED": 5}
+    jobs = Job.objects.exclude(task=GROUP).order_by("pk")
+    assert [job.task for job in jobs] == [one.name for one in (flow.give, flow.inc, flow.inc, flow.total)]
+    assert sorted(told) == [(job.pk, registry.find(job.task)) for job in jobs]
 
 
 def test_since_when_a_retried_job_waits_is_not_known(store: Store) -> None:

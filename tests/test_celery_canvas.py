@@ -42,6 +42,28 @@ def jobs_of(task: Any) -> list[Job]:
     return list(Job.objects.filter(task=task.name).order_by("id"))
 
 
+def test_a_step_has_an_eta_where_it_was_called_with_one_and_at_a_retry() -> None:
+    tells = t.tells_its_eta
+    soon = datetime.datetime.now(datetime.UTC)
+    chain(
+        tells.si("first"),
+        tells.si("second", again=True),
+        tells.si("third").set(countdown=0.001),
+        group(tells.si("member").set(eta=soon)),
+        tells.si("last"),
+    ).delay()
+    done(tells.apply_async(("alone",), countdown=0.001))
+    assert sorted(labels()) == [
+        "alone at its time",
+        "first at no time",
+        "last at no time",
+        "member at its time",
+        "second at its time",
+        "second at no time",
+        "third at its time",
+    ]
+
+
 # Links
 
 

@@ -12,7 +12,7 @@ from pytest_django import Settings
 import dbqueue
 from dbqueue.conf import Settings as OwnSettings
 from dbqueue.definition import Task
-from dbqueue.exceptions import InvalidArguments, InvalidSettings, InvalidTask, NotStorable
+from dbqueue.exceptions import InvalidArguments, InvalidSettings, InvalidTask, NotStorable, Retry
 from dbqueue.models import Attempt, Job, LogLine
 from dbqueue.redaction import HIDDEN, MISSING, Secrets, redacted, restored
 from dbqueue.search import Search
@@ -234,6 +234,38 @@ def test_no_line_of_log_tells_it(caplog: pytest.LogCaptureFixture) -> None:
     (claim,) = store_for("default").claim(a_worker(), 1)
     assert_hidden(repr(claim))
     assert str(claim.job_id) in repr(claim)
+
+
+class RetryWithOthers(Retry):
+    """As an adapter makes it that lets a run say the arguments of the next one."""
+
+    call = ("[]", json.dumps({"token": SECRET}))
+
+
+@dbqueue.task(max_attempts=2)
+def asks_for_another(token: str) -> None:
+    raise RetryWithOthers(f"{token} is old; now {SECRET}", delay=0) from ValueError(SECRET)
+
+
+@pytest.mark.django_db
+def test_the_arguments_of_the_next_attempt_are_hidden_in_the_failure_of_this_one(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    old = "the older one"
+    for max_attempts in (2, 1):
+        asks_for_another.using(max_attempts=max_attempts).enqueue(old)
+    run_jobs()
+    for told in (caplog.text, *Attempt.objects.values_list("traceback", flat=True)):
+        assert HIDDEN in told and old not in told
+        assert_hidden(told)
+
+
+def test_secrets_of_two_calls_are_hidden_as_those_of_one() -> None:
+    both = Secrets(["abcd", 7]) | Secrets(["abcdef", 8])
+    assert both.scrub("abcdef abcd 7 8 78") == f"{HIDDEN} {HIDDEN} {HIDDEN} {HIDDEN} 78"
+    unreadable = redacted("x", None, None).secrets
+    for secrets in (Secrets(["abcd"]) | unreadable, unreadable | Secrets(["abcd"])):
+        assert secrets.scrub("free") == HIDDEN
 
 
 def never_waits(failures: int, exc: BaseException) -> float:

@@ -34,7 +34,7 @@ def test_the_first_on_its_last_chance_waits(
     admitted, back = isolation.admit(batch(*crashes))
     assert (ids(admitted), back) == (run, [])
     assert ids(list(isolation.waiting.values())) == waits
-    assert isolation.is_taken({}) == bool(waits)
+    assert isolation.is_taken(dict) == bool(waits)
 
 
 def test_suspects_go_back_where_they_would_wait_for_a_thread() -> None:
@@ -53,5 +53,5 @@ def test_it_runs_when_nothing_else_does_and_keeps_its_place_until_it_has_ended()
     isolation.let_go()
 
     assert isolation.next(idle=True) is None
-    assert isolation.is_taken({(alone.job_id, alone.lease)})
-    assert not isolation.is_taken({})
+    assert isolation.is_taken(lambda: {(alone.job_id, alone.lease)})
+    assert not isolation.is_taken(dict)

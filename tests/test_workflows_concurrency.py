@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.db import connection, connections, transaction
+from django.db import connection, connections
 
 from dbqueue import group
 from dbqueue.claim import Claim
@@ -19,6 +19,7 @@ from dbqueue.search import Search
 from dbqueue.store import Store, store_for
 from dbqueue.store.listener import Listener
 
+from .beside import beside, locked, meanwhile, somebody_waits_for_a_lock
 from .shop.workflow_tasks import broken, give, inc, note
 from .workers import eventually
 
@@ -34,46 +35,6 @@ def store() -> Store:
 
 def register(store: Store) -> int:
     return store.register(name="w", hostname="h", pid=1, queues="", threads=9)
-
-
-def in_thread(work: Callable[[], object]) -> Callable[[], None]:
-    """Start it on a thread, with a connection of its own. Returns what waits for its end, and raises its error."""
-    errors: list[BaseException] = []
-
-    def guarded() -> None:
-        try:
-            work()
-        except BaseException as exc:
-            errors.append(exc)
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=guarded)
-    thread.start()
-
-    def end() -> None:
-        thread.join(60)
-        assert not thread.is_alive() and errors == []
-
-    end.thread = thread  # type: ignore[attr-defined]
-    return end
-
-
-def somebody_waits_for_a_lock() -> bool:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)")
-        return bool(cursor.fetchone()[0])
-
-
-@contextmanager
-def beside(work: Callable[[], object]) -> Iterator[None]:
-    """The block's transaction stays open until ``work``, beside it, has ended or waits for it."""
-    with transaction.atomic():
-        yield
-        end = in_thread(work)
-        thread: threading.Thread = end.thread  # type: ignore[attr-defined]
-        eventually(lambda: not thread.is_alive() or somebody_waits_for_a_lock())
-    end()
 
 
 # Two ends at one moment
@@ -129,6 +90,20 @@ def test_whoever_else_ends_a_step_waits_for_the_others_or_comes_back(store: Stor
     assert one == 1 and failure["error"].startswith("dbqueue.exceptions.")
 
 
+def test_who_moves_steps_waits_for_whoever_changes_their_workflow(store: Store) -> None:
+    """He locks their rows in an order of his own, and would be waited for in a circle."""
+    result = (give.s(1) | inc.s() | inc.s()).enqueue()
+    ids = list(Job.objects.values_list("pk", flat=True))
+    with (
+        locked(lambda: store.lock_workflows_of(ids)) as may_commit,
+        meanwhile(lambda: store.move(ids, "mail")) as mover,
+    ):
+        eventually(lambda: not mover.is_alive() or somebody_waits_for_a_lock())
+        assert mover.is_alive() and {job.queue_name for job in result.steps()} == {"default"}
+        may_commit.set()
+    assert {job.queue_name for job in result.steps()} == {"mail"}
+
+
 # Who hears of it
 
 
@@ -147,10 +122,9 @@ def heard(listen: Callable[[], Listener | None]) -> Iterator[list[str]]:
             while not found and time.monotonic() < end:
                 found.extend(listener.wait(0.2))
 
-    end = in_thread(hear)
-    assert listens.wait(30)
-    yield found
-    end()
+    with meanwhile(hear):
+        assert listens.wait(30)
+        yield found
 
 
 @pytest.mark.parametrize(("wait", "queue"), [(None, "mail"), (timedelta(hours=1), "")])

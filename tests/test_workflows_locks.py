@@ -2,12 +2,11 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from django.db import DataError, OperationalError, connection, connections, transaction
+from django.db import DataError, OperationalError, connection, transaction
 
 from dbqueue import chain, group
 from dbqueue.models import OPEN, BulkAction, Job, JobStatus, Workflow
@@ -16,6 +15,7 @@ from dbqueue.search import Search
 from dbqueue.services.completer import Completer
 from dbqueue.store import Store, store_for
 
+from .beside import locked, meanwhile
 from .shop.workflow_tasks import give, inc, note
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -30,43 +30,6 @@ def store() -> Store:
 
 def a_worker(store: Store) -> int:
     return store.register(name="w", hostname="h", pid=1, queues="", threads=9)
-
-
-@contextmanager
-def meanwhile(act: Callable[[], Any]) -> Iterator[threading.Thread]:
-    """``act`` on another thread, which has ended when the block has."""
-
-    def run() -> None:
-        try:
-            act()
-        finally:
-            connections.close_all()
-
-    thread = threading.Thread(target=run)
-    thread.start()
-    try:
-        yield thread
-    finally:
-        thread.join()
-
-
-@contextmanager
-def locked(act: Callable[[], Any]) -> Iterator[threading.Event]:
-    """What ``act`` does, in a transaction of somebody else, which is open until the block ends, or the event is set."""
-    is_done, may_commit = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        with transaction.atomic():
-            act()
-            is_done.set()
-            may_commit.wait(20)
-
-    with meanwhile(hold):
-        assert is_done.wait(20)
-        try:
-            yield may_commit
-        finally:
-            may_commit.set()
 
 
 @pytest.mark.parametrize("ask", ["request_cancel", "cancel"])
@@ -85,20 +48,6 @@ def test_a_job_that_is_just_being_replaced_is_cancelled_with_what_replaces_it(st
         assert Workflow.objects.get().finished_at is not None
     else:
         assert Job.objects.filter(status__in=OPEN).count() in (0, 3)
-
-
-@only_with_row_locks
-def test_two_ends_at_one_moment_see_each_other(store: Store) -> None:
-    (group(give.s(1), give.s(2)) | note.s()).enqueue()
-    first, second = store.claim(a_worker(store), 2)
-    with (
-        locked(lambda: store.finish([Outcome.succeeded(first, "1")])) as may_commit,
-        meanwhile(lambda: store.finish([Outcome.succeeded(second, "2")])),
-    ):
-        time.sleep(0.3)
-        may_commit.set()
-    body = Job.objects.get(task=note.name)
-    assert (body.status, body.args) == (JobStatus.READY, [[1, 2]])
 
 
 @only_with_row_locks

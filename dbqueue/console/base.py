@@ -19,7 +19,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from .. import conf
 from ..exceptions import TookTooLong
-from ..search import is_id
+from ..models import is_id
 from ..store import MOST_COUNTED, Store, store_for
 
 M = TypeVar("M", bound=Model)

@@ -106,19 +106,18 @@ def window_of(search: Search, store: Store) -> Window | None:
     """Where a list looks for these jobs; None: among all of them.
 
     An index for each filter would make every job dearer that runs, for pages that are opened now and then.
+
+    The order of ids is only about that of the times, so a time ends no list: it goes on to the oldest job.
     """
     if search.has_index:
         return None
-    stops = [store.newest_id() + 1]
+    first, stop = store.oldest_id(), store.newest_id() + 1
     if search.below is not None:
-        stops.append(search.below)
-    if search.until is not None:
-        stops.append(store.id_at(search.until) + NEAR)
-    first = store.oldest_id()
-    if search.after is not None:
-        first = max(first, store.id_at(search.after) - NEAR)
-    start = max(first, min(stops) - WINDOW)
-    return Window(range(start, min(stops)), goes_on=start > first)
+        stop = min(stop, search.below)
+    if search.until is not None and stop - first > WINDOW:
+        stop = min(stop, store.id_at(search.until) + NEAR)
+    start = max(first, stop - WINDOW)
+    return Window(range(start, stop), goes_on=start > first)
 
 
 def search_of(request: HttpRequest, now: datetime.datetime) -> Search:

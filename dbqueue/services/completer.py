@@ -90,6 +90,10 @@ class Completer(Service):
         """Claims whose job has ended but still stands as RUNNING, by (id, lease)."""
         return {key: outcome.claim for key, outcome in self._unwritten.copy().items()}
 
+    def unwritten_keys(self) -> set[tuple[int, int]]:
+        """Those of ``unwritten()``."""
+        return set(self._unwritten.copy())
+
     def was_refused(self) -> bool:
         """Whether an outcome was refused since this was last asked: what stands as running may not be what runs."""
         told, self._refusals_told = self._refusals_told, self._refusals
@@ -301,6 +305,8 @@ def _portion(outcomes: Iterable[Outcome]) -> list[Outcome]:
 
 
 def _size(outcome: Outcome) -> int:
+    if outcome.failure is None and outcome.call is None:  # as for most
+        return len(outcome.value_json or "")
     written = (outcome.value_json or "", outcome.failure.traceback if outcome.failure else "", *(outcome.call or ()))
     return sum(map(len, written))
 

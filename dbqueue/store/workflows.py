@@ -1,4 +1,4 @@
-"""Steps that wait for each other: how they come in, and what the end of one decides about the others.
+"""Steps that wait for each other: what the end of one decides about the others.
 
 Whoever ends a step, or brings one back, first locks the rows of their workflows. So the ends of one workflow come one
 after another, each sees those before it, and what it decides is written in the transaction that ends the step.
@@ -21,13 +21,7 @@ from ..claim import Claim
 from ..conf import Settings
 from ..draft import LAST_YEAR, Draft
 from ..exceptions import InvalidTask
-from ..models import (
-    CANCELLABLE,
-    FINAL,
-    GROUP,
-    OPEN,
-    JobStatus,
-)
+from ..models import CANCELLABLE, FINAL, GROUP, OPEN, JobStatus
 from ..outcome import REQUESTED
 from ..plan import Plan, draft_of
 from ..tree import Tree, told_cause

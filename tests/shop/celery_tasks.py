@@ -44,6 +44,13 @@ def whoami(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     }
 
 
+@shared_task(bind=True, max_retries=1)
+def tells_its_eta(self: Task, name: str, again: bool = False) -> None:
+    mark(f"{name} {'at no time' if self.request.eta is None else 'at its time'}")
+    if again and not self.request.retries:
+        self.retry(countdown=0)
+
+
 class Flaky(Exception):
     pass
 

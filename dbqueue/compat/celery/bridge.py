@@ -2,6 +2,7 @@
 
 import datetime
 import inspect
+import json
 import logging
 import socket
 import warnings
@@ -15,14 +16,14 @@ from ...conf import Settings
 from ...encoding import encode_result
 from ...exceptions import CancelRequested, Discard, InvalidTask, NotStorable, Replaced, Snooze, UnknownTask
 from ...models import MAX_PRIORITY, MIN_PRIORITY, Job
-from ...options import MOST_ATTEMPTS
+from ...options import MOST_ATTEMPTS, Options
 from ...plan import TOLD
 from ...running import current
 from ...schedule import Periodic
 from . import app as apps
 from . import signals, states
 from .exceptions import Ignore, NotRegistered, Reject, Retry
-from .request import Request
+from .request import HAS_ETA, Request
 from .result import error_of
 from .stack import pushed
 from .task import OF_A_MESSAGE, EinfoLike, Task
@@ -71,6 +72,12 @@ class CoreTask(definition.Task[Any, Any]):
         signature = inspect.signature(self.celery.func)
         parameters = list(signature.parameters.values())
         return signature.replace(parameters=parameters[1:]) if self.celery.bind else signature
+
+    def _set(self, options: Options) -> None:
+        super()._set(options)
+        if options.run_after is not None:
+            # The column of a step tells also when its turn came.
+            self._common["options_json"] = json.dumps({**(options.stored() or {}), HAS_ETA: True})
 
     # Its schedules are entries of beat_schedule.
 

@@ -12,6 +12,9 @@ if TYPE_CHECKING:
     from .exceptions import Retry
     from .task import Task
 
+HAS_ETA = "has_eta"
+"""The option of a job that was called with an ``eta`` or a ``countdown``."""
+
 
 @dataclass
 class Request:
@@ -69,14 +72,16 @@ class Request:
     def of_claim(cls, task: "Task", claim: "Claim", hostname: str) -> "Request":
         options = claim.options
         id = options.get("external_id") or str(claim.job_id)
+        retries = max(0, claim.failures - 1 - claim.crashes)
+        has_eta = claim.workflow_id is None or retries > 0 or HAS_ETA in options
         return cls(
             task,
             id=id,
             args=decoded(claim.args),
             kwargs=decoded(claim.kwargs),
-            retries=max(0, claim.failures - 1 - claim.crashes),
+            retries=retries,
             headers=options.get("headers"),
-            eta=claim.run_after,
+            eta=claim.run_after if has_eta else None,
             expires=claim.expires_at,
             delivery_info=delivery(claim.queue_name, claim.priority, claim.crashes),
             hostname=hostname,

@@ -196,11 +196,12 @@ class AsyncResult:
 
     def _job(self) -> Any:
         """The row; of several with this task_id the newest."""
+        from ...models import is_id
+
         jobs = job_rows()
         if named := jobs.filter(external_id=self.id).order_by("-id").first():
             return named
-        is_id = self.id.isascii() and self.id.isdigit() and len(self.id) < 19
-        return jobs.filter(pk=int(self.id)).first() if is_id else None
+        return jobs.filter(pk=int(self.id)).first() if is_id(self.id) else None
 
 
 class GroupResult:

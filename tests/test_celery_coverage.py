@@ -1,6 +1,7 @@
 """The table of ``dbqueue.compat.coverage`` beside the package that it speaks of."""
 
 import ast
+import dis
 import importlib
 import types
 from pathlib import Path
@@ -42,7 +43,8 @@ def of_kind(kind: str) -> Any:
 def has(cls: Any, name: str) -> bool:
     """Whether its objects have it: a member of the class, or what an __init__ of it or its bases sets."""
     codes = [code for one in cls.__mro__ if (code := getattr(one.__init__, "__code__", None)) is not None]
-    return hasattr(cls, name) or name in getattr(cls, "__slots__", ()) or any(name in code.co_names for code in codes)
+    set_there = {step.argval for code in codes for step in dis.get_instructions(code) if step.opname == "STORE_ATTR"}
+    return hasattr(cls, name) or name in getattr(cls, "__slots__", ()) or name in set_there
 
 
 @pytest.mark.parametrize("name", coverage.MODULES)

@@ -86,7 +86,7 @@ def test_the_demo_fails_and_names_each_job_that_failed() -> None:
     process = manage("demo", "--files", "30", "--no-user", DBQUEUE_MAX_RESULT_BYTES="1")
     output, _ = process.communicate(timeout=60)
 
-    failed = Job.objects.filter(status=JobStatus.FAILED)
+    failed = Job.objects.filter(task=analyse.name, status=JobStatus.FAILED)
     assert process.returncode == 1
     assert failed.exists()
     for job in failed:

@@ -142,7 +142,7 @@ def test_the_start_tells_what_the_database_is_not_set_up_for(tmp_path: Path) -> 
 def test_the_start_counts_the_threads_that_the_command_asks_for(tmp_path: Path) -> None:
     if connection.vendor != "postgresql":
         pytest.skip("about PostgreSQL")
-    changed = settings_file(tmp_path, 'DATABASES["default"]["OPTIONS"] = {"pool": {"max_size": 8}}')
+    changed = settings_file(tmp_path, 'DATABASES["default"].setdefault("OPTIONS", {})["pool"] = {"max_size": 8}')
     warned: Any = "'default' holds 8 connections, and a worker has 9 threads"
     assert warned in spawn("--burst", "--threads", "9", **changed).finish()
     assert "dbqueue.W004" not in spawn("--burst", "--threads", "8", **changed).finish()

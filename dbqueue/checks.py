@@ -17,6 +17,7 @@ from django.db import connections, transaction
 from django.db.backends.base.base import BaseDatabaseWrapper
 
 from . import conf, registry
+from .connections import second_connection
 
 POOL_DEFAULT = 4
 """psycopg_pool's own max_size."""
@@ -286,13 +287,25 @@ def _variable(connection: Any) -> str:
 
 
 def _told_by(connection: BaseDatabaseWrapper, question: str) -> str:
-    """Asked in a transaction: a session in autocommit tells of another level than the one it begins with."""
+    """Asked in a transaction: a session in autocommit tells of another level than the one it begins with.
+
+    Not through a pool, which hides for half a minute that a server is not up yet.
+    """
     try:
-        with transaction.atomic(using=connection.alias), connection.cursor() as cursor:
-            cursor.execute(question)
-            return str(cursor.fetchone()[0]).replace("-", " ").upper()
+        if connection.settings_dict.get("OPTIONS", {}).get("pool"):
+            with second_connection(connection.alias) as apart:
+                apart.set_autocommit(False)
+                return _answer(apart, question)
+        with transaction.atomic(using=connection.alias):
+            return _answer(connection, question)
     except ImproperlyConfigured:
         return ""  # what else is wrong with the settings, Django tells as it connects
+
+
+def _answer(connection: BaseDatabaseWrapper, question: str) -> str:
+    with connection.cursor() as cursor:
+        cursor.execute(question)
+        return str(cursor.fetchone()[0]).replace("-", " ").upper()
 
 
 def _check_pool(settings: conf.Settings) -> "list[checks.CheckMessage]":

@@ -255,15 +255,17 @@ def test_transactions_that_keep_their_first_snapshot_are_an_error(level: str) ->
 
 
 @pytest.mark.django_db(transaction=True)
-def test_so_are_those_of_a_role_whose_default_it_is() -> None:
+def test_so_are_those_of_a_session_whose_default_it_is() -> None:
     if connection.vendor != "postgresql":
         pytest.skip("about PostgreSQL")
-    with connection.cursor() as cursor:
-        cursor.execute("SET default_transaction_isolation TO 'repeatable read'")
-        try:
-            [error] = isolation_errors()
-        finally:
-            cursor.execute("RESET default_transaction_isolation")
+    options = connection.settings_dict["OPTIONS"]
+    options["options"] = r"-c default_transaction_isolation=repeatable\ read"  # as good as ALTER ROLE … SET
+    connection.close()
+    try:
+        [error] = isolation_errors()
+    finally:
+        del options["options"]
+        connection.close()
     assert "REPEATABLE READ" in error
 
 

@@ -44,10 +44,11 @@ def close_all() -> list[str]:
     Closing inside ``atomic`` leaves a Django connection that refuses every later query on its thread ("the wedge"), and
     so does an ``atomic`` that was left open; such a connection is dropped, and the thread's next query gets a new one.
     """
+    used = [connection for connection in connections.all(initialized_only=True) if not _is_untouched(connection)]
+    if not used:
+        return []  # and Django's own call would close nothing either
     found = []
-    for connection in connections.all(initialized_only=True):
-        if _is_untouched(connection):
-            continue
+    for connection in used:
         if leak := _leak(connection):
             found.append(f"database {connection.alias!r}: {leak}")
             _drop(connection)

@@ -5,7 +5,6 @@ import os
 import sys
 import traceback
 from contextlib import suppress
-from dataclasses import replace
 
 from . import registry
 from .announcement import Announcement
@@ -64,7 +63,7 @@ class Executor:
             return self._replaced(claim, running)
         except BaseException as exc:  # noqa: BLE001  sys.exit() in a task ends the task, not the worker
             outcome = Outcome.cancelled(claim, exc, REQUESTED) if running.cancelled else _failing(task, claim, exc)
-            outcome = replace(outcome, ran=running.seconds)
+            outcome = outcome._replace(ran=running.seconds)
             _log(outcome, exc)
             if outcome.status.is_final:
                 task.ended(claim, self._settings.database, outcome)
@@ -79,7 +78,7 @@ class Executor:
         task.started(claim, self._settings.database)
         value = running.call(lambda: _called(task, claim, self._settings.database))
         outcome = Outcome.succeeded(claim, self._encoded(value), running.seconds)
-        return replace(outcome, added=running.added) if running.added else outcome
+        return outcome._replace(added=running.added) if running.added else outcome
 
     def _replaced(self, claim: Claim, running: Running) -> Outcome:
         """How an attempt ends that has called for others in its place."""
@@ -87,7 +86,7 @@ class Executor:
             return Outcome.cancelled(claim, CancelRequested(), REQUESTED)
         logger.info("Job %s is replaced by %s", claim, running.replacement.name)
         outcome = Outcome.replaced(claim, running.replacement)
-        return replace(outcome, added=running.added, ran=running.seconds)
+        return outcome._replace(added=running.added, ran=running.seconds)
 
     def _encoded(self, value: object) -> str | None:
         return None if value is None else encode_result(value, self._settings.max_result_bytes)

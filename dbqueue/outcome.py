@@ -3,8 +3,9 @@
 import json
 import traceback
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from types import TracebackType
+from dataclasses import dataclass, replace
+from types import MappingProxyType, TracebackType
+from typing import NamedTuple
 
 from .claim import Claim
 from .encoding import storable_text
@@ -119,9 +120,8 @@ EXPIRED = "expired"
 """The reason of a job that had not been started in time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Outcome:
-    """What to write for one claim.
+class Outcome(NamedTuple):
+    """What to write for one claim; a tuple for the reason that a Claim is one.
 
     ``status`` is the state that the job goes to. ``value_json`` is the return value as JSON text; None stands for
     ``None``. ``delay`` (seconds) says when a job that goes to SCHEDULED may run again, and ``call`` with which args
@@ -141,7 +141,7 @@ class Outcome:
     reason: str = ""
     ran: float | None = None
     replacement: Plan | None = None
-    added: Mapping[int, Sequence[Plan]] = field(default_factory=dict)
+    added: Mapping[int, Sequence[Plan]] = MappingProxyType({})
 
     @classmethod
     def succeeded(cls, claim: Claim, value_json: str | None, ran: float | None = None) -> "Outcome":
@@ -177,8 +177,7 @@ class Outcome:
     def refused(self, exc: BaseException) -> "Outcome":
         """What can be written of this outcome after the database refused what is in it: a failure, in ASCII."""
         failure = (self.failure or Failure.of(exc, secrets_of(self.claim))).in_ascii()
-        return replace(
-            self,
+        return self._replace(
             status=JobStatus.FAILED,
             value_json=None,
             failure=failure,

@@ -1,6 +1,5 @@
 """Workflows where something goes wrong in the middle: nothing stands still, nothing is lost, nothing comes twice."""
 
-import dataclasses
 import datetime
 import time
 from collections.abc import Callable, Sequence
@@ -329,7 +328,7 @@ def test_an_empty_group_of_one_outcome_ends_nothing_before_the_rest_of_its_batch
     result = (group(give.s(1), give.s(2)) | note.s()).enqueue()
     first, second = store.claim(a_worker(store), 2)
     members = {Job.objects.get(task=GROUP).pk: [give.s("late").plan()]}
-    added = dataclasses.replace(Outcome.succeeded(second, "2"), added=members)
+    added = Outcome.succeeded(second, "2")._replace(added=members)
     assert store.finish([Outcome.replaced(first, group().plan()), added]) == []
     run_jobs()
     assert result.get(0) == [[[], 2, "late"]]
@@ -342,7 +341,7 @@ def test_what_somebody_wants_to_end_grows_no_further(store: Store, whole: bool) 
     [claim] = store.claim(a_worker(store), 1)
     assert (result if whole else result.children[0]).cancel()
     members = {Job.objects.get(task=GROUP).pk: [add_members.s("again").plan()]}
-    assert store.finish([dataclasses.replace(Outcome.succeeded(claim, "1"), added=members)]) == []
+    assert store.finish([Outcome.succeeded(claim, "1")._replace(added=members)]) == []
     run_jobs(limit=5)
     assert states(add_members) == [JobStatus.SUCCESSFUL]
     assert_all_over()

@@ -266,11 +266,11 @@ class Completer(Service):
 
     def _settle(self, outcomes: list[Outcome], refused: list[Outcome]) -> None:
         was_full = self.pending > MOST_UNWRITTEN / 2
-        for outcome in outcomes:
-            self._batch.pop(fence(outcome), None)
-            self._unwritten.pop(fence(outcome), None)
-            self._later.pop(fence(outcome), None)
-            self._in_doubt.discard(fence(outcome))
+        for key in map(fence, outcomes):
+            self._batch.pop(key, None)
+            self._unwritten.pop(key, None)
+            self._later.pop(key, None)
+            self._in_doubt.discard(key)
         if was_full and self.pending <= MOST_UNWRITTEN / 2:
             self._on_change()
         if refused:

@@ -1,7 +1,5 @@
 """Jobs: enqueue one, find them, see one with all its attempts, retry and cancel."""
 
-import datetime
-import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
@@ -9,17 +7,15 @@ from typing import Any
 from django import forms
 from django.contrib import admin, messages
 from django.contrib.admin.helpers import ActionForm
-from django.contrib.admin.views.main import SEARCH_VAR, ChangeList, ChangeListSearchForm
+from django.contrib.admin.views.main import ChangeList
 from django.core.exceptions import PermissionDenied
 from django.db import IntegrityError
-from django.db.models import OuterRef, QuerySet, Subquery
+from django.db.models import QuerySet
 from django.http import HttpRequest, HttpResponse, HttpResponseRedirect
 from django.template.response import TemplateResponse
 from django.urls import URLPattern, path
 from django.utils.functional import Promise
-from django.utils.html import format_html, format_html_join
 from django.utils.http import urlencode
-from django.utils.safestring import mark_safe
 from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 from django.views.decorators.debug import sensitive_variables
@@ -27,14 +23,13 @@ from django.views.decorators.http import require_POST
 
 from .. import conf
 from ..encoding import told
-from ..forms import OPTIONS
-from ..models import FINAL, Attempt, Job, JobStatus, LogLine, Worker
-from ..redaction import Call, key_of, known, redacted, result_of
-from ..search import Search
-from . import bulk, display, errors, export, life
-from .base import LostRace, PromptChangeList, counted, store
-from .calls import CallPages
-from .filters import FILTERS, NEWEST, ORDERS, Window, search_of, window_of
+from ..models import FINAL, Attempt, Job, JobStatus, LogLine
+from ..redaction import known
+from . import bulk, display, export, life
+from .base import LostRace, counted, store
+from .filters import FILTERS
+from .job_fields import JobFields, call_of
+from .job_list import COLUMNS, JobChangeList
 from .operations import CANCEL, DELETE, INTERRUPT, RETRY, RUN_NOW, Operation, moving_to, operate, refusal_of_queue
 
 MOST_AT_ONCE = 500
@@ -43,43 +38,6 @@ MOST_AT_ONCE = 500
 LOOK_AGAIN = 5
 LOOK_AGAIN_LATER = 30
 """Seconds after which the page of an unfinished job loads itself anew; the second for one whose time has not come."""
-
-RARE = {
-    "why_cancelled": "reason",
-    "how_far": "progress",
-    "asked_to_end": "cancel_requested_at",
-    "crashes": "crashes",
-    "made_by": "schedule_id",
-    "part_of": "workflow_id",
-    "after_these": "workflow_id",
-    "before_these": "workflow_id",
-}
-"""Fields that most jobs have nothing to show for, each with the column that tells."""
-
-TOLD = ("why_cancelled", "how_far")
-"""Those of them in which a task may tell its arguments."""
-
-WISHES = ("external_id", "expires_at", "unique_key", "concurrency_key", "rate_key", "options")
-"""What was asked for beside the ordinary."""
-
-KEYS = {name: f"shown_{name}" for name in ("unique_key", "concurrency_key", "rate_key", "options")}
-"""Those of them that may tell arguments, each with what shows it."""
-
-UNREAD = ("args", "kwargs", "return_value")
-"""What a list leaves in the database."""
-
-COLUMNS: dict[str, tuple[str, ...]] = {
-    "": ("id", "name", "state", "queue", "attempts", "enqueued", "finished"),
-    JobStatus.SCHEDULED: ("id", "name", "queue", "priority", "attempts", "due"),
-    JobStatus.READY: ("id", "name", "queue", "priority", "attempts", "enqueued"),
-    JobStatus.BLOCKED: ("id", "name", "queue", "priority", "enqueued"),
-    JobStatus.WAITING: ("id", "name", "queue", "priority", "enqueued"),
-    JobStatus.RUNNING: ("id", "name", "queue", "attempts", "runner", "ran"),
-    JobStatus.SUCCESSFUL: ("id", "name", "queue", "attempts", "finished", "ran"),
-    JobStatus.FAILED: ("id", "name", "last_error", "queue", "attempts", "finished"),
-    JobStatus.CANCELLED: ("id", "name", "queue", "attempts", "finished"),
-}
-"""What tells most of each state."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,75 +51,6 @@ class Tab:
     meaning: "Promise | str" = ""
 
 
-class SearchForm(ChangeListSearchForm):
-    """Leaves it to Search to say what it can't read."""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self.fields[SEARCH_VAR].validators = []
-
-
-class JobChangeList(PromptChangeList):
-    """A list that looks no further back than it can at once."""
-
-    search_form_class = SearchForm
-
-    older: str | None = None
-    """Where the list goes on."""
-
-    looked_through = 0
-    """Ids."""
-
-    _read: tuple[Search | None] | None = None
-
-    def _search(self, request: HttpRequest) -> Search | None:
-        """Read once for a request, by one clock; None, and said once, where it can't be."""
-        if self._read is None:
-            try:
-                self._read = (search_of(request, store().clock()),)
-            except ValueError as exc:
-                self.model_admin.message_user(request, str(exc), messages.ERROR)
-                self._read = (None,)
-        return self._read[0]
-
-    @property
-    def hints(self) -> list[str]:
-        """Why there may be less than somebody looked for."""
-        search = self._read[0] if self._read else None
-        said = []
-        if search and search.arguments and search.task is None:
-            said.append(_("Arguments that were given by position are found only together with task:NAME."))
-        if search and search.task is not None and not self.result_count and known(search.task) is None:
-            unknown = _("No task %(name)s is registered here: task: wants the whole name, %(name)s alone finds a part.")
-            said.append(unknown % {"name": search.task})
-        return said
-
-    def get_results(self, request: HttpRequest) -> None:
-        """With one time for all rows."""
-        super().get_results(request)
-        now = store().clock()
-        for job in self.result_list:
-            job.seen_at = now
-
-    def get_ordering(self, request: HttpRequest, queryset: QuerySet[Any]) -> list[Any]:
-        search = self._search(request)
-        return list(ORDERS.get(search.state or "", NEWEST) if search else NEWEST)
-
-    def get_queryset(self, request: HttpRequest, *args: Any, **kwargs: Any) -> QuerySet[Any]:
-        found = super().get_queryset(request, *args, **kwargs).defer(*UNREAD)
-        search = self._search(request)
-        if search is None:
-            return found.none()
-        told = request.user.has_perm("dbqueue.view_job_arguments")
-        queryset: QuerySet[Any] = _with_what_a_column_shows(search.apply(found), search.state, told=told)
-        window = window_of(search, store())
-        if window is None:
-            return queryset
-        if window.goes_on:
-            self.older, self.looked_through = _further_back(request, window), len(window.ids)
-        return queryset.filter(pk__gte=window.ids.start, pk__lt=window.ids.stop)
-
-
 class JobActionForm(ActionForm):
     """The action, and what one of them needs."""
 
@@ -169,7 +58,7 @@ class JobActionForm(ActionForm):
 
 
 @admin.register(Job)
-class JobAdmin(CallPages):
+class JobAdmin(JobFields):
     class Media:
         js = ("dbqueue/live.js",)
 
@@ -259,22 +148,6 @@ class JobAdmin(CallPages):
         if job is None or not may or job.status not in operation.leaves:
             return may and job is None
         return job.workflow_id is None or operation.meant(Job.objects.using(job._state.db).filter(pk=job.pk)).exists()
-
-    def get_fieldsets(self, request: HttpRequest, obj: Job | None = None) -> Any:
-        if obj is None:
-            arguments = list(self.get_form(request).arguments)
-            options = (_("Options"), {"fields": (*OPTIONS, "unique_key")})
-            return [(_("Arguments"), {"fields": arguments}), options] if arguments else [options]
-        told = self.may_see_calls(request)
-        rare = [name for name, column in RARE.items() if getattr(obj, column) and (told or name not in TOLD)]
-        wishes = [name for name in WISHES if getattr(obj, name) and (told or name not in KEYS)]
-        call = (_("Call"), {"fields": ("positional_arguments", "keyword_arguments", "result")})
-        return [
-            (None, {"fields": ("state", *rare, "task_name", "queue", "priority", "attempts", "worker_name")}),
-            *([call] if told else []),
-            (_("Times"), {"fields": ("enqueued", "due", "started", "finished", *_spans_of(obj))}),
-            *([(_("Options"), {"fields": [KEYS.get(name, name) for name in wishes]})] if wishes else []),
-        ]
 
     # What is done to jobs
 
@@ -424,7 +297,7 @@ class JobAdmin(CallPages):
         """What a job's page tells beside its fields."""
         whole = request.GET.get("traceback", "")
         attempts = life.attempts_of(job, int(whole) if len(whole) < 19 and whole.isdecimal() else None)
-        now, call, told = store().clock(), _call_of(job), self.may_see_calls(request)
+        now, call, told = store().clock(), call_of(job), self.may_see_calls(request)
         job.seen_at = now  # type: ignore[attr-defined]
         runs = life.runs_of(job, attempts, call, now)
         runs = runs if told else life.without_tracebacks(runs)
@@ -448,190 +321,3 @@ class JobAdmin(CallPages):
             "is_told": told,
             "is_known": known(job.task) is not None,
         }
-
-    @admin.display(description=gettext_lazy("State"))
-    def state(self, job: Job) -> str:
-        return display.badge(job.status, JobStatus(job.status).label)
-
-    @admin.display(description=gettext_lazy("Error"))
-    def last_error(self, job: Job) -> str:
-        return errors.last_line(job) or display.NOTHING
-
-    @admin.display(description=gettext_lazy("Worker"))
-    def runner(self, job: Job) -> str:
-        return getattr(job, "runner_name", None) or f"#{job.worker_id}"
-
-    @admin.display(description=gettext_lazy("Task"))
-    def name(self, job: Job) -> str:
-        return display.dotted(job.task)
-
-    @admin.display(description=gettext_lazy("Task"))
-    def task_name(self, job: Job) -> str:
-        return self._link("task", job.task)
-
-    @admin.display(description=gettext_lazy("Queue"))
-    def queue(self, job: Job) -> str:
-        return self._link("queue", job.queue_name)
-
-    @admin.display(description=gettext_lazy("Attempts"))
-    def attempts(self, job: Job) -> str:
-        used = job.attempt - job.earlier_attempts
-        return f"{job.attempt}" if job.max_attempts == 1 else _("%d of %d") % (used, job.max_attempts)
-
-    @admin.display(description=gettext_lazy("Reason"))
-    def why_cancelled(self, job: Job) -> str:
-        return _call_of(job).secrets.scrub(job.reason)
-
-    @admin.display(description=gettext_lazy("Progress"))
-    def how_far(self, job: Job) -> str:
-        told = job.progress or {}
-        message = _call_of(job).secrets.scrub(str(told.get("message", "")))
-        return display.progress({**told, "message": message})
-
-    @admin.display(description=gettext_lazy("Asked to stop"))
-    def asked_to_end(self, job: Job) -> str:
-        return display.moment(job.cancel_requested_at)
-
-    @admin.display(description=gettext_lazy("Made by the schedule"))
-    def made_by(self, job: Job) -> str:
-        name = store().schedules.filter(pk=job.schedule_id or 0).values_list("name", flat=True).first()
-        url = self.url_of("schedule", "change", job.schedule_id)
-        if name is None or not url:
-            return name or f"#{job.schedule_id}"
-        return format_html('<a href="{}">{}</a>, {}', url, name, display.moment(job.slot))
-
-    @admin.display(description=gettext_lazy("Step of the workflow"))
-    def part_of(self, job: Job) -> str:
-        url = self.url_of("workflow", "change", job.workflow_id)
-        return format_html('<a href="{}">#{}</a>', url, job.workflow_id) if url else f"#{job.workflow_id}"
-
-    @admin.display(description=gettext_lazy("Comes after"))
-    def after_these(self, job: Job) -> str:
-        return self._steps(life.steps_before(store(), job))
-
-    @admin.display(description=gettext_lazy("Followed by"))
-    def before_these(self, job: Job) -> str:
-        return self._steps(life.steps_after(store(), job))
-
-    def _steps(self, steps: Collection[Job]) -> str:
-        shown = [(self._url("change", step.pk), step, self.state(step)) for step in list(steps)[: life.MOST_NEIGHBOURS]]
-        lines = format_html_join(mark_safe("<br>"), '<a href="{}">{}</a> {}', shown)
-        if len(steps) > life.MOST_NEIGHBOURS:
-            return format_html("{}<br>{}", lines, _("and more"))
-        return lines or display.NOTHING
-
-    @admin.display(description=gettext_lazy("Worker"))
-    def worker_name(self, job: Job) -> str:
-        return life.worker_names(job, [job.worker_id]).get(job.worker_id or 0, display.NOTHING)
-
-    @admin.display(description=gettext_lazy("Arguments"))
-    def positional_arguments(self, job: Job) -> str:
-        return display.as_json(_call_of(job).args)
-
-    @admin.display(description=gettext_lazy("Keyword arguments"))
-    def keyword_arguments(self, job: Job) -> str:
-        return display.as_json(_call_of(job).kwargs)
-
-    @admin.display(description=gettext_lazy("Result"))
-    def result(self, job: Job) -> str:
-        if job.status != JobStatus.SUCCESSFUL:
-            return display.NOTHING
-        return display.as_json(result_of(job, _call_of(job)))
-
-    @admin.display(description=gettext_lazy("Unique key"))
-    def shown_unique_key(self, job: Job) -> str:
-        return key_of(job, job.unique_key, _call_of(job))
-
-    @admin.display(description=gettext_lazy("Concurrency key"))
-    def shown_concurrency_key(self, job: Job) -> str:
-        return key_of(job, job.concurrency_key, _call_of(job))
-
-    @admin.display(description=gettext_lazy("Rate key"))
-    def shown_rate_key(self, job: Job) -> str:
-        return key_of(job, job.rate_key, _call_of(job))
-
-    @admin.display(description=gettext_lazy("Options"))
-    def shown_options(self, job: Job) -> str:
-        return display.as_json(_call_of(job).secrets.scrub_value(job.options))
-
-    @admin.display(description=gettext_lazy("Enqueued"))
-    def enqueued(self, job: Job) -> str:
-        return display.moment(job.enqueued_at)
-
-    @admin.display(description=gettext_lazy("Run after"))
-    def due(self, job: Job) -> str:
-        return display.moment(job.run_after)
-
-    @admin.display(description=gettext_lazy("Started"))
-    def started(self, job: Job) -> str:
-        return display.moment(job.started_at)
-
-    @admin.display(description=gettext_lazy("Finished"))
-    def finished(self, job: Job) -> str:
-        return display.moment(job.finished_at)
-
-    @admin.display(description=gettext_lazy("Waited"))
-    def waited(self, job: Job) -> str:
-        """From the moment that the job could have started to its first start."""
-        could_start = max(job.enqueued_at, job.run_after or job.enqueued_at)
-        return display.span((job.started_at or job.finished_at or _seen_at(job)) - could_start)
-
-    @admin.display(description=gettext_lazy("Waiting for"))
-    def waiting_for(self, job: Job) -> str:
-        return self.waited(job)
-
-    @admin.display(description=gettext_lazy("Running for"))
-    def running_for(self, job: Job) -> str:
-        return self.ran(job)
-
-    @admin.display(description=gettext_lazy("Ran"))
-    def ran(self, job: Job) -> str:
-        """The last attempt."""
-        if job.unrecorded_worker_id() is None and job.status != JobStatus.FAILED:
-            return display.NOTHING
-        return display.span(_took(job))
-
-    def _link(self, parameter: str, value: str) -> str:
-        """To the list of what has this value, also one that no filter offers."""
-        return format_html('<a href="{}?{}">{}</a>', self._url("changelist"), urlencode({parameter: value}), value)
-
-
-def _spans_of(job: Job) -> tuple[str, str]:
-    """The fields for how long it waited and ran, or does so now."""
-    has_waited = job.started_at is not None or job.status in FINAL
-    return "waited" if has_waited else "waiting_for", "running_for" if job.status == JobStatus.RUNNING else "ran"
-
-
-def _call_of(job: Job) -> Call:
-    return redacted(job.task, job.args, job.kwargs)
-
-
-def _further_back(request: HttpRequest, window: Window) -> str:
-    query = request.GET.copy()
-    query.pop("p", None)
-    # Only an id gives way to the next one: a time is what somebody asked for.
-    typed = re.sub(r"(^|\s)before:\d+(?=\s|$)", " ", query.pop("q", [""])[-1])
-    query["q"] = f"{typed} before:{window.ids.start}".strip()
-    return f"?{query.urlencode()}"
-
-
-def _with_what_a_column_shows(jobs: Any, state: str | None, *, told: bool) -> Any:
-    """For the rows of one page: what stands in other tables."""
-    if state == JobStatus.FAILED:
-        return errors.with_last_error(jobs, with_line=told)
-    if state == JobStatus.RUNNING:
-        workers = Worker.objects.using(jobs.db).filter(pk=OuterRef("worker_id"))
-        return jobs.annotate(runner_name=Subquery(workers.values("name")))
-    return jobs
-
-
-def _took(job: Job) -> datetime.timedelta | None:
-    if job.last_attempted_at is None:
-        return None
-    return (job.finished_at or _seen_at(job)) - job.last_attempted_at
-
-
-def _seen_at(job: Job) -> datetime.datetime:
-    """The moment that the whole page is about."""
-    seen_at: datetime.datetime = getattr(job, "seen_at", None) or store().clock()
-    return seen_at

@@ -1,0 +1,229 @@
+"""What the pages show of a job, field by field."""
+
+import datetime
+from collections.abc import Collection
+from typing import Any
+
+from django.contrib import admin
+from django.http import HttpRequest
+from django.utils.html import format_html, format_html_join
+from django.utils.http import urlencode
+from django.utils.safestring import mark_safe
+from django.utils.translation import gettext as _
+from django.utils.translation import gettext_lazy
+
+from ..forms import OPTIONS
+from ..models import FINAL, Job, JobStatus
+from ..redaction import Call, key_of, redacted, result_of
+from . import display, errors, life
+from .base import store
+from .calls import CallPages
+
+RARE = {
+    "why_cancelled": "reason",
+    "how_far": "progress",
+    "asked_to_end": "cancel_requested_at",
+    "crashes": "crashes",
+    "made_by": "schedule_id",
+    "part_of": "workflow_id",
+    "after_these": "workflow_id",
+    "before_these": "workflow_id",
+}
+"""Fields that most jobs have nothing to show for, each with the column that tells."""
+
+TOLD = ("why_cancelled", "how_far")
+"""Those of them in which a task may tell its arguments."""
+
+WISHES = ("external_id", "expires_at", "unique_key", "concurrency_key", "rate_key", "options")
+"""What was asked for beside the ordinary."""
+
+KEYS = {name: f"shown_{name}" for name in ("unique_key", "concurrency_key", "rate_key", "options")}
+"""Those of them that may tell arguments, each with what shows it."""
+
+
+class JobFields(CallPages):
+    """The fields of the list and of a job's own page."""
+
+    def get_fieldsets(self, request: HttpRequest, obj: Job | None = None) -> Any:
+        if obj is None:
+            arguments = list(self.get_form(request).arguments)
+            options = (_("Options"), {"fields": (*OPTIONS, "unique_key")})
+            return [(_("Arguments"), {"fields": arguments}), options] if arguments else [options]
+        told = self.may_see_calls(request)
+        rare = [name for name, column in RARE.items() if getattr(obj, column) and (told or name not in TOLD)]
+        wishes = [name for name in WISHES if getattr(obj, name) and (told or name not in KEYS)]
+        call = (_("Call"), {"fields": ("positional_arguments", "keyword_arguments", "result")})
+        return [
+            (None, {"fields": ("state", *rare, "task_name", "queue", "priority", "attempts", "worker_name")}),
+            *([call] if told else []),
+            (_("Times"), {"fields": ("enqueued", "due", "started", "finished", *_spans_of(obj))}),
+            *([(_("Options"), {"fields": [KEYS.get(name, name) for name in wishes]})] if wishes else []),
+        ]
+
+    @admin.display(description=gettext_lazy("State"))
+    def state(self, job: Job) -> str:
+        return display.badge(job.status, JobStatus(job.status).label)
+
+    @admin.display(description=gettext_lazy("Error"))
+    def last_error(self, job: Job) -> str:
+        return errors.last_line(job) or display.NOTHING
+
+    @admin.display(description=gettext_lazy("Worker"))
+    def runner(self, job: Job) -> str:
+        return getattr(job, "runner_name", None) or f"#{job.worker_id}"
+
+    @admin.display(description=gettext_lazy("Task"))
+    def name(self, job: Job) -> str:
+        return display.dotted(job.task)
+
+    @admin.display(description=gettext_lazy("Task"))
+    def task_name(self, job: Job) -> str:
+        return self._link("task", job.task)
+
+    @admin.display(description=gettext_lazy("Queue"))
+    def queue(self, job: Job) -> str:
+        return self._link("queue", job.queue_name)
+
+    @admin.display(description=gettext_lazy("Attempts"))
+    def attempts(self, job: Job) -> str:
+        used = job.attempt - job.earlier_attempts
+        return f"{job.attempt}" if job.max_attempts == 1 else _("%d of %d") % (used, job.max_attempts)
+
+    @admin.display(description=gettext_lazy("Reason"))
+    def why_cancelled(self, job: Job) -> str:
+        return call_of(job).secrets.scrub(job.reason)
+
+    @admin.display(description=gettext_lazy("Progress"))
+    def how_far(self, job: Job) -> str:
+        told = job.progress or {}
+        message = call_of(job).secrets.scrub(str(told.get("message", "")))
+        return display.progress({**told, "message": message})
+
+    @admin.display(description=gettext_lazy("Asked to stop"))
+    def asked_to_end(self, job: Job) -> str:
+        return display.moment(job.cancel_requested_at)
+
+    @admin.display(description=gettext_lazy("Made by the schedule"))
+    def made_by(self, job: Job) -> str:
+        name = store().schedules.filter(pk=job.schedule_id or 0).values_list("name", flat=True).first()
+        url = self.url_of("schedule", "change", job.schedule_id)
+        if name is None or not url:
+            return name or f"#{job.schedule_id}"
+        return format_html('<a href="{}">{}</a>, {}', url, name, display.moment(job.slot))
+
+    @admin.display(description=gettext_lazy("Step of the workflow"))
+    def part_of(self, job: Job) -> str:
+        url = self.url_of("workflow", "change", job.workflow_id)
+        return format_html('<a href="{}">#{}</a>', url, job.workflow_id) if url else f"#{job.workflow_id}"
+
+    @admin.display(description=gettext_lazy("Comes after"))
+    def after_these(self, job: Job) -> str:
+        return self._steps(life.steps_before(store(), job))
+
+    @admin.display(description=gettext_lazy("Followed by"))
+    def before_these(self, job: Job) -> str:
+        return self._steps(life.steps_after(store(), job))
+
+    def _steps(self, steps: Collection[Job]) -> str:
+        shown = [(self._url("change", step.pk), step, self.state(step)) for step in list(steps)[: life.MOST_NEIGHBOURS]]
+        lines = format_html_join(mark_safe("<br>"), '<a href="{}">{}</a> {}', shown)
+        if len(steps) > life.MOST_NEIGHBOURS:
+            return format_html("{}<br>{}", lines, _("and more"))
+        return lines or display.NOTHING
+
+    @admin.display(description=gettext_lazy("Worker"))
+    def worker_name(self, job: Job) -> str:
+        return life.worker_names(job, [job.worker_id]).get(job.worker_id or 0, display.NOTHING)
+
+    @admin.display(description=gettext_lazy("Arguments"))
+    def positional_arguments(self, job: Job) -> str:
+        return display.as_json(call_of(job).args)
+
+    @admin.display(description=gettext_lazy("Keyword arguments"))
+    def keyword_arguments(self, job: Job) -> str:
+        return display.as_json(call_of(job).kwargs)
+
+    @admin.display(description=gettext_lazy("Result"))
+    def result(self, job: Job) -> str:
+        if job.status != JobStatus.SUCCESSFUL:
+            return display.NOTHING
+        return display.as_json(result_of(job, call_of(job)))
+
+    @admin.display(description=gettext_lazy("Unique key"))
+    def shown_unique_key(self, job: Job) -> str:
+        return key_of(job, job.unique_key, call_of(job))
+
+    @admin.display(description=gettext_lazy("Concurrency key"))
+    def shown_concurrency_key(self, job: Job) -> str:
+        return key_of(job, job.concurrency_key, call_of(job))
+
+    @admin.display(description=gettext_lazy("Rate key"))
+    def shown_rate_key(self, job: Job) -> str:
+        return key_of(job, job.rate_key, call_of(job))
+
+    @admin.display(description=gettext_lazy("Options"))
+    def shown_options(self, job: Job) -> str:
+        return display.as_json(call_of(job).secrets.scrub_value(job.options))
+
+    @admin.display(description=gettext_lazy("Enqueued"))
+    def enqueued(self, job: Job) -> str:
+        return display.moment(job.enqueued_at)
+
+    @admin.display(description=gettext_lazy("Run after"))
+    def due(self, job: Job) -> str:
+        return display.moment(job.run_after)
+
+    @admin.display(description=gettext_lazy("Started"))
+    def started(self, job: Job) -> str:
+        return display.moment(job.started_at)
+
+    @admin.display(description=gettext_lazy("Finished"))
+    def finished(self, job: Job) -> str:
+        return display.moment(job.finished_at)
+
+    @admin.display(description=gettext_lazy("Waited"))
+    def waited(self, job: Job) -> str:
+        """From the moment that the job could have started to its first start."""
+        could_start = max(job.enqueued_at, job.run_after or job.enqueued_at)
+        return display.span((job.started_at or job.finished_at or _seen_at(job)) - could_start)
+
+    @admin.display(description=gettext_lazy("Waiting for"))
+    def waiting_for(self, job: Job) -> str:
+        return self.waited(job)
+
+    @admin.display(description=gettext_lazy("Running for"))
+    def running_for(self, job: Job) -> str:
+        return self.ran(job)
+
+    @admin.display(description=gettext_lazy("Ran"))
+    def ran(self, job: Job) -> str:
+        """The last attempt."""
+        if job.unrecorded_worker_id() is None and job.status != JobStatus.FAILED:
+            return display.NOTHING
+        return display.span(_took(job))
+
+    def _link(self, parameter: str, value: str) -> str:
+        """To the list of what has this value, also one that no filter offers."""
+        return format_html('<a href="{}?{}">{}</a>', self._url("changelist"), urlencode({parameter: value}), value)
+
+
+def _spans_of(job: Job) -> tuple[str, str]:
+    """The fields for how long it waited and ran, or does so now."""
+    has_waited = job.started_at is not None or job.status in FINAL
+    return "waited" if has_waited else "waiting_for", "running_for" if job.status == JobStatus.RUNNING else "ran"
+
+
+def call_of(job: Job) -> Call:
+    return redacted(job.task, job.args, job.kwargs)
+
+
+def _took(job: Job) -> datetime.timedelta | None:
+    if job.last_attempted_at is None:
+        return None
+    return (job.finished_at or _seen_at(job)) - job.last_attempted_at
+
+
+def _seen_at(job: Job) -> datetime.datetime:
+    """The moment that the whole page is about."""
+    seen_at: datetime.datetime = getattr(job, "seen_at", None) or store().clock()
+    return seen_at

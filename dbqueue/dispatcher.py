@@ -118,6 +118,9 @@ class Dispatcher:
         self.worker_id = 0
         self._stops = 0
         self._claimed = 0
+        self._returning: dict[tuple[int, int], Claim] = {}
+        """What is to be given back, and somebody else has locked, by (id, lease)."""
+        self._return_at = 0.0
         self._trouble = Trouble("The database")
         self._in_doubt = False
         self._nobody_to_rescue = False
@@ -213,6 +216,8 @@ class Dispatcher:
                 # Before the claim: a queue may have been closed, and what came into it after that is not to start.
                 self._close(self.store.closed_queues())
             self._tell_begun()
+            if self._returning and time.monotonic() >= self._return_at:
+                self._return([])
             claims = self._take()
             if not claims and self.mode.burst and self._room() and self.store.promote():
                 claims = self._take()
@@ -248,7 +253,7 @@ class Dispatcher:
         claims, back = self.isolation.admit(claims)
         if back:
             self.pool.be_careful()
-            self.store.release(back)
+            self._return(back)
             self.bookmark.nothing_left = False
         return claims
 
@@ -279,7 +284,7 @@ class Dispatcher:
     def _rest(self) -> None:
         if self.mode.burst or self.mode.max_jobs is not None:
             self.wakeup.wait(BURST_LOOK)
-        elif self.pool.waits or self.pool.has_untold or self.isolation.waiting:
+        elif self.pool.waits or self.pool.has_untold or self.isolation.waiting or self._returning:
             self.wakeup.wait(PATIENT_LOOK)
         else:
             self.wakeup.wait(self.settings.poll_interval * random.uniform(0.75, 1.25))
@@ -306,8 +311,13 @@ class Dispatcher:
         return False
 
     def _lost_database(self, exc: Error) -> None:
-        """The claim's commit may have succeeded although its reply was lost."""
+        """The claim's commit may have succeeded although its reply was lost.
+
+        What was to be given back is found anew then: a crash of the server may have done so, and this worker may claim
+        it again under the same lease.
+        """
         self._in_doubt = True
+        self._returning.clear()
         renew(self.settings.database)
         self.wakeup.wait(self._trouble.note(exc))
 
@@ -316,7 +326,7 @@ class Dispatcher:
         self._in_doubt = True
         known = self._known_here()
         standing = {(claim.job_id, claim.lease): claim for claim in self.store.held_by(self.worker_id)}
-        self.store.release([claim for key, claim in standing.items() if key not in known])
+        self._return([claim for key, claim in standing.items() if key not in known])
         # Only this worker's: those of the row before, which was declared lost, are others' now.
         taken_back = [known[key] for key in known.keys() - standing.keys() if known[key].worker_id == self.worker_id]
         if restored := self.store.restore(taken_back):
@@ -327,6 +337,7 @@ class Dispatcher:
         """Enter anew after this worker was declared lost: its jobs are others' now, and its outcomes are refused."""
         dropped = self.pool.take_back()
         self.isolation.let_go()
+        self._returning.clear()
         self._claimed -= len(dropped)
         logger.error(
             "Worker %s (id %d) was silent for too long and was declared lost; %d claims dropped, coming back anew",
@@ -336,23 +347,33 @@ class Dispatcher:
         )
         self._register()
 
+    def _return(self, claims: Collection[Claim]) -> None:
+        """Give these back, with those that could not be before. What somebody else has locked is tried again later."""
+        self._returning |= {(claim.job_id, claim.lease): claim for claim in claims}
+        if not self._returning:
+            return
+        left = self.store.release_free(list(self._returning.values()))
+        self._returning = {(claim.job_id, claim.lease): claim for claim in left}
+        self._return_at = time.monotonic() + PATIENT_LOOK
+
     def _give_back(self, claims: Collection[Claim]) -> bool:
-        """Returns whether the database has taken them."""
+        """Returns whether the database has taken all that is to be given back."""
         try:
-            self.store.release(claims)
+            self._return(claims)
         except Error as exc:
             self._lost_database(exc)
             return False
-        return True
+        return not self._returning
 
     def _give_back_at_last(self, claims: Collection[Claim]) -> None:
         """Nobody else will: what stays with a worker that has ended counts as its crash."""
         end = time.monotonic() + LAST_TRIES
-        while claims and not self._give_back(claims):
+        while not self._give_back(claims):
             if time.monotonic() > end:
-                logger.error("Worker %s could not give back %d jobs", self.name, len(claims))
+                logger.error("Worker %s could not give back %d jobs", self.name, len(self._returning or claims))
                 self._failed = True
                 return
+            time.sleep(PATIENT_LOOK)
 
     def _register(self) -> None:
         self.worker_id = self.store.register(
@@ -392,7 +413,7 @@ class Dispatcher:
             service.start()
         self.pool.start()
         logger.info(
-            "Worker %s (id %d) started: queues %s, %d threads, %d tasks, database %r",
+            "Worker %s (id %d) started: queues %s, threads: %d, tasks: %d, database %r",
             self.name,
             self.worker_id,
             self.mode.selection.in_words(),

@@ -304,6 +304,11 @@ class Job(models.Model):
             models.Index(fields=["external_id"], condition=Q(external_id__isnull=False), name="dbqueue_job_external"),
             models.Index(fields=["after_id"], condition=Q(status="WAITING"), name="dbqueue_job_waiting"),
             models.Index(
+                fields=["after_id"],
+                condition=Q(status="CANCELLED", held=True, allow_failure=True),
+                name="dbqueue_job_early",
+            ),
+            models.Index(
                 fields=["workflow_id", "group_id"],
                 condition=Q(workflow_id__isnull=False, status__in=OPEN),
                 name="dbqueue_job_open_step",

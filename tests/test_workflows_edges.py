@@ -450,3 +450,26 @@ def test_a_unique_job_that_is_replaced_keeps_others_out(until: Any) -> None:
     run_jobs()
     assert job.get(0) == ["inside"]
     assert once.enqueue().duplicate == (until != "finished")
+
+
+@pytest.mark.parametrize("shape", ["step", "group"])
+@pytest.mark.parametrize("ends_well", [True, False])
+def test_what_allows_failure_and_is_cancelled_before_its_turn_lets_nobody_past(
+    store: Store, shape: str, ends_well: bool
+) -> None:
+    tolerated = inc.s().set(allow_failure=True)
+    (give.s(1) | (group(tolerated, tolerated) if shape == "group" else tolerated) | note.s()).enqueue()
+    [claim] = store.claim(a_worker(store), 9)
+    store.request_cancel(list(Job.objects.filter(task=inc.name).values_list("pk", flat=True)))
+    assert states(note) == [JobStatus.WAITING]
+    store.finish([Outcome.succeeded(claim, "1") if ends_well else Outcome.failed(claim, ValueError())])
+    if shape == "group" and not ends_well:
+        assert states(note) == [JobStatus.CANCELLED]
+        assert_all_over()
+        return
+    [last] = store.claim(a_worker(store), 9)
+    assert last.task == note.name
+    error = {"error": "dbqueue.exceptions.JobCancelled", "message": ""}
+    assert last.args == [[error, error] if shape == "group" else error]
+    store.finish([Outcome.succeeded(last, "[]")])
+    assert_all_over()

@@ -1,22 +1,26 @@
 """Whoever ends a step locks its workflow first: who waits for that lock, for how long, and what he sees then."""
 
+import signal
 import threading
 import time
 from collections.abc import Sequence
+from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import DataError, OperationalError, connection, transaction
 
-from dbqueue import chain, group
-from dbqueue.models import OPEN, BulkAction, Job, JobStatus, Workflow
+from dbqueue import chain, enqueue_many, group
+from dbqueue.models import OPEN, BulkAction, Job, JobStatus, Worker, Workflow
 from dbqueue.outcome import Outcome
 from dbqueue.search import Search
 from dbqueue.services.completer import Completer
 from dbqueue.store import Store, store_for
 
 from .beside import locked, meanwhile
+from .shop.tasks import nap
 from .shop.workflow_tasks import give, inc, note
+from .workers import eventually, spawn
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -80,11 +84,14 @@ def test_a_locked_workflow_holds_up_no_other_outcome(store: Store) -> None:
 
 
 @only_with_row_locks
-def test_a_workflow_that_is_free_again_does_not_wait_for_those_that_are_not(store: Store) -> None:
+def test_a_workflow_that_is_free_again_does_not_wait_for_those_that_are_not(
+    store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
     results = [group(give.si(1), give.si(2)).enqueue() for _ in range(9)]
     claims = {claim.job_id: claim for claim in store.claim(a_worker(store), 18)}
     first, second = ([int(result.children[place].id) for result in results] for place in (0, 1))
-    completer = Completer(store, lambda: None)
+    told: list[Outcome] = []
+    completer = Completer(store, lambda: None, told.extend)
     with locked(lambda: store.request_cancel(second[:8])):
         with locked(lambda: store.request_cancel(second[8:])):
             for pk in first:
@@ -95,9 +102,12 @@ def test_a_workflow_that_is_free_again_does_not_wait_for_those_that_are_not(stor
         completer.run_once()
         assert completer.pending == 8
         assert Job.objects.get(pk=first[8]).status == JobStatus.SUCCESSFUL
+        assert [outcome.claim.job_id for outcome in told] == [first[8]]
     for _ in range(2):
         time.sleep(completer.run_once())
     assert not completer.pending
+    assert sorted(outcome.claim.job_id for outcome in told) == first
+    assert "Lease lost" not in caplog.text
 
 
 @only_with_row_locks
@@ -176,12 +186,104 @@ def test_a_long_wait_for_a_lock_is_said_once(
         for _ in range(6):
             time.sleep(completer.run_once())
     [said] = [message for message in caplog.messages if "wait for a transaction of somebody else" in message]
-    assert said.endswith(f"1, of workflow {result.workflow_id}")
+    assert said.endswith(f"1, of job {int(result.children[0].id)}")
 
 
 def _fresh(job: Any) -> Any:
     job.refresh()
     return job
+
+
+@only_with_row_locks
+@pytest.mark.parametrize("operation", ["rescue", "expire"])
+def test_steps_of_a_locked_workflow_keep_nobody_from_being_looked_after(store: Store, operation: str) -> None:
+    hour = timedelta(hours=1)
+    result = group(give.si(number).set(expires=hour) for number in range(6)).enqueue()
+    plain = give.using(expires=2 * hour).enqueue(9)
+    if operation == "rescue":
+        worker = a_worker(store)
+        assert len(store.claim(worker, 9)) == 7
+        Worker.objects.filter(pk=worker).update(stopped_at=store.clock())
+    with locked(lambda: store._lock_workflows([result.workflow_id])):
+        if operation == "rescue":
+            assert list(store.rescue(3, limit=5).again) == [int(plain.id)]
+        else:
+            assert store.expire(limit=5, now=store.clock() + 3 * hour) == [int(plain.id)]
+
+
+@only_with_row_locks
+def test_what_can_not_be_given_back_just_now_is_told(store: Store) -> None:
+    result = group(give.si(1), give.si(2)).enqueue()
+    jobs = [give.enqueue(number) for number in range(2)]
+    claims = store.claim(a_worker(store), 9)
+    busy = [int(result.children[1].id), int(jobs[0].id)]
+    with locked(lambda: store.request_cancel(busy)):
+        left = store.release_free(claims)
+        assert {claim.job_id for claim in left} == {*(int(step.id) for step in result.children), busy[1]}
+        assert _fresh(jobs[1]).status == JobStatus.READY
+    assert store.release_free(left) == []
+    assert [_fresh(step).status for step in (*result.children, jobs[0])] == [
+        JobStatus.READY,
+        JobStatus.CANCELLED,
+        JobStatus.CANCELLED,
+    ]
+
+
+@only_with_row_locks
+def test_a_worker_ends_although_somebody_has_a_workflow_locked(store: Store) -> None:
+    result = group(nap.si(60), give.si(2).set(queue_name="nobody's")).enqueue()
+    worker = spawn("--grace", "0", "--queues", "default")
+    running = result.children[0]
+    eventually(lambda: _fresh(running).status == JobStatus.RUNNING)
+    with locked(lambda: store.request_cancel([int(result.children[1].id)])) as may_commit:
+        worker.send_signal(signal.SIGTERM)
+        said = worker.finish(15)
+        assert not may_commit.is_set()
+    assert "could not give back 1 jobs" in said
+    store.rescue(3)
+    assert _fresh(running).status == JobStatus.READY
+
+
+@only_with_row_locks
+def test_a_worker_goes_on_while_it_can_not_give_back_what_it_has_taken(store: Store) -> None:
+    """It has taken steps ahead because jobs were short, and then they are long."""
+    worker = spawn("--threads", "2", "--queues", "default")
+    for _ in range(2):
+        enqueue_many(give.s(number) for number in range(300))
+        eventually(lambda: not Job.objects.filter(status__in=OPEN).exists())
+    result = group(*(nap.si(1) for _ in range(12)), give.si(2).set(queue_name="nobody's")).enqueue()
+    other = int(result.children[-1].id)
+    with locked(lambda: store.request_cancel([other])) as may_commit:
+        eventually(lambda: Job.objects.filter(task=nap.name, status=JobStatus.RUNNING).count() > 2)
+        job = give.using(priority=-9).enqueue(3)
+        eventually(lambda: _fresh(job).status == JobStatus.SUCCESSFUL)
+        assert not may_commit.is_set()
+    eventually(lambda: Job.objects.filter(task=nap.name, status=JobStatus.SUCCESSFUL).count() == 12)
+    worker.send_signal(signal.SIGTERM)
+    assert "Lease lost" not in worker.finish()
+
+
+@only_with_row_locks
+@pytest.mark.parametrize("with_failure", [False, True])
+def test_a_locked_job_holds_up_no_other_outcome(store: Store, with_failure: bool) -> None:
+    jobs = [give.enqueue(number) for number in range(3)]
+    claims = {claim.job_id: claim for claim in store.claim(a_worker(store), 9)}
+    mine = [claims[int(job.id)] for job in jobs]
+    told: list[Outcome] = []
+    completer = Completer(store, lambda: None, told.extend)
+    with locked(lambda: store.request_cancel([mine[0].job_id])):
+        completer.put(Outcome.succeeded(mine[0], "1"))
+        completer.put(Outcome.failed(mine[1], ValueError()) if with_failure else Outcome.succeeded(mine[1], "1"))
+        assert completer.run_once() < 1
+        assert [outcome.claim for outcome in told] == [mine[1]]
+        time.sleep(completer.run_once())
+        completer.put(Outcome.succeeded(mine[2], "1"))
+        completer.run_once()
+        assert [outcome.claim for outcome in told] == mine[1:]
+    time.sleep(completer.run_once())
+    completer.run_once()
+    assert not completer.pending
+    assert _fresh(jobs[0]).status == JobStatus.SUCCESSFUL
 
 
 @only_with_row_locks

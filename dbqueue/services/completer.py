@@ -30,8 +30,8 @@ ABOUT_THE_SERVER = ("08", "25", "40", "53", "57")
 resources, an operator's intervention."""
 
 PATIENCE = 0.1
-"""Seconds for which a workflow's lock is waited for, at most: meanwhile nothing else is written. Other workers have it
-for a few milliseconds, a caller who cancels or retries a step until his transaction ends."""
+"""Seconds for which the lock of a job or of its workflow is waited for, at most: meanwhile nothing else is written.
+Other workers have it for a few milliseconds, a caller who cancels or retries until his transaction ends."""
 
 TRY_AGAIN = 0.1
 """Seconds after which those are tried again that were set aside."""
@@ -109,14 +109,14 @@ class Completer(Service):
         return max(0.0, self._later_at - time.monotonic()) if self._later else IDLE
 
     def _write_later(self) -> None:
-        """Try those that were set aside once more, and wait a moment for one workflow: it may never be seen free."""
+        """Try those that were set aside once more, and wait a moment for one of them: it may never be seen free."""
         if not self._later or time.monotonic() < self._later_at:
             return
         self._write(_portion(self._later.values()))
         if self._later:
-            workflow_id = next(iter(self._later.values())).claim.workflow_id
-            of_one = (outcome for outcome in self._later.values() if outcome.claim.workflow_id == workflow_id)
-            self._write(_portion(of_one), waits=True)
+            first = next(iter(self._later.values()))
+            of_one = [o for o in self._later.values() if o.claim.workflow_id == first.claim.workflow_id]
+            self._write([first] if first.claim.workflow_id is None else _portion(of_one), waits=True)
         self._later_at = time.monotonic() + TRY_AGAIN if self._later else 0.0
         self._warn_of_long_waits()
 
@@ -124,12 +124,12 @@ class Completer(Service):
         if not self._later:
             self._waits_since = None
         elif self._waits_since is not None and time.monotonic() > self._waits_since + LONG:
-            workflows = sorted({outcome.claim.workflow_id or 0 for outcome in self._later.values()})
+            ids = sorted(outcome.claim.job_id for outcome in self._later.values())
             logger.warning(
-                "Outcomes wait for a transaction of somebody else to end, which has their workflows locked: %d, of "
-                "workflow %s",
-                len(self._later),
-                ", ".join(map(str, workflows[:MOST_NAMED])),
+                "Outcomes wait for a transaction of somebody else to end, which has their jobs or workflows locked: "
+                "%d, of job %s",
+                len(ids),
+                ", ".join(map(str, ids[:MOST_NAMED])),
             )
             self._waits_since = math.inf  # said
 
@@ -174,7 +174,8 @@ class Completer(Service):
             return
         if left:
             self._set_aside(left)
-            outcomes = [outcome for outcome in outcomes if fence(outcome) not in self._later]
+            busy = set(map(fence, left))
+            outcomes = [outcome for outcome in outcomes if fence(outcome) not in busy]
         self._settle(outcomes, refused)
 
     def _finish(self, outcomes: list[Outcome], *, waits: bool = False) -> Finished:

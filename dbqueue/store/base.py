@@ -33,7 +33,7 @@ class Finished(NamedTuple):
 
     refused: list[Outcome]
     left: list[Outcome]
-    """Somebody else has their workflows locked."""
+    """Somebody else has their jobs or workflows locked."""
 
 
 class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Queues, ScheduleRows, Census):
@@ -110,12 +110,11 @@ class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Que
         """Cancel jobs that wait and were to be started by now. Returns their ids. One that had begun before goes on."""
         now = now or self.clock()
         late = self.jobs.filter(status__in=QUEUED, expires_at__lte=now, started_at=None)
-        if not (ids := list(late.order_by("expires_at").values_list("id", flat=True)[:limit])):
+        if not late.exists():
             return []
         with self.atomic():
-            busy = self._lock_free_workflows_of(ids)
-            late = late.exclude(workflow_id__in=busy) if busy else late
-            ids = list(late.filter(pk__in=ids).select_for_update(skip_locked=True).values_list("id", flat=True))
+            free = self._of_free_workflows(late.order_by("expires_at"), limit)
+            ids = list(late.filter(pk__in=free).select_for_update(skip_locked=True).values_list("id", flat=True))
             self.cancel(ids, now, reason=EXPIRED)
         return ids
 
@@ -154,7 +153,7 @@ class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Que
         return self._finish(outcomes, now, waits=True).refused
 
     def finish_free(self, outcomes: Sequence[Outcome], now: datetime.datetime | None = None) -> Finished:
-        """The same without waiting for those who have workflows locked: what is of such a one is not written yet."""
+        """The same without waiting for those who have jobs or workflows locked: what is of such is not written yet."""
         return self._finish(outcomes, now, waits=False)
 
     def _finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None, *, waits: bool) -> Finished:
@@ -164,6 +163,9 @@ class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Que
             busy = self._lock_workflows(workflows) if waits else self._lock_free_workflows(workflows)
             left = [outcome for outcome in outcomes if outcome.claim.workflow_id in busy]
             free = [outcome for outcome in outcomes if outcome.claim.workflow_id not in busy] if busy else outcomes
+            if not waits and (locked := self._lock_free_jobs([outcome.claim.job_id for outcome in free])):
+                left += [outcome for outcome in free if outcome.claim.job_id in locked]
+                free = [outcome for outcome in free if outcome.claim.job_id not in locked]
             applied = self._apply(free, now) if free else set()
             written = [outcome for outcome in free if fence(outcome) in applied]
             self._record_failures(written, now)

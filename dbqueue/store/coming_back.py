@@ -37,17 +37,30 @@ class ComingBack(Workflows):
 
     def release(self, claims: Collection[Claim]) -> int:
         """Give back claims that did not end, without using up their attempt. Returns how many were still held."""
+        with self.atomic():
+            self._lock_workflows({claim.workflow_id for claim in claims})
+            return self._release(claims)
+
+    def release_free(self, claims: Collection[Claim]) -> list[Claim]:
+        """The same without waiting for those who have jobs or workflows locked. Returns the claims of these."""
+        with self.atomic():
+            busy = self._lock_free_workflows({claim.workflow_id for claim in claims})
+            free = [claim for claim in claims if claim.workflow_id not in busy]
+            locked = self._lock_free_jobs([claim.job_id for claim in free])
+            self._release([claim for claim in free if claim.job_id not in locked])
+        return [claim for claim in claims if claim.workflow_id in busy or claim.job_id in locked]
+
+    def _release(self, claims: Collection[Claim]) -> int:
         groups: dict[tuple[int, int, int], list[Claim]] = defaultdict(list)
         for claim in claims:
             groups[claim.worker_id, claim.lease, claim.attempt].append(claim)
         released = 0
-        with self.atomic():
-            self._lock_workflows({claim.workflow_id for claim in claims})
-            for (worker_id, lease, attempt), group in groups.items():
-                held = self.jobs.leaving({JobStatus.RUNNING}, [claim.job_id for claim in group])
-                released += held.filter(lease=lease, worker_id=worker_id).update(**_unclaimed(attempt))
+        for (worker_id, lease, attempt), group in groups.items():
+            held = self.jobs.leaving({JobStatus.RUNNING}, [claim.job_id for claim in group])
+            released += held.filter(lease=lease, worker_id=worker_id).update(**_unclaimed(attempt))
+        if released:
             self._cancel_requested([claim.job_id for claim in claims], self.clock())
-        self.call_workers({claim.queue_name for claim in claims})
+            self.call_workers({claim.queue_name for claim in claims})
         return released
 
     def rescue(self, max_crashes: int, limit: int = BATCH, now: datetime.datetime | None = None) -> Rescue:
@@ -83,9 +96,7 @@ class ComingBack(Workflows):
 
     def _lock_stalled(self, limit: int) -> list[Job]:
         """Those that nobody else has locked; before them their workflows."""
-        found = dict(self.jobs.stalled().order_by("id").values_list("pk", "workflow_id")[:limit])
-        busy = self._lock_free_workflows(found.values())
-        ids = [pk for pk, workflow_id in found.items() if workflow_id not in busy]
+        ids = self._of_free_workflows(self.jobs.stalled().order_by("id"), limit)
         stalled = self.jobs.stalled().filter(pk__in=ids).order_by("id")
         return list(stalled.select_for_update(skip_locked=True, of=self._of())) if ids else []
 

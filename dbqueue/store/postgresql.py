@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from django.db import OperationalError
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from ..connections import owned_connection, sqlstate
+from ..connections import is_about_locks, owned_connection, sqlstate
 from ..draft import Draft
 from ..exceptions import TookTooLong
 from ..models import GROUP, OPEN, Job, JobStatus, Worker
@@ -171,8 +171,9 @@ _FINISH = f"""
                           THEN job.unique_key END
     FROM unnest(%s::bigint[], %s::int[], %s::bigint[], %s::text[], %s::jsonb[], %s::float8[], %s::int[], %s::text[])
             AS ended (id, lease, worker_id, status, value, delay, uncounted, reason),
-        (SELECT coalesce(%s::timestamptz, statement_timestamp()) AS now) AS clock
-    WHERE job.id = ended.id AND job.{_BY_ID} = 'RUNNING'
+        (SELECT coalesce(%s::timestamptz, statement_timestamp()) AS now,
+                set_config('lock_timeout', coalesce(%s, current_setting('lock_timeout')), true) AS patience) AS clock
+    WHERE job.id = ended.id AND job.{_BY_ID} = 'RUNNING' AND clock.patience IS NOT NULL
         AND job.lease = ended.lease AND job.worker_id = ended.worker_id
     RETURNING job.id, job.lease,
         CASE WHEN job.awaited AND ended.status NOT IN ('SCHEDULED', 'WAITING')
@@ -231,6 +232,9 @@ _AWAIT = f"""
     )
 """
 """Nobody is waited for: the caller's own transaction, on another connection, may hold that row."""
+
+A_MOMENT = "20ms"
+"""How long the outcomes of a batch wait for a job's lock, before those that are free are written without the others."""
 
 BULK = 1000
 """Rows of one INSERT: larger ones measured no faster."""
@@ -332,10 +336,18 @@ class PostgreSQLStore(Store):
     def _finish(self, outcomes: Sequence[Outcome], now: datetime.datetime | None, *, waits: bool) -> Finished:
         if any(o.failure or o.status is JobStatus.SCHEDULED or is_of_workflow(o) for o in outcomes):
             return super()._finish(outcomes, now, waits=waits)
-        applied = self._apply(outcomes, now)  # one statement, so it needs no transaction around it
+        try:
+            # One statement, so it needs no transaction around it.
+            applied = self._apply(outcomes, now, patience=None if waits else A_MOMENT)
+        except OperationalError as exc:
+            if waits or not is_about_locks(exc):
+                raise
+            return super()._finish(outcomes, now, waits=waits)
         return Finished([outcome for outcome in outcomes if fence(outcome) not in applied], [])
 
-    def _apply(self, outcomes: Sequence[Outcome], now: datetime.datetime | None) -> set[tuple[int, int]]:
+    def _apply(
+        self, outcomes: Sequence[Outcome], now: datetime.datetime | None, patience: str | None = None
+    ) -> set[tuple[int, int]]:
         outcomes = sorted(outcomes, key=lambda outcome: outcome.claim.job_id)  # as whoever locks several jobs does
         claims = [outcome.claim for outcome in outcomes]
         columns: list[Any] = [
@@ -349,7 +361,7 @@ class PostgreSQLStore(Store):
             [outcome.reason for outcome in outcomes],
         ]
         with self.connection.cursor() as cursor:
-            cursor.execute(_FINISH, [*columns, now])
+            cursor.execute(_FINISH, [*columns, now, patience])
             return {(pk, lease) for pk, lease, _ in cursor.fetchall()}
 
     def _reserve_ids(self, number: int) -> list[int]:

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 from django.db import Error, models
 
 from ..connections import is_about_locks
-from ..models import Workflow
+from ..models import JobQuerySet, Workflow
 from .database import Database
 
 R = TypeVar("R")
@@ -82,8 +82,20 @@ class WorkflowLocks(Database):
             return self._lock_free_workflows(workflows)
         return set()
 
-    def _lock_free_workflows_of(self, ids: Collection[int]) -> set[int]:
-        return self._lock_free_workflows(self._workflows_of(ids))
+    def _of_free_workflows(self, jobs: JobQuerySet, limit: int) -> list[int]:
+        """The ids of the first of these jobs, with their workflows locked, but for those that somebody else has locked.
+
+        It looks past as many steps of those as there are.
+        """
+        busy: set[int] = set()
+        while True:
+            found = dict(jobs.exclude(workflow_id__in=busy).values_list("pk", "workflow_id")[:limit])
+            more = self._lock_free_workflows(found.values())
+            if free := [pk for pk, workflow_id in found.items() if workflow_id not in more]:
+                return free
+            if not more:
+                return []
+            busy |= more
 
     def _workflows(self) -> "models.QuerySet[Workflow]":
         return Workflow.objects.using(self.alias)

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from django.db import models
-from django.db.models import Count, Exists, Func, OuterRef, Q, Sum
+from django.db.models import Count, Exists, ExpressionWrapper, Func, OuterRef, Q, Sum
 
 from ..claim import Claim
 from ..conf import Settings
@@ -42,6 +42,9 @@ _CHAINED = re.compile(
 
 called_back: ContextVar[list[int] | None] = ContextVar("dbqueue_called_back", default=None)
 """Who runs jobs inline puts a list here, and finds in it the callbacks that were enqueued by their ends."""
+
+_EARLY = Q(status=JobStatus.CANCELLED, held=True, allow_failure=True)
+"""Cancelled while it waited for others, and what comes after it goes on. An index answers to these very words."""
 
 LEVELS = 20
 """How many steps further a failure is followed one after another, before all that waits is read at once."""
@@ -80,6 +83,8 @@ class Ended(NamedTuple):
     workflow_id: int
     group_id: int | None
     allow_failure: bool
+    is_early: bool
+    """Whether it was cancelled before its turn, which is still to come: what it allows to go on waits for that."""
 
 
 class Released(NamedTuple):
@@ -134,8 +139,10 @@ class Workflows(Planting):
             good = [one for one in ended if one.id not in bad]
             further = self._cancel_after(bad, now)
             further += self._cancel_links([one.id for one in good if one.status != JobStatus.SUCCESSFUL], now)
+            good = [one for one in good if not one.is_early]
             further += self._release_after([one.id for one in good], now)
             further += self._end_groups({one.group_id for one in good if one.group_id is not None}, now)
+            further += self._cancelled_early([one.id for one in ended])
             ended = self._ended(further)
         still_open = self.jobs.filter(workflow_id=OuterRef("pk"), status__in=OPEN)
         over = self._workflows().filter(~Exists(still_open), pk__in=touched, finished_at=None)
@@ -151,9 +158,15 @@ class Workflows(Planting):
     def _ended(self, ids: Collection[int]) -> list[Ended]:
         if not ids:
             return []
+        before = self.jobs.filter(pk=OuterRef("after_id"), status__in=OPEN)
         rows = self.jobs.leaving(FINAL, self.among(ids)).filter(workflow_id__isnull=False).order_by("id")
-        columns = ("id", "status", "workflow_id", "group_id", "allow_failure")
-        return [Ended._make(row) for row in rows.values_list(*columns)]
+        rows = rows.annotate(is_early=ExpressionWrapper(_EARLY & Exists(before), models.BooleanField()))
+        return [Ended._make(row) for row in rows.values_list(*Ended._fields)]
+
+    def _cancelled_early(self, ids: Collection[int]) -> list[int]:
+        """What comes after these, was cancelled before its turn and allows that: its turn has come."""
+        early = self.jobs.filter(_EARLY, after_id__in=self.among(ids))
+        return list(early.order_by("id").values_list("pk", flat=True))
 
     def _hand_on(self, ids: Collection[int]) -> None:
         """Let the failure of these stand where others look for their results."""

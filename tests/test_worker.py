@@ -781,14 +781,17 @@ def test_a_child_that_is_ended_before_it_has_started_is_no_error(tmp_path: Path)
     def begun() -> int:
         return len(beginning.read_text().split())
 
+    def change(moment: int) -> None:
+        before = begun()
+        os.utime(module, (moment, moment))
+        eventually(lambda: begun() > before)
+
     with worker("--reload", **settings_file(tmp_path, "import held_up")) as process:
         eventually(lambda: Worker.objects.alive().exists())
         first = Worker.objects.alive().get().pid
         holds.touch()
-        for second in range(7):
-            before = begun()
-            os.utime(module, (second, second))
-            eventually(lambda before=before: begun() > before)
+        for moment in range(7):
+            change(moment)
         holds.unlink()
         eventually(lambda: Worker.objects.alive().exclude(pid=first).exists())
         assert process.output.count("starting anew") == 7

@@ -27,7 +27,7 @@ from django.db import transaction
 
 from . import registry
 from .binding import misfits
-from .canvas import Signature, chain
+from .canvas import Node, Signature, chain
 from .claim import Claim
 from .conf import Settings
 from .draft import Draft
@@ -502,6 +502,8 @@ def _not_at_the_top(func: object) -> InvalidTask:
 def _own_task(task: object) -> Task[Any, Any]:
     if isinstance(name := getattr(task, "module_path", None), str):
         raise InvalidTask(f"{name} is a task of django.tasks: call its own enqueue(), or give its name: {name!r}.")
+    if isinstance(task, Node):
+        raise InvalidTask(f"{task} is a {type(task).__name__.lower()}: it is enqueued by its own enqueue().")
     if not isinstance(task, Task):
         raise InvalidTask(f"{task!r} is not a task: decorate it with @dbqueue.task.")
     return task

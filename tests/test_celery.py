@@ -8,7 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -207,6 +207,22 @@ def test_what_has_no_meaning_is_named_and_does_not_fail() -> None:
         t.add.apply_async((1, 2), serializer="json", routing_key="x", retry=True)
     with pytest.warns(UserWarning, match="no use for flavour"):
         t.app.task(flavour="sweet")(module_level)
+
+
+def test_a_warning_names_the_line_of_whoever_called() -> None:
+    calls: list[Callable[[], Any]] = [
+        lambda: t.add.apply_async((1, 2), countdwn=3),
+        lambda: t.add.s(1, 2).apply_async(countdwn=3),
+        lambda: t.add.s(1, 2).set(countdwn=3).delay(),
+        lambda: chain(t.add.s(1, 2), t.add.s(3).set(countdwn=3)).delay(),
+        lambda: chain(t.add.s(1, 2), t.add.s(3)).apply_async(countdwn=3),
+        lambda: t.app.task(countdwn=3)(module_level),
+        lambda: t.add.update_state(task_id="another"),
+    ]
+    for call in calls:
+        with pytest.warns(UserWarning, match="has no use for") as caught:
+            call()
+        assert {(one.filename, one.lineno) for one in caught} == {(__file__, call.__code__.co_firstlineno)}
 
 
 def module_level() -> None: ...

@@ -341,6 +341,9 @@ def test_what_is_not_a_task() -> None:
     refused(UnknownTask, "'tests.shop.tasks.ad'", lambda: dbqueue.enqueue("tests.shop.tasks.ad", 1))
     refused(UnknownTask, "'os.system'", lambda: dbqueue.enqueue("os.system", "true"))
     refused(InvalidTask, "is not a task", lambda: dbqueue.enqueue(plain, 1))  # type: ignore[call-overload]
+    call = tasks.add.s(1, 2)
+    refused(InvalidTask, "add is a signature: it is enqueued by", lambda: dbqueue.enqueue(call))  # type: ignore[call-overload]
+    refused(InvalidTask, "add | add is a chain: it is", lambda: dbqueue.enqueue(call | call))  # type: ignore[call-overload]
     refused(InvalidTask, "is not a signature", lambda: dbqueue.enqueue_many([plain]))  # type: ignore[list-item]
     refused(
         InvalidTask,

@@ -2,7 +2,6 @@
 
 import contextvars
 import itertools
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -16,6 +15,7 @@ from .result import AsyncResult, GroupResult, job_rows, result_of
 from .task import OF_A_MESSAGE, Task, checked_arguments
 from .utils import uuid
 from .values import decoded, encoded
+from .warned import warn
 
 if TYPE_CHECKING:
     from ... import canvas as core
@@ -396,7 +396,7 @@ class _Composed(Part):
     def _made(self, node: "core.Node") -> "core.Node":
         """With what was said of all of it."""
         if unknown := sorted(self.options.keys() - self.known_options):
-            warnings.warn(f"A {type(self).__name__} has no use for {', '.join(unknown)} here.", stacklevel=4)
+            warn(f"A {type(self).__name__} has no use for {', '.join(unknown)} here.")
         return node.inherit(_inherited(self.options))
 
     def _copy(self, tasks: Iterable[Any], options: dict[str, Any]) -> Self:

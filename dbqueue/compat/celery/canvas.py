@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 
-from ...exceptions import InvalidTask
+from ...exceptions import InvalidTask, refused_in_async_code
 from . import eager, signals
 from .result import AsyncResult, GroupResult, job_rows, result_of
 from .task import OF_A_MESSAGE, Task, checked_arguments
@@ -84,9 +84,8 @@ class Part:
         try:
             return self.enqueue()
         except SynchronousOnlyOperation:
-            raise SynchronousOnlyOperation(
-                f"{self!r} is enqueued from async code, where Django's database can't be used: "
-                "await adelay() or aapply_async() instead of delay() or apply_async()."
+            raise refused_in_async_code(
+                f"{self!r} is enqueued", "await adelay() or aapply_async() instead of delay() or apply_async()"
             ) from None
 
     def apply(self, args: Any = None, kwargs: Any = None, throw: bool | None = None, **options: Any) -> Any:

@@ -34,8 +34,8 @@ demo-postgres: $(VENV)/.postgres ## the same on a PostgreSQL that is started for
 	@echo
 	@echo "That server and its data are gone now."
 
-serve: $(VENV)/.run ## the example's admin on http://127.0.0.1:8000/, and a worker; Ctrl-C ends both
-	@$(MANAGE) serve
+serve: $(VENV)/.run ## the example's admin on http://127.0.0.1:8000/ (or ADDRESS=127.0.0.1:8001), and a worker; Ctrl-C ends both
+	@$(MANAGE) serve $(ADDRESS)
 
 # With --jobs=2 both databases at once, and then the browser.
 test: test-sqlite test-postgresql $(if $(MYSQL_URL),$(VENV)/.mysql) ## all tests, on SQLite and on a real PostgreSQL (DATABASE_URL's, or one started for it)

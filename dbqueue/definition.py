@@ -27,7 +27,7 @@ from django.db import transaction
 
 from . import registry
 from .binding import misfits
-from .canvas import Signature, chain
+from .canvas import Node, Signature, chain
 from .claim import Claim
 from .conf import Settings
 from .draft import Draft
@@ -58,6 +58,9 @@ class _GivenLater:
 
 
 GIVEN_LATER = _GivenLater()
+
+FROM_BEFORE = " The first argument is the result of the step before; .si(…) leaves it out."
+"""What who sees more arguments than he wrote has to know."""
 
 CHUNK = 1000
 """Signatures that enqueue_many() checks and inserts at a time."""
@@ -133,8 +136,11 @@ class Task(Generic[P, R]):
     def enqueue(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
         """Insert a job, in the caller's transaction. Raises an error of dbqueue.exceptions for what can't be run."""
         draft = self.draft(args, kwargs)
-        way = insert_apart if draft.durable and is_apart() else insert
-        return enter(lambda: way([draft]), self.entered)[0]
+
+        def insert_it() -> list[JobResult[R]]:
+            return insert_apart([draft]) if draft.durable and is_apart() else insert([draft])
+
+        return enter(insert_it, self.entered)[0]
 
     def delay(self, *args: P.args, **kwargs: P.kwargs) -> JobResult[R]:
         """The same as enqueue(), by Celery's name."""
@@ -223,8 +229,9 @@ class Task(Generic[P, R]):
             return self.signature.bind(*args, **kwargs)
         except TypeError as exc:
             why = misfits(self.signature, args, kwargs) or exc
+            more = FROM_BEFORE if any(arg is GIVEN_LATER for arg in args) else ""
             raise InvalidArguments(
-                f"{self.name}{shown_signature(self)} can't be called with these arguments: {why}."
+                f"{self.name}{shown_signature(self)} can't be called with these arguments: {why}.{more}"
             ) from None
 
     def _keys(self, bound: inspect.BoundArguments) -> dict[str, Any]:
@@ -440,9 +447,9 @@ def enqueue_many(signatures: Iterable[Signature[R]]) -> list[JobResult[R]]:
     Those with ``durable`` are the last to be written where they have a transaction of their own.
     """
     drafts = (_own_signature(item).task.draft(item.args, item.kwargs) for item in signatures)
-    has_apart = is_apart()
 
     def insert_all() -> list[JobResult[R]]:
+        has_apart = is_apart()
         made: dict[int, JobResult[R]] = {}
         durable: dict[int, Draft] = {}
         remaining = enumerate(drafts)
@@ -502,6 +509,8 @@ def _not_at_the_top(func: object) -> InvalidTask:
 def _own_task(task: object) -> Task[Any, Any]:
     if isinstance(name := getattr(task, "module_path", None), str):
         raise InvalidTask(f"{name} is a task of django.tasks: call its own enqueue(), or give its name: {name!r}.")
+    if isinstance(task, Node):
+        raise InvalidTask(f"{task} is a {type(task).__name__.lower()}: it is enqueued by its own enqueue().")
     if not isinstance(task, Task):
         raise InvalidTask(f"{task!r} is not a task: decorate it with @dbqueue.task.")
     return task

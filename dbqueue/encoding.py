@@ -75,7 +75,7 @@ def normalize(value: Any, what: str, depth: int = MAX_DEPTH) -> Any:
         case _:
             raise NotStorable(
                 f"Unsupported type: {what} is {type(value)}: {_short(value)}. "
-                "JSON holds dict, list, str, int, float, bool and None."
+                "JSON holds dict, list, str, int, float, bool and None; tuples become lists, bytes text."
             )
 
 

@@ -6,6 +6,7 @@ from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connections, transaction
 
 from . import signals
@@ -13,6 +14,7 @@ from .announcement import Announcement
 from .conf import Settings
 from .draft import Draft
 from .durable import apart, is_in_transaction
+from .exceptions import refused_in_async_code
 from .models import JobStatus
 from .plan import Plan
 from .results import JobResult, get_result
@@ -82,8 +84,17 @@ def insert(drafts: list[Draft]) -> list[JobResult[Any]]:
 def enter(
     insert: Callable[[], list[JobResult[Any]]], entered: Callable[[JobResult[Any]], None] = lambda job: None
 ) -> list[JobResult[Any]]:
-    """Insert, tell, and with DBQUEUE['IMMEDIATE'] run what was inserted."""
+    """Insert, tell, and with DBQUEUE['IMMEDIATE'] run what was inserted. Raises what names the way of async code."""
+    try:
+        return _enter(insert, entered)
+    except SynchronousOnlyOperation:
+        instead = "await aenqueue() instead of enqueue(), and sync_to_async(enqueue_many)(…) of many"
+        raise refused_in_async_code("A job is enqueued", instead) from None
 
+
+def _enter(
+    insert: Callable[[], list[JobResult[Any]]], entered: Callable[[JobResult[Any]], None]
+) -> list[JobResult[Any]]:
     def tell(job: JobResult[Any]) -> None:
         _announce(job)
         entered(job)

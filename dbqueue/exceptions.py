@@ -2,7 +2,7 @@
 
 import datetime
 
-from django.core.exceptions import ImproperlyConfigured
+from django.core.exceptions import ImproperlyConfigured, SynchronousOnlyOperation
 
 
 class DBQueueError(Exception):
@@ -129,6 +129,11 @@ class Discard(DBQueueError):
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+
+
+def refused_in_async_code(what: str, instead: str) -> SynchronousOnlyOperation:
+    """Django's own error, in words that name the way there is."""
+    return SynchronousOnlyOperation(f"{what} from async code, where Django's database can't be used: {instead}.")
 
 
 LONGEST = 3_155_760_000.0

@@ -10,12 +10,15 @@ from . import registry
 from .conf import QUEUE_LENGTH, Settings, is_queue_name
 from .exceptions import InvalidQueue
 from .models import DEFAULT_QUEUE, REASON_LENGTH
-from .store import store_for
+from .store import Store, store_for
 
 logger = logging.getLogger("dbqueue.queues")
 
 MOST_NAMES = 20
 """Names that one message lists."""
+
+NEWEST = 1000
+"""Jobs, the last that were enqueued, whose queues are looked at: what has just ended is counted some seconds later."""
 
 OTHER_NAMES: dict[str, str] = {}
 """Queues by names that adapters know them by: who serves, or leaves out, the one means the other as well."""
@@ -60,6 +63,11 @@ def closed() -> dict[str, str]:
     return store_for(Settings.load().database).reasons()
 
 
+def drained() -> set[str]:
+    """Those of the closed queues in which what was there before still runs."""
+    return {queue.name for queue in store_for(Settings.load().database).said_of_queues() if queue.last_id is not None}
+
+
 def doubt_of(names: Sequence[str], alias: str) -> str:
     """A warning about those of these queues that no task, setting or job has ever named; empty where there are none.
 
@@ -67,10 +75,14 @@ def doubt_of(names: Sequence[str], alias: str) -> str:
     """
     store, declared = store_for(alias), _declared()
     strange = (name for name in names if name not in declared and name not in OTHER_NAMES)
-    unknown = [name for name in strange if not store.has_seen(name)]
+    unseen = [name for name in strange if not store.has_seen(name)]
+    if not unseen:
+        return ""
+    recent = _recent(store)
+    unknown = [name for name in unseen if name not in recent]
     if not unknown:
         return ""
-    known = sorted({*declared, *store.seen_queues(MOST_NAMES)})
+    known = sorted({*declared, *recent, *store.seen_queues(MOST_NAMES)})
     more = ", …" if len(known) > MOST_NAMES else ""
     near = difflib.get_close_matches(unknown[0], known, n=1)
     hint = f" Did you mean {near[0]!r}?" if near else ""
@@ -78,6 +90,12 @@ def doubt_of(names: Sequence[str], alias: str) -> str:
         f"No task, setting or job so far names the queue {' or '.join(map(repr, unknown))}. Known are "
         f"{', '.join(map(repr, known[:MOST_NAMES]))}{more}.{hint}"
     )
+
+
+def _recent(store: Store) -> set[str]:
+    """The queues of jobs that run, and of the newest: by indexes only."""
+    newest = store.jobs.order_by("-pk").values_list("queue_name", flat=True)[:NEWEST]
+    return {*newest, *(queue_name for queue_name, _ in store.running())}
 
 
 def _declared() -> set[str]:

@@ -28,6 +28,7 @@ from .exceptions import (
     Replaced,
     ResultNotReady,
     WouldNeverFinish,
+    refused_in_async_code,
 )
 from .models import Job, JobStatus, LogLine, is_id
 from .running import Running, current
@@ -45,6 +46,9 @@ MESSAGE_LENGTH = 200
 
 WARN_AFTER = 10.0
 """Seconds of a wait after which the log tells where no worker is there. Who gave no timeout would never learn it."""
+
+CALL_LATER = "Call get() after the commit; in a test, after dbqueue.testing.run_jobs()."
+"""What to do about a wait that would never end."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -186,6 +190,21 @@ class JobResult(Generic[R]):
         """The same as cancel(), from async code."""
         return await sync_to_async(self.cancel)(interrupt=interrupt)
 
+    def retry(self) -> bool:
+        """Let it run again if it has failed or was cancelled, in the caller's transaction. Returns whether it will.
+
+        It has a fresh count of attempts, and its history stays. One whose time has not come waits for it again. A step
+        whose turn had not come does so too, or is left alone where what it waits for has not succeeded. A job that was
+        replaced is tried again by what is inside of it.
+        """
+        retried = store_for(self.database).retry([int(self.id)])
+        self.refresh()
+        return bool(retried)
+
+    async def aretry(self) -> bool:
+        """The same as retry(), from async code."""
+        return await sync_to_async(self.retry)()
+
     @property
     def log(self) -> list[str]:
         """The lines that the job has logged so far, of all its attempts, oldest first."""
@@ -223,11 +242,11 @@ class JobResult(Generic[R]):
         if self._uncommitted and connections[self.database].in_atomic_block:
             raise WouldNeverFinish(
                 f"Job {self.id} was enqueued in a transaction that is still open, so no worker can see it: waiting "
-                "here would never end. Call get() after the commit."
+                f"here would never end. {CALL_LATER}"
                 if not self.duplicate
                 else f"Job {self.id} was there already, and the enqueue that found it has locked it until the end of "
-                "this transaction, so no worker can claim it or write its outcome: waiting here would never end. Call "
-                "get() after the commit."
+                "this transaction, so no worker can claim it or write its outcome: waiting here would never end. "
+                f"{CALL_LATER}"
             )
 
 
@@ -363,7 +382,7 @@ class Context:
         try:
             return store_for(self.database).enclosing_group(self.claim.job_id)
         except SynchronousOnlyOperation:
-            raise SynchronousOnlyOperation("add() asks the database; write await context.aadd(…).") from None
+            raise refused_in_async_code("add() is called", "await context.aadd(…) instead") from None
 
     def _inherited(self, node: "Node") -> "Node":
         if not hasattr(node, "inherit"):

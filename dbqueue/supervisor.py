@@ -52,6 +52,7 @@ class Child:
         self._has_started = False
         self.token = uuid.uuid4()
         self.waits_for_code = False
+        self._is_told = False
         self._arguments = arguments
         self._process: subprocess.Popen[bytes] | None = None
         self._started = 0.0
@@ -80,6 +81,11 @@ class Child:
     def alive(self) -> bool:
         return self.has_process and self.code is None
 
+    @property
+    def ended_as_told(self) -> bool:
+        """Whether it ended by the signal that it was told to end by, before it had a handler for that."""
+        return self._is_told and self.code == -signal.SIGTERM
+
     def start(self) -> None:
         if time.monotonic() < self._start_at:
             return
@@ -91,7 +97,7 @@ class Child:
         self._process = subprocess.Popen([*self._arguments, *own], process_group=0, pass_fds=[told])
         os.close(told)
         self._started = time.monotonic()
-        self._has_started = False
+        self._has_started = self._is_told = False
 
     @property
     def lived_long(self) -> bool:
@@ -107,10 +113,11 @@ class Child:
 
     def vacate(self) -> None:
         """Make the place free for another start: at once after a long life, later and later after short ones."""
-        self.failed_starts = 0 if self.has_started else self.failed_starts + 1
+        self.failed_starts = 0 if self.has_started or self.ended_as_told else self.failed_starts + 1
         if self.failed_starts <= 1:
             self.failing_since = time.monotonic()
-        self._short_lives = 0 if self.lived_long or self.code == 0 else self._short_lives + 1
+        ended_well = self.code == 0 or self.ended_as_told
+        self._short_lives = 0 if self.lived_long or ended_well else self._short_lives + 1
         self._start_at = time.monotonic() + (backoff(self._short_lives) if self._short_lives else 0.0)
         if self._ready is not None:
             os.close(self._ready)
@@ -118,6 +125,7 @@ class Child:
 
     def tell(self, number: signal.Signals) -> None:
         if self._process is not None and self.alive:
+            self._is_told = True
             self._process.send_signal(number)
 
 
@@ -175,14 +183,14 @@ class Supervisor:
             return
         # It ended by itself and early: broken code fails again until somebody mends it.
         child.waits_for_code = self._files is not None and code > 0 and not child.lived_long
-        pid = child.pid
+        pid, is_as_told = child.pid, child.ended_as_told
         child.vacate()
         if child.waits_for_code:
             child.failed_starts = 0
             logger.error(
                 "Worker process %d ended early: it is started again when the code changes, or later", child.number
             )
-        elif code != 0:
+        elif code != 0 and not is_as_told:
             logger.error("Worker process %d (pid %d) ended with %d", child.number, pid, code)
         if child.failed_starts >= MOST_FAILED_STARTS and not self._others_work(child):
             logger.critical("Worker process %d can't start: it failed %d times", child.number, child.failed_starts)

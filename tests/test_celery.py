@@ -1,14 +1,16 @@
 """Celery's names: what matches, and what differs on purpose (docs/from-celery.md names these tests)."""
 
 import datetime
+import logging
 import os
 import re
 import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -46,6 +48,7 @@ from dbqueue.compat.celery.exceptions import (
 )
 from dbqueue.compat.celery.schedules import crontab
 from dbqueue.compat.celery.settings import DEFAULTS, named
+from dbqueue.compat.celery.utils.log import get_task_logger, task_logger
 from dbqueue.exceptions import (
     InvalidArguments,
     InvalidTask,
@@ -63,7 +66,7 @@ from dbqueue.testing import run_jobs
 
 from .shop import celery_tasks as t
 from .shop.models import Mark
-from .workers import burst, eventually, worker
+from .workers import burst, eventually, settings_file, worker
 
 pytestmark = pytest.mark.django_db
 
@@ -204,6 +207,22 @@ def test_what_has_no_meaning_is_named_and_does_not_fail() -> None:
         t.add.apply_async((1, 2), serializer="json", routing_key="x", retry=True)
     with pytest.warns(UserWarning, match="no use for flavour"):
         t.app.task(flavour="sweet")(module_level)
+
+
+def test_a_warning_names_the_line_of_whoever_called() -> None:
+    calls: list[Callable[[], Any]] = [
+        lambda: t.add.apply_async((1, 2), countdwn=3),
+        lambda: t.add.s(1, 2).apply_async(countdwn=3),
+        lambda: t.add.s(1, 2).set(countdwn=3).delay(),
+        lambda: chain(t.add.s(1, 2), t.add.s(3).set(countdwn=3)).delay(),
+        lambda: chain(t.add.s(1, 2), t.add.s(3)).apply_async(countdwn=3),
+        lambda: t.app.task(countdwn=3)(module_level),
+        lambda: t.add.update_state(task_id="another"),
+    ]
+    for call in calls:
+        with pytest.warns(UserWarning, match="has no use for") as caught:
+            call()
+        assert {(one.filename, one.lineno) for one in caught} == {(__file__, call.__code__.co_firstlineno)}
 
 
 def module_level() -> None: ...
@@ -1208,6 +1227,47 @@ def test_the_default_queue_may_be_called_as_celery_calls_it() -> None:
     assert (first.state, other.state) == ("SUCCESS", "PENDING")
     burst("--exclude-queues", "celery", DBQUEUE_TASK_MODULES="tasks,celery_tasks")
     assert other.state == "SUCCESS"
+
+
+def told_by_a_worker(*arguments: str, **environment: str) -> list[str]:
+    """The lines of get_task_logger() that a worker prints."""
+    t.tell.delay()
+    output = burst(*arguments, DBQUEUE_TASK_MODULES="tasks,celery_tasks", **environment)
+    return [line for line in output.splitlines() if "told at" in line]
+
+
+@pytest.mark.django_db(transaction=True)
+def test_a_logger_of_a_task_is_shown_as_the_workers_own() -> None:
+    [line] = told_by_a_worker()
+    assert line.endswith(" INFO told at info")
+    assert told_by_a_worker("--verbosity", "0") == []
+    assert len(told_by_a_worker("--verbosity", "2")) == 2
+
+
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize("name", ["celery.task", "tests", "tests.shop.celery_tasks"])
+@pytest.mark.parametrize("level", ["INFO", "WARNING"])
+def test_what_logging_says_of_a_logger_of_a_task_holds(tmp_path: Path, name: str, level: str) -> None:
+    said = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"own": {"format": "own: %(message)s"}},
+        "handlers": {"own": {"class": "logging.StreamHandler", "formatter": "own"}},
+        "loggers": {name: {"handlers": ["own"], "level": level}},
+    }
+    told = told_by_a_worker(**settings_file(tmp_path, f"LOGGING = {said!r}"))
+    assert told == (["own: told at info"] if level == "INFO" else [])
+
+
+def test_a_logger_of_a_task_is_below_celerys_unless_something_is_said_of_it_or_above_it() -> None:
+    name = "loggers_of_a_test"
+    top = logging.getLogger(name)
+    assert get_task_logger(f"{name}.free").parent is task_logger
+    assert get_task_logger(f"{name}.free.below").parent is logging.getLogger(f"{name}.free")
+    top.setLevel(logging.ERROR)
+    assert get_task_logger(f"{name}.bound").parent is top
+    assert get_task_logger("celery").parent is logging.root
+    assert get_task_logger("celery.task") is task_logger
 
 
 @pytest.mark.django_db(transaction=True)

@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import pytest
 from asgiref.sync import async_to_sync
+from django.core.exceptions import SynchronousOnlyOperation
 from django.db import connection, transaction
 from django.utils import timezone
 from pytest_django import Settings as SettingsWrapper
@@ -337,10 +338,39 @@ def test_times_that_no_database_gives_back(due: Any) -> None:
     refused(InvalidTask, "in the years 1970 to 9000", lambda: tasks.add.using(run_after=due).enqueue(1, 2))
 
 
+@pytest.mark.django_db(transaction=True)
+@pytest.mark.parametrize(
+    "enqueue",
+    [
+        lambda: tasks.add.enqueue(1, 2),
+        lambda: tasks.add.s(1, 2).enqueue(),
+        lambda: (tasks.add.s(1, 2) | tasks.add.s(3)).delay(),
+        lambda: dbqueue.enqueue_many([tasks.add.s(1, 2)]),
+        lambda: tasks.add.using(unique=True, run_after=datetime.timedelta(hours=1)).enqueue(1, 2),
+        lambda: tasks.add.using(durable=True).enqueue(1, 2),
+        lambda: multiply.enqueue(1, 2),
+    ],
+)
+def test_async_code_is_told_its_own_way(enqueue: Callable[[], Any], settings: SettingsWrapper) -> None:
+    async def enqueue_there() -> None:
+        with pytest.raises(
+            SynchronousOnlyOperation, match=r"async code, .*: await aenqueue\(\) instead of enqueue\(\)"
+        ):
+            enqueue()
+
+    async_to_sync(enqueue_there)()
+    settings.DBQUEUE = {**getattr(settings, "DBQUEUE", {}), "IMMEDIATE": True}
+    async_to_sync(enqueue_there)()
+    assert Job.objects.count() == 0
+
+
 def test_what_is_not_a_task() -> None:
     refused(UnknownTask, "'tests.shop.tasks.ad'", lambda: dbqueue.enqueue("tests.shop.tasks.ad", 1))
     refused(UnknownTask, "'os.system'", lambda: dbqueue.enqueue("os.system", "true"))
     refused(InvalidTask, "is not a task", lambda: dbqueue.enqueue(plain, 1))  # type: ignore[call-overload]
+    call = tasks.add.s(1, 2)
+    refused(InvalidTask, "add is a signature: it is enqueued by", lambda: dbqueue.enqueue(call))  # type: ignore[call-overload]
+    refused(InvalidTask, "add | add is a chain: it is", lambda: dbqueue.enqueue(call | call))  # type: ignore[call-overload]
     refused(InvalidTask, "is not a signature", lambda: dbqueue.enqueue_many([plain]))  # type: ignore[list-item]
     refused(
         InvalidTask,

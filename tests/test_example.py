@@ -129,6 +129,18 @@ def test_a_worker_runs_beside_the_server_and_both_end_together(number: signal.Si
     assert not Worker.objects.alive().exists()
 
 
+def test_of_a_taken_port_it_says_how_to_take_another() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        process = manage("serve", "--bare", f"127.0.0.1:{taken.getsockname()[1]}")
+        output, _ = process.communicate(timeout=60)
+
+    assert process.returncode == 1, output
+    assert "Where something else has its port: make serve ADDRESS=127.0.0.1:8001." in output
+    assert not Worker.objects.alive().exists()
+
+
 def test_the_pages_have_something_to_show_and_no_more_of_it_at_a_second_start() -> None:
     showcase = Job.objects.filter(task__startswith="example_project.showcase.tasks.")
     failed = showcase.filter(task__endswith=".count_lines", status=JobStatus.FAILED)

@@ -70,6 +70,41 @@ def test_imports(tmp_path: Path) -> None:
     ]
 
 
+def test_code_that_has_moved_is_read_as_what_it_was(tmp_path: Path) -> None:
+    source = """\
+        import dbqueue.compat.celery
+        from dbqueue.compat import celery
+        from dbqueue.compat.celery import bootsteps, chain, shared_task as job
+        from dbqueue.compat.celery.signals import task_failure, setup_logging
+        from dbqueue.compat.celery.canvas import *
+        @job(acks_late=True)
+        def f(): ...
+        f.delay()
+        @dbqueue.compat.celery.shared_task
+        def g(): ...
+        celery.signals.setup_logging
+        chain(f.s(), g.s())["task"]
+        """
+    assert said(tmp_path, source) == [
+        (1, "dbqueue.compat.celery", C),
+        (2, "dbqueue.compat.celery", C),
+        (3, "dbqueue.compat.celery.bootsteps", M),
+        (3, "dbqueue.compat.celery.chain", C),
+        (3, "dbqueue.compat.celery.shared_task", C),
+        (4, "dbqueue.compat.celery.signals.task_failure", C),
+        (4, "dbqueue.compat.celery.signals.setup_logging", D),
+        (5, "dbqueue.compat.celery.canvas.*", L),
+        (6, "@task", C),
+        (6, "@task(acks_late=)", D),
+        (8, "task.delay", C),
+        (9, "@task", C),
+        (9, "celery.shared_task", C),
+        (11, "celery.signals.setup_logging", D),
+        (12, "signature[…]", M),
+        (12, "task.s", C),
+    ]
+
+
 def test_packages_beside_celery(tmp_path: Path) -> None:
     source = """\
         from kombu import Queue, Exchange

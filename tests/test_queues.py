@@ -10,6 +10,7 @@ import dbqueue
 from dbqueue import queues
 from dbqueue.exceptions import InvalidQueue
 from dbqueue.models import JobStatus
+from dbqueue.store import store_for
 from dbqueue.testing import run_jobs
 
 from .shop.tasks import add
@@ -54,9 +55,10 @@ def test_the_command_says_what_it_did() -> None:
         call_command("dbqueue_queue", *arguments, stdout=out)
         return out.getvalue()
 
+    assert said() == "No queue is paused or drained.\n"
     assert said("pause", "mail", "--reason", "a new template") == "Queue mail is paused.\n"
     assert said("drain", "slow") == "Queue slow is drained: what is in it now still runs.\n"
-    assert said() == "mail: a new template\nslow: no reason given\n"
+    assert said() == "mail: paused, a new template\nslow: drained, no reason given\n"
     assert said("resume", "mail") == "Queue mail is open.\n"
     assert said("resume", "mail") == "Queue mail is open; it was not closed.\n"
     assert list(queues.closed()) == ["slow"]
@@ -92,6 +94,26 @@ def test_a_name_that_only_a_job_has_is_known(caplog: pytest.LogCaptureFixture) -
     assert caplog.messages == []
     dbqueue.pause("of customer 8")
     assert "Did you mean 'of customer 7'?" in caplog.text
+
+
+def test_a_name_is_known_of_a_job_that_runs_or_has_just_ended(
+    caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add.using(queue_name="of customer 7").enqueue(1, 2)
+    run_jobs()
+    add.using(queue_name="of customer 8").enqueue(1, 2)
+    store = store_for("default")
+    assert store.claim(store.register(name="worker", hostname="h", pid=1, queues="", threads=1), 1)
+    assert not store.has_seen("of customer 7") and not store.has_seen("of customer 8")
+    caplog.clear()
+    for name in ("of customer 7", "of customer 8"):
+        dbqueue.pause(name)
+        dbqueue.resume(name)
+    monkeypatch.setattr(queues, "NEWEST", 0)
+    dbqueue.pause("of customer 8")
+    assert caplog.messages == []
+    dbqueue.pause("of customer 7")
+    assert "names the queue 'of customer 7'" in caplog.text
 
 
 @pytest.mark.parametrize(("queue", "reason"), [("", ""), ("a,b", ""), (5, ""), ("mail", "x" * 501), ("mail", None)])

@@ -88,12 +88,63 @@ def test_a_cancelled_job() -> None:
         result.get(timeout=1)
 
 
+def test_a_job_that_did_not_succeed_is_retried() -> None:
+    failed = fail.using(max_attempts=2, backoff=0).enqueue("once")
+    cancelled = add.using(run_after=datetime.timedelta(days=1)).enqueue(1, 2)
+    cancelled.cancel()
+    run_jobs(scheduled=True)
+    failed.refresh()
+    assert (failed.status, failed.attempts) == (JobStatus.FAILED, 2)
+
+    assert failed.retry() and cancelled.retry()
+    assert (failed.status, cancelled.status) == (JobStatus.READY, JobStatus.SCHEDULED)
+    run_jobs()
+    failed.refresh()
+    assert (failed.status, failed.attempts, len(failed.errors)) == (JobStatus.FAILED, 4, 4)
+
+
+def test_nothing_else_is_retried() -> None:
+    limited = add.using(concurrency=1)
+    ran = add.enqueue(1, 2)
+    run_jobs()
+    running, blocked = limited.enqueue(1, 2), limited.enqueue(1, 2)
+    store = store_for("default")
+    store.claim(store.register(name="worker", hostname="h", pid=1, queues="", threads=1), 2)
+    ready, scheduled = add.enqueue(1, 2), add.using(run_after=datetime.timedelta(days=1)).enqueue(1, 2)
+    for result, status in (
+        (ran, JobStatus.SUCCESSFUL),
+        (running, JobStatus.RUNNING),
+        (blocked, JobStatus.BLOCKED),
+        (ready, JobStatus.READY),
+        (scheduled, JobStatus.SCHEDULED),
+    ):
+        assert not result.retry()
+        assert result.status is status
+    Job.objects.all().delete()
+    with pytest.raises(JobDoesNotExist):
+        ran.retry()
+
+
+def test_a_retry_is_part_of_the_transaction() -> None:
+    result = add.enqueue(1, 2)
+    result.cancel()
+    with pytest.raises(ZeroDivisionError), transaction.atomic():
+        assert result.retry()
+        raise ZeroDivisionError
+    result.refresh()
+    assert result.status is JobStatus.CANCELLED
+    assert async_to_sync(result.aretry)()
+    assert (result.status, result.attempts) == (JobStatus.READY, 0)
+
+
 def test_waiting_in_the_transaction_that_enqueued_the_job_is_refused_at_once() -> None:
     with transaction.atomic():
         [many] = dbqueue.enqueue_many([add.s(1, 2)])
         one = add.enqueue(1, 2)
         for result in (one, many):
-            with pytest.raises(WouldNeverFinish, match="Call get\\(\\) after the commit"):
+            with pytest.raises(
+                WouldNeverFinish, match=r"Call get\(\) after the commit; in a test, after dbqueue\.testing\.run"
+            ):
                 result.get(timeout=60)
     with worker():
         assert one.get(timeout=15) == many.get(timeout=15) == 3

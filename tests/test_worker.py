@@ -43,7 +43,7 @@ from .shop.tasks import (
     tell_context,
     tell_language,
 )
-from .workers import burst, eventually, spawn, stop_between_transactions, worker
+from .workers import burst, eventually, settings_file, spawn, stop_between_transactions, worker
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -765,6 +765,38 @@ def test_reload_starts_the_children_anew_when_the_code_changes() -> None:
         os.utime(module)
         eventually(lambda: Worker.objects.alive().exclude(pid=first).exists(), timeout=30)
         assert add.enqueue(1, 2).get(timeout=15) == 3
+
+
+def test_a_child_that_is_ended_before_it_has_started_is_no_error(tmp_path: Path) -> None:
+    beginning, holds = tmp_path / "beginning", tmp_path / "holds"
+    module = tmp_path / "held_up.py"
+    module.write_text(
+        "import os, pathlib, time\n"
+        f"with open({str(beginning)!r}, 'a') as file:\n"
+        "    print(os.getpid(), file=file)\n"
+        f"while pathlib.Path({str(holds)!r}).exists():\n"
+        "    time.sleep(0.02)\n"
+    )
+
+    def begun() -> int:
+        return len(beginning.read_text().split())
+
+    def change(moment: int) -> None:
+        before = begun()
+        os.utime(module, (moment, moment))
+        eventually(lambda: begun() > before)
+
+    with worker("--reload", **settings_file(tmp_path, "import held_up")) as process:
+        eventually(lambda: Worker.objects.alive().exists())
+        first = Worker.objects.alive().get().pid
+        holds.touch()
+        for moment in range(7):
+            change(moment)
+        holds.unlink()
+        eventually(lambda: Worker.objects.alive().exclude(pid=first).exists())
+        assert process.output.count("starting anew") == 7
+        assert "ERROR" not in process.output
+        assert process.poll() is None
 
 
 def test_under_debug_the_worker_keeps_no_list_of_its_statements() -> None:

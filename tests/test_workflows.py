@@ -743,6 +743,36 @@ def test_a_call_that_will_not_fit_is_refused_at_enqueue() -> None:
     assert not Job.objects.exists() and not Workflow.objects.exists()
 
 
+def test_a_step_is_retried_by_its_own_result() -> None:
+    result = (give.s(1) | broken.s() | note.s()).enqueue()
+    run_jobs()
+    first, failed, last = result.steps()
+    assert not last.retry() and not first.retry()
+    assert failed.retry()
+    last.refresh()
+    assert (failed.status, last.status) == (JobStatus.READY, JobStatus.WAITING)
+
+
+@pytest.mark.parametrize(
+    ("node", "why"),
+    [
+        (give.s(1) | inc.s(1, 2), "it takes 2 arguments by position, and has 3."),
+        (give.s(1) | nothing.s(), "it takes no arguments by position, and has 1."),
+        (give.s(1) | inc.s(x=2), "'x' is given by position and by name."),
+        (chord([give.s(1)], inc.s(1, 2)), "and has 3."),
+        (give.s(1).link(inc.s(1, 2)), "and has 3."),
+    ],
+)
+def test_a_call_that_is_given_a_result_is_told_of_it(node: Any, why: str) -> None:
+    with pytest.raises(InvalidArguments) as caught:
+        node.enqueue()
+    assert str(caught.value).endswith(
+        f"{why} The first argument is the result of the step before; .si(…) leaves it out."
+    )
+    with pytest.raises(InvalidArguments, match=r"has 3\.$"):
+        (give.s(1) | inc.si(1, 2, 3)).enqueue()  # type: ignore[call-arg]
+
+
 def test_options_are_inherited_where_nothing_else_is_said() -> None:
     node = (give.s(1).set(queue_name="own") | inc.s()).set(queue_name="all", priority=5)
     node.enqueue()

@@ -927,6 +927,15 @@ READ_LIVE = _names("task_always_eager task_eager_propagates task_ignore_result t
 """Settings that are read at each call, or at the end of each job."""
 
 
+MOVED = ("dbqueue", "compat", "celery")
+"""Where Celery's names are after the move."""
+
+
+def before_the_move(path: tuple[str, ...]) -> tuple[str, ...]:
+    """``celery.x`` for ``dbqueue.compat.celery.x``: what has moved is read as what it was. All others as they are."""
+    return path[2:] if path[:3] == MOVED else path
+
+
 def imported(path: tuple[str, ...]) -> tuple[str, Judgement]:
     """How ``celery.x.y``, imported or named, is shown, and its judgement. A module that exists is covered."""
     dotted = ".".join(path)

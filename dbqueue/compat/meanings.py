@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
+from .coverage import before_the_move
 from .sources import Source
 
 FunctionNode = ast.FunctionDef | ast.AsyncFunctionDef
@@ -293,6 +294,7 @@ class Project:
 
     def resolve(self, name: Name) -> Meaning:
         """What the path leads to: one of Celery's names, what a module that was read binds, or the path itself."""
+        name = Name(before_the_move(name.path))
         if name.is_celery:
             held = HELD.get(name.path[-1])
             return name if held is None else Thing(held)

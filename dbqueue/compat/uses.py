@@ -160,8 +160,8 @@ class Reader(ast.NodeVisitor):
 
     def _imported(self, path: tuple[str, ...], line: int) -> None:
         top, last = path[0], path[-1]
-        if top == "celery":
-            said = coverage.STAR if last == "*" else coverage.imported(path)[1]
+        if (meant := coverage.before_the_move(path))[0] == "celery":
+            said = coverage.STAR if last == "*" else coverage.imported(meant)[1]
             is_for_types = self.for_types and said.verdict is Verdict.MISSING
             self.say(line, ".".join(path), coverage.FOR_TYPES if is_for_types else said)
         elif not self.project.owns(top):

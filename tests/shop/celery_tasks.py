@@ -29,6 +29,12 @@ def named() -> str:
     return "named"
 
 
+@shared_task
+def tell() -> None:
+    logger.info("told at info")
+    logger.debug("told at debug")
+
+
 @shared_task(bind=True)
 def whoami(self: Task, *args: Any, **kwargs: Any) -> dict[str, Any]:
     request = self.request

@@ -5,7 +5,6 @@ import inspect
 import json
 import logging
 import socket
-import warnings
 from collections.abc import Callable
 from functools import cached_property
 from typing import Any, NamedTuple
@@ -28,6 +27,7 @@ from .result import error_of
 from .stack import pushed
 from .task import OF_A_MESSAGE, EinfoLike, Task
 from .values import encoded
+from .warned import warn
 
 logger = logging.getLogger("dbqueue.job")
 
@@ -107,7 +107,7 @@ class CoreTask(definition.Task[Any, Any]):
     ) -> "definition.Task[Any, Any]":
         """What apply_async() says, as dbqueue says it. Unknown names are named in a warning."""
         if unknown := sorted(others.keys() - OF_A_MESSAGE):
-            warnings.warn(f"apply_async() has no use for {', '.join(unknown)} here.", stacklevel=4)
+            warn(f"apply_async() has no use for {', '.join(unknown)} here.")
         said: dict[str, Any] = {
             "external_id": None if task_id is None else str(task_id),
             "run_after": _start(countdown, eta),

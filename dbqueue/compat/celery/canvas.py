@@ -2,7 +2,6 @@
 
 import contextvars
 import itertools
-import warnings
 from collections.abc import Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar, Self
@@ -10,12 +9,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Self
 from asgiref.sync import sync_to_async
 from django.core.exceptions import SynchronousOnlyOperation
 
-from ...exceptions import InvalidTask
+from ...exceptions import InvalidTask, refused_in_async_code
 from . import eager, signals
 from .result import AsyncResult, GroupResult, job_rows, result_of
 from .task import OF_A_MESSAGE, Task, checked_arguments
 from .utils import uuid
 from .values import decoded, encoded
+from .warned import warn
 
 if TYPE_CHECKING:
     from ... import canvas as core
@@ -84,9 +84,8 @@ class Part:
         try:
             return self.enqueue()
         except SynchronousOnlyOperation:
-            raise SynchronousOnlyOperation(
-                f"{self!r} is enqueued from async code, where Django's database can't be used: "
-                "await adelay() or aapply_async() instead of delay() or apply_async()."
+            raise refused_in_async_code(
+                f"{self!r} is enqueued", "await adelay() or aapply_async() instead of delay() or apply_async()"
             ) from None
 
     def apply(self, args: Any = None, kwargs: Any = None, throw: bool | None = None, **options: Any) -> Any:
@@ -396,7 +395,7 @@ class _Composed(Part):
     def _made(self, node: "core.Node") -> "core.Node":
         """With what was said of all of it."""
         if unknown := sorted(self.options.keys() - self.known_options):
-            warnings.warn(f"A {type(self).__name__} has no use for {', '.join(unknown)} here.", stacklevel=4)
+            warn(f"A {type(self).__name__} has no use for {', '.join(unknown)} here.")
         return node.inherit(_inherited(self.options))
 
     def _copy(self, tasks: Iterable[Any], options: dict[str, Any]) -> Self:

@@ -3,7 +3,6 @@
 import random
 import traceback as _traceback
 import types
-import warnings
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Self
 
@@ -16,6 +15,7 @@ from .again import called_again
 from .exceptions import MaxRetriesExceededError, Retry
 from .request import Request
 from .stack import of_task, pushed
+from .warned import warn
 
 if TYPE_CHECKING:
     from .app import Celery
@@ -296,7 +296,7 @@ class Task:
         """
         request = self.request
         if options:
-            warnings.warn(f"retry() of {self.name} has no use for {', '.join(sorted(options))} here.", stacklevel=2)
+            warn(f"retry() of {self.name} has no use for {', '.join(sorted(options))} here.")
         most = self.max_retries if max_retries is None else max_retries
         if request.called_directly or (most is not None and request.retries >= most):
             self._give_up(exc, request)
@@ -342,7 +342,7 @@ class Task:
 
         request = self.request
         if task_id is not None and str(task_id) != request.id:
-            warnings.warn(f"update_state() of {self.name} has no use for the task_id of another job.", stacklevel=2)
+            warn(f"update_state() of {self.name} has no use for the task_id of another job.")
             return
         request.state = (state or "PROGRESS", meta)
         if request.job_id is not None:
@@ -403,7 +403,7 @@ def options_of(options: dict[str, Any], kind: type[Task] = Task) -> dict[str, An
     """As attributes of the task, as in Celery; those that its class has not are named in a warning."""
     unknown = sorted(name for name in options if not hasattr(kind, name) and name not in WITHOUT_MEANING)
     if unknown:
-        warnings.warn(f"A task has no use for {', '.join(unknown)} here.", stacklevel=4)
+        warn(f"A task has no use for {', '.join(unknown)} here.")
     found = dict(options)
     for name in _KINDS_OF_ERRORS:
         if name in found:

@@ -36,8 +36,15 @@ class Command(BaseCommand):
                 was_closed = queues.resume(queue)
                 self.stdout.write(f"Queue {queue} is open{'' if was_closed else '; it was not closed'}.")
             case _:
-                for name, why in sorted(queues.closed().items()):
-                    self.stdout.write(f"{name}: {why or 'no reason given'}")
+                self._list()
+
+    def _list(self) -> None:
+        closed, drained = queues.closed(), queues.drained()
+        for name, why in sorted(closed.items()):
+            kind = "drained" if name in drained else "paused"
+            self.stdout.write(f"{name}: {kind}, {why or 'no reason given'}")
+        if not closed:
+            self.stdout.write("No queue is paused or drained.")
 
     def _warn(self, doubt: str) -> None:
         if doubt:

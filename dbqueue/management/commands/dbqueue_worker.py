@@ -251,14 +251,23 @@ def _positive(text: str) -> int:
 
 
 def _log_to_console(verbosity: int) -> None:
-    """Show the worker's log lines where nobody else has said what happens to them; the project's LOGGING wins."""
-    logger = logging.getLogger("dbqueue")
-    if not logger.hasHandlers():
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(handler)
-        logger.setLevel(LEVELS[verbosity])
+    """Show the worker's log lines, and those of Celery's loggers of tasks, where nobody else has said what happens to
+    them; the project's LOGGING wins."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    if _shown("dbqueue", handler, LEVELS[verbosity]):
         # django.tasks logs each failure too. Where nobody listens, Python itself would print that traceback again.
         for name in ("django.tasks", "django_tasks"):
             if not logging.getLogger(name).hasHandlers():
                 logging.getLogger(name).addHandler(logging.NullHandler())
+    _shown("celery.task", handler, LEVELS[verbosity])
+
+
+def _shown(name: str, handler: logging.Handler, level: int) -> bool:
+    """Let a logger have this handler, and this level, if it has no handler yet. Returns whether it had none."""
+    logger = logging.getLogger(name)
+    if logger.hasHandlers():
+        return False
+    logger.addHandler(handler)
+    logger.setLevel(level)
+    return True

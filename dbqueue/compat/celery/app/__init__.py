@@ -3,7 +3,6 @@
 import fnmatch
 import importlib
 import re
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, overload
@@ -18,6 +17,7 @@ from ..settings import DEFAULTS, Configuration, known_name, named
 from ..signals import Signal
 from ..stack import top
 from ..task import Task, options_of
+from ..warned import warn
 
 if TYPE_CHECKING:
     from ..result import AsyncResult
@@ -63,7 +63,7 @@ class Celery:
         settings = {name: options.pop(name) for name in list(options) if known_name(name) in DEFAULTS}
         self.conf.update({**(changes or {}), **{name: value for name, value in settings.items() if value is not None}})
         if options:
-            warnings.warn(f"Celery() has no use for {', '.join(sorted(options))} here.", stacklevel=2)
+            warn(f"Celery() has no use for {', '.join(sorted(options))} here.")
         if config_source is not None:
             self.config_from_object(config_source)
         # The last one is the current one.

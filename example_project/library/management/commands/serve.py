@@ -34,7 +34,7 @@ class Command(BaseCommand):
         try:
             while all(child.poll() is None for child in children):
                 time.sleep(0.2)
-            raise CommandError("The web server or the worker ended by itself; the other one was stopped.")
+            raise CommandError(_what_ended(*children))
         except KeyboardInterrupt:
             self.stdout.write("\nStopping: the worker finishes what it runs.")
         finally:
@@ -50,6 +50,15 @@ def _how_to_log_in() -> str:
     if login.somebody_can_log_in():
         return "log in as before (`make demo` gives its user a new password, and prints it)"
     return login.give_new_password()
+
+
+def _what_ended(server: "subprocess.Popen[bytes]", worker: "subprocess.Popen[bytes]") -> str:
+    if server.poll() is None:
+        return "The worker ended by itself; the web server was stopped."
+    return (
+        "The web server ended by itself; the worker was stopped. Where something else has its port: "
+        "make serve ADDRESS=127.0.0.1:8001."
+    )
 
 
 def _start(*arguments: str) -> "subprocess.Popen[bytes]":

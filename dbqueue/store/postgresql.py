@@ -137,16 +137,16 @@ statistics of a quieter hour the planner would take that index and walk over eve
 it, and not the few ids that are named."""
 
 _MARK_RUNNING = f"""
-    WITH marked AS (
+    WITH clock AS MATERIALIZED (
+        SELECT coalesce(%s::timestamptz, statement_timestamp()) AS now,
+               set_config('synchronous_commit', coalesce(%s, current_setting('synchronous_commit')), true) AS waits
+    ), marked AS (
         UPDATE {_JOB}
         SET status = 'RUNNING', worker_id = %s, lease = lease + 1, attempt = attempt + 1,
             started_at = coalesce(started_at, clock.now), last_attempted_at = clock.now,
             ahead = NOT id = ANY(%s::bigint[]),
             unique_key = CASE WHEN unique_scope = 'started' THEN NULL ELSE unique_key END
-        FROM (
-            SELECT coalesce(%s::timestamptz, statement_timestamp()) AS now,
-                   set_config('synchronous_commit', coalesce(%s, current_setting('synchronous_commit')), true) AS waits
-        ) AS clock
+        FROM clock
         WHERE id = ANY(%s::bigint[]) AND {_BY_ID} = 'READY' AND clock.waits IS NOT NULL
             AND EXISTS (SELECT FROM "{Worker._meta.db_table}" WHERE id = %s AND stopped_at IS NULL)
         RETURNING clock.now, unique_scope
@@ -155,6 +155,10 @@ _MARK_RUNNING = f"""
 """
 
 _FINISH = f"""
+    WITH clock AS MATERIALIZED (
+        SELECT coalesce(%s::timestamptz, statement_timestamp()) AS now,
+               set_config('lock_timeout', coalesce(%s, current_setting('lock_timeout')), true) AS patience
+    )
     UPDATE {_JOB} AS job
     SET status = ended.status,
         return_value = ended.value,
@@ -171,8 +175,7 @@ _FINISH = f"""
                           THEN job.unique_key END
     FROM unnest(%s::bigint[], %s::int[], %s::bigint[], %s::text[], %s::jsonb[], %s::float8[], %s::int[], %s::text[])
             AS ended (id, lease, worker_id, status, value, delay, uncounted, reason),
-        (SELECT coalesce(%s::timestamptz, statement_timestamp()) AS now,
-                set_config('lock_timeout', coalesce(%s, current_setting('lock_timeout')), true) AS patience) AS clock
+        clock
     WHERE job.id = ended.id AND job.{_BY_ID} = 'RUNNING' AND clock.patience IS NOT NULL
         AND job.lease = ended.lease AND job.worker_id = ended.worker_id
     RETURNING job.id, job.lease,
@@ -325,7 +328,7 @@ class PostgreSQLStore(Store):
         # key, which nobody might be told of.
         commit = None if limited else "off"
         with self.connection.cursor() as cursor:
-            cursor.execute(_MARK_RUNNING, [worker_id, _array(at_once), now, commit, _array(ids), worker_id])
+            cursor.execute(_MARK_RUNNING, [now, commit, worker_id, _array(at_once), _array(ids), worker_id])
             claimed_at, frees_key = cursor.fetchone()
             if frees_key:
                 cursor.execute("SET LOCAL synchronous_commit TO DEFAULT")
@@ -361,7 +364,7 @@ class PostgreSQLStore(Store):
             [outcome.reason for outcome in outcomes],
         ]
         with self.connection.cursor() as cursor:
-            cursor.execute(_FINISH, [*columns, now, patience])
+            cursor.execute(_FINISH, [now, patience, *columns])
             return {(pk, lease) for pk, lease, _ in cursor.fetchall()}
 
     def _reserve_ids(self, number: int) -> list[int]:

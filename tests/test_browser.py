@@ -459,7 +459,7 @@ class OperatorTests(StaticLiveServerTestCase):
         expect(page.locator(".dbqueue-tree circle")).to_have_count(5)
         with self.running_worker():
             # It follows by itself.
-            done = "2 of 4 done, 1 failed, 1 cancelled"
+            done = "4 of 4 ended, 1 failed, 1 cancelled"
             expect(page.locator(".field-how_far")).to_contain_text(done, timeout=20_000)
             expect(page.locator(".dbqueue-tree .dbqueue-dot-failed")).to_have_count(1)
             self.take_picture(page, "workflow")

@@ -13,6 +13,7 @@ from django.test.utils import CaptureQueriesContext
 
 from dbqueue import WorkflowResult, group
 from dbqueue.models import Job, JobStatus, Workflow
+from dbqueue.redaction import HIDDEN
 from dbqueue.store import Store
 from dbqueue.testing import run_jobs
 
@@ -117,6 +118,19 @@ def test_what_replaces_a_job_stands_below_it(operator: Client) -> None:
     run_jobs()
     html = page(operator, change(result))
     assert re.findall(r"dbqueue-depth-(\d)", html) == ["0", "1", "2", "2"]
+
+
+def test_a_group_says_what_it_is_and_shows_no_members_result(operator: Client) -> None:
+    result: WorkflowResult = group(give.s("a secret of theirs"), give.s(2)).enqueue()
+    run_jobs()
+    html = page(operator, detail(Job.objects.get(pk=result.last_id)))
+    said = text_of(html)
+    assert "This is a group of a workflow: no code of its own runs, and it ends when its members have." in said
+    assert f'<a href="{change(result)}">The workflow with its members</a>' in html
+    assert "It is not shown here: each member's task tells" in said.replace("&#x27;", "'")
+    assert "does not know the task" not in said and "a secret of theirs" not in said and HIDDEN not in said
+    assert "not been tried" not in said and 'id="attempts"' not in html
+    assert not [name for name in ("result", "attempts", "worker_name", "started", "ran") if f"field-{name}" in html]
 
 
 def test_a_branch_is_tried_again(operator: Client) -> None:

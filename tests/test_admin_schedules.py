@@ -158,6 +158,14 @@ def test_a_new_schedule_has_fields_for_its_tasks_arguments(operator: Client) -> 
     assert "greet(name: str, *, times: int = 1)" in operator.get(change_page(schedule)).content.decode()
 
 
+def test_the_list_names_a_task_once(operator: Client, of_the_code: Schedule) -> None:
+    operator.post(ADD, filled(name="mine.alone"))
+    html = page(operator, SCHEDULES)
+    names = re.findall(r'<th class="field-named"><a [^>]*>(.*?)</a></th>', html)
+    assert names == ["greet", 'mine.<wbr>alone<br><span class="dbqueue-quiet">greet</span>']
+    assert "field-task_name" not in html
+
+
 def test_an_interval_needs_no_zone(operator: Client) -> None:
     operator.post(ADD, filled(cron="", every="300", enabled=""))
     schedule = Schedule.objects.get()

@@ -568,6 +568,28 @@ class OperatorTests(StaticLiveServerTestCase):
         page.get_by_role("button", name="Resume default").click()
         expect(page.locator("#queues")).not_to_contain_text("It is paused")
 
+    def test_the_list_of_schedules_shows_all_its_columns(self) -> None:
+        store = store_for("default")
+        now, task = store.clock(), "example_project.showcase.tasks.count_findings"
+        job = Job.objects.create(task=task, enqueued_at=now, status=JobStatus.SUCCESSFUL)
+        for name, overrides in ((task, ["cron", "timezone"]), ("every morning", [])):
+            Schedule.objects.create(
+                name=name,
+                task=task,
+                cron="0 5 * * *",
+                timezone="America/Argentina/Buenos_Aires",
+                overrides=overrides,
+                next_at=now + datetime.timedelta(days=1),
+                last_slot=now - datetime.timedelta(days=1),
+                last_job_id=job.pk,
+            )
+        for width in (1440, 1280):
+            self.page.set_viewport_size({"width": width, "height": 900})
+            self.page.goto("/admin/dbqueue/schedule/")
+            self.take_picture(self.page, f"schedules-{width}")
+            hidden = self.page.locator("#changelist-form .results").evaluate("all => all.scrollWidth - all.clientWidth")
+            assert hidden <= 0, f"{hidden} pixels are cut off at {width}"
+
     def test_no_page_keeps_anybody_out(self) -> None:
         """By the rules of axe-core, light and dark."""
         wrong: list[tuple[object, ...]] = []

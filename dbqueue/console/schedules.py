@@ -44,9 +44,9 @@ NEXT_FEW = 5
 class ScheduleAdmin(ChooseTask[Schedule]):
     form = ScheduleForm
     choose_title = gettext_lazy("Add a schedule")
-    list_display = ("name", "task_name", "in_words", "next", "last", "enabled", "origin")
+    list_display = ("named", "in_words", "next", "last", "enabled", "origin")
     list_filter = ("enabled", "source")
-    list_display_links = ("name",)
+    list_display_links = ("named",)
     ordering = ("name",)
     search_fields = ("name", "task")
     actions = ("run_selected", "enable_selected", "disable_selected", "give_back_selected")
@@ -230,9 +230,13 @@ class ScheduleAdmin(ChooseTask[Schedule]):
             }
         return super().render_change_form(request, context, add, change, form_url, obj)
 
-    @admin.display(description=gettext_lazy("Task"))
-    def task_name(self, schedule: Schedule) -> str:
-        return display.dotted(schedule.task)
+    @admin.display(description=gettext_lazy("Name"))
+    def named(self, schedule: Schedule) -> str:
+        """With its task below, where the name doesn't begin with it."""
+        name = display.dotted(schedule.name)
+        if schedule.name.startswith(schedule.task):
+            return name
+        return format_html('{}<br><span class="dbqueue-quiet">{}</span>', name, display.dotted(schedule.task))
 
     @admin.display(description=gettext_lazy("Arguments"))
     def shown_args(self, schedule: Schedule) -> str:

@@ -67,7 +67,8 @@ class JobAdmin(JobFields):
     list_filter = FILTERS
     search_fields = ("id", "task")
     search_help_text = gettext_lazy(
-        "An id, or a part of a task's name, or any of: state: task: queue: worker: error: args.NAME: since:2h before:7d"
+        "An id, or a part of a task's name, or any of: state: task: queue: worker: error: since:2h before:7d "
+        "args.NAME: (with task: also what was given by position)"
     )
     actions = (
         "retry_selected",

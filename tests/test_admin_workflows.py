@@ -125,7 +125,7 @@ def test_a_group_says_what_it_is_and_shows_no_members_result(operator: Client) -
     run_jobs()
     html = page(operator, detail(Job.objects.get(pk=result.last_id)))
     said = text_of(html)
-    assert "This is a group of a workflow: no code of its own runs, and it ends when its members have." in said
+    assert "This is a group of a workflow: no code of its own runs, and its end is that of its members." in said
     assert f'<a href="{change(result)}">The workflow with its members</a>' in html
     assert "It is not shown here: each member's task tells" in said.replace("&#x27;", "'")
     assert "does not know the task" not in said and "a secret of theirs" not in said and HIDDEN not in said

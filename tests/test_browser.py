@@ -25,7 +25,7 @@ from django.test import modify_settings, override_settings
 from django.urls import path
 
 from dbqueue import group
-from dbqueue.models import BulkAction, Job, JobStatus, Schedule, Workflow
+from dbqueue.models import GROUP, BulkAction, Job, JobStatus, Schedule, Workflow
 from dbqueue.search import Search
 from dbqueue.store import store_for
 
@@ -229,6 +229,7 @@ class OperatorTests(StaticLiveServerTestCase):
             self.wait_for(page, JobStatus.FAILED)
         expect(page.locator("#attempts h3")).to_have_text(["Attempt 2 Failed", "Attempt 1 Failed"])
         expect(page.locator("#attempts pre").nth(1)).not_to_be_visible()
+        self.take_picture(page, "retried")
         page.get_by_text("Traceback", exact=True).nth(1).click()
         expect(page.locator("#attempts pre").nth(1)).to_be_visible()
         assert LogEntry.objects.filter(change_message="Retried.").count() == 1
@@ -524,6 +525,9 @@ class OperatorTests(StaticLiveServerTestCase):
             expect(page.locator(".messagelist .success")).to_contain_text("1 running job was asked to stop.")
             self.wait_for(page, JobStatus.CANCELLED)
         expect(page.locator("#timeline")).to_contain_text("Cancelled")
+        expect(page.locator("#attempts h3")).to_have_text("Attempt 1 Cancelled")
+        expect(page.locator("#attempts .dbqueue-error")).to_have_count(0)
+        self.take_picture(page, "interrupted")
         assert LogEntry.objects.count() == 2
 
     def test_who_may_only_look_finds_nothing_to_press(self) -> None:
@@ -621,6 +625,7 @@ class OperatorTests(StaticLiveServerTestCase):
             "/admin/dbqueue/job/?q=args.message:m",
             "/admin/dbqueue/workflow/",
             f"/admin/dbqueue/workflow/{steps.workflow_id}/change/",
+            f"/admin/dbqueue/job/{Job.objects.get(task=GROUP).pk}/change/",
             "/admin/dbqueue/overview/",
             "/admin/dbqueue/job/",
             f"/admin/dbqueue/job/{job.id}/change/",

@@ -1,7 +1,7 @@
 """Which steps of a workflow stand after, beside and inside each other, read from their rows."""
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
@@ -100,10 +100,9 @@ class Tree:
             inside += [(link, depth + 1, 0) for link in self._links.get(pk, [])]
             left += reversed(inside)
 
-    def done(self, ids: Iterable[int]) -> tuple[int, int]:
-        """How many of these jobs have ended, and of how many. Groups are no jobs."""
-        states = [JobStatus(self.rows[pk].status) for pk in ids if not self.rows[pk].is_group]
-        return sum(state.is_final for state in states), len(states)
+    def states(self, ids: Iterable[int]) -> Counter[str]:
+        """How many of these jobs are in each state. Groups are no jobs."""
+        return Counter(self.rows[pk].status for pk in ids if not self.rows[pk].is_group)
 
 
 def told_cause(pk: int, task: str, status: str, why: str) -> str:

@@ -1,9 +1,9 @@
 """A workflow seen from outside: a tree of results, waiting for it, ending it, trying again what failed."""
 
 import datetime
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple, Union
+from typing import Any, NamedTuple, Self, Union
 
 from asgiref.sync import sync_to_async
 from django.db import transaction
@@ -12,7 +12,7 @@ from . import signals
 from .announcement import Announcement
 from .conf import Settings
 from .exceptions import JobDoesNotExist
-from .models import GROUP, Job, JobStatus, Workflow
+from .models import FINAL, GROUP, Job, JobStatus, Workflow
 from .results import JobResult, from_row, get_result, id_of
 from .store import store_for
 from .tree import Tree
@@ -23,14 +23,42 @@ AT_ONCE = 500
 Part = Union["WorkflowResult", JobResult[Any]]
 
 
-class Progress(NamedTuple):
+class Ended(NamedTuple):
     """How many jobs have ended, however they did, and of how many."""
 
     done: int
     total: int
 
+
+class Progress(Ended):
+    """How far a workflow is; of what has ended, ``failed`` and ``cancelled`` have not succeeded.
+
+    Compared and unpacked it is the pair ``(done, total)``.
+    """
+
+    failed: int = 0
+    cancelled: int = 0
+
+    def __new__(cls, done: int, total: int, failed: int = 0, cancelled: int = 0) -> Self:
+        made = super().__new__(cls, done, total)
+        made.failed, made.cancelled = failed, cancelled
+        return made
+
+    @classmethod
+    def of(cls, states: Mapping[str, int]) -> Self:
+        """From how many jobs are in each state."""
+        done = sum(number for state, number in states.items() if state in FINAL)
+        failed, cancelled = (states.get(state, 0) for state in (JobStatus.FAILED, JobStatus.CANCELLED))
+        return cls(done, sum(states.values()), failed, cancelled)
+
+    def __repr__(self) -> str:
+        return f"Progress(done={self.done}, total={self.total}, failed={self.failed}, cancelled={self.cancelled})"
+
     def __str__(self) -> str:
-        return f"{self.done} of {self.total}"
+        said = [f"{self.done} of {self.total}"]
+        said += [f"{self.failed} failed"] if self.failed else []
+        said += [f"{self.cancelled} cancelled"] if self.cancelled else []
+        return ", ".join(said)
 
 
 @dataclass(slots=True)
@@ -55,7 +83,10 @@ class WorkflowResult:
 
     @property
     def status(self) -> JobStatus:
-        """The state of that job, as it is now."""
+        """The state of that job, as it is now: CANCELLED where it never ran, because one before it failed.
+
+        ``progress`` tells whether something failed. The admin sums a workflow up: to it, that one has failed.
+        """
         return self.last_result().status
 
     @property
@@ -110,9 +141,9 @@ class WorkflowResult:
 
     @property
     def progress(self) -> Progress:
-        """Jobs that have ended, of all. Reads the tree anew."""
+        """Jobs that have ended, of all, and how many of them failed or were cancelled. Reads the tree anew."""
         self.refresh()
-        return Progress(*self._tree.done(self._ids()))
+        return Progress.of(self._tree.states(self._ids()))
 
     async def aprogress(self) -> Progress:
         """The same as progress, from async code."""

@@ -136,6 +136,7 @@ def test_step_one_offers_the_registered_tasks(operator: Client) -> None:
     html = page(operator, ADD)
 
     assert f'<option value="{tasks.divide.name}"></option>' in html
+    assert "can be enqueued." in html
     assert f'<a href="?task={tasks.divide.name}">divide</a>' in html
     assert "Divide and round." in html
     assert tasks.not_offered.name not in html

@@ -240,6 +240,10 @@ def test_a_search_that_misses_something_says_so(operator: Client, query: str, sa
     assert said or ("only together" not in html and "No task" not in html)
 
 
+def test_the_hint_tells_what_finds_arguments_by_position(operator: Client) -> None:
+    assert "args.NAME: (with task: also what was given by position)" in page(operator, JOBS)
+
+
 def test_a_wrong_filter_is_told_once(operator: Client) -> None:
     assert page(operator, JOBS, state="bogus").count("it must be one of") == 1
     assert page(operator, JOBS, q="state:bogus").count("it must be one of") == 1

@@ -22,6 +22,7 @@ from django.views.debug import ExceptionReporter
 
 import dbqueue
 from dbqueue.admin import JobAdmin
+from dbqueue.exceptions import CancelRequested, Discard
 from dbqueue.models import Attempt, Job, JobStatus, LogLine, Worker
 from dbqueue.outcome import Outcome
 from dbqueue.queues import drain, pause
@@ -239,6 +240,80 @@ def test_a_job_says_why_it_waits(operator: Client) -> None:
 def test_a_job_that_waits_for_others_of_its_key_names_it(operator: Client) -> None:
     html = page(operator, detail(a_job(JobStatus.BLOCKED)))
     assert "Its concurrency limit is reached: of its key 1 run, 0 are ahead of it." in text_of(html)
+
+
+def shown(html: str) -> dict[str, str]:
+    """The fields of the job's times, by their labels."""
+    rows = re.findall(r"<label>([^<]*):</label>\s*<div class=\"readonly\">(.*?)</div>", html, re.S)
+    return {label: text_of(value) for label, value in rows}
+
+
+def at(job: Job, **seconds: float) -> None:
+    """Put its times so many seconds after its enqueue."""
+    times = {name: job.enqueued_at + datetime.timedelta(seconds=number) for name, number in seconds.items()}
+    Job.objects.filter(pk=job.pk).update(**times)
+
+
+def test_of_several_attempts_each_time_says_which_is_meant(operator: Client) -> None:
+    store = store_for("default")
+    job = Job.objects.get(pk=tasks.fail_with.using(max_attempts=2).enqueue("m").id)
+    store.finish([Outcome.retried(a_claim(), ValueError("m"), 100)])
+    at(job, started_at=6.6, last_attempted_at=6.6, run_after=11)
+    first = job.enqueued_at + datetime.timedelta(seconds=6.6)
+    Attempt.objects.update(started_at=first, ended_at=first + datetime.timedelta(seconds=0.4))
+
+    said = shown(page(operator, detail(job)))
+    assert (said["First attempt waited"], said["Latest attempt ran"]) == ("6.6 s", "400 ms")
+    assert "Next attempt due" in said and not {"Waited", "Started", "Run after", "Ran"} & set(said)
+
+    store.run_now([job.pk])
+    claim = a_claim()
+    at(job, run_after=11, last_attempted_at=11.2)
+    assert "Latest attempt running for" in shown(page(operator, detail(job)))
+    store.finish([Outcome.succeeded(claim, "1")])
+    at(job, finished_at=13.2)
+    said = shown(page(operator, detail(job)))
+    assert (said["First attempt waited"], said["Latest attempt ran"]) == ("6.6 s", "2.0 s")
+    assert "Latest attempt due" in said and not {"Waited", "Started", "Run after", "Ran", "Next attempt due"} & set(
+        said
+    )
+
+
+def test_a_wait_tells_how_much_of_it_was_after_the_jobs_time(operator: Client) -> None:
+    job = a_job(JobStatus.SUCCESSFUL)
+    at(job, started_at=5, last_attempted_at=5, finished_at=8)
+    assert value_of("waited", page(operator, detail(job))) == "5.0 s"
+    at(job, run_after=3)
+    said = shown(page(operator, detail(job)))
+    assert (said["Waited"], said["Ran"]) == ("5.0 s, 2.0 s of it after its time", "3.0 s")
+    early = a_job(JobStatus.SCHEDULED)
+    store_for("default").cancel([early.pk])
+    at(early, finished_at=4)
+    assert value_of("waited", page(operator, detail(early))) == "4.0 s"
+
+
+@pytest.mark.parametrize("error", [CancelRequested(), KeyError("on the way out"), Discard("enough")])
+def test_an_attempt_that_was_to_end_has_not_failed(operator: Client, error: BaseException) -> None:
+    tasks.fail_with.enqueue("m")
+    store_for("default").finish([Outcome.cancelled(a_claim(), error, "enough")])
+    job = Job.objects.get()
+    assert Attempt.objects.get().ended_at == job.finished_at
+    at(job, started_at=0, last_attempted_at=0, finished_at=4)
+    Attempt.objects.update(ended_at=job.enqueued_at + datetime.timedelta(seconds=4))
+    html = page(operator, detail(job))
+    assert "Attempt 1 Cancelled" in text_of(html)
+    assert "dbqueue-error" not in html and '<details id="traceback-1">' in html
+    assert re.search("Attempt 1 on w-1 .* Cancelled: enough$", section("timeline", html))
+
+
+def test_an_attempt_that_failed_before_somebody_cancelled_has_failed(operator: Client) -> None:
+    store = store_for("default")
+    tasks.fail_with.using(max_attempts=2).enqueue("m")
+    store.finish([Outcome.retried(a_claim(), ValueError("m"), 100)])
+    job = Job.objects.get()
+    store.cancel([job.pk])
+    html = text_of(page(operator, detail(job)))
+    assert "Attempt 1 Failed" in html and "State: Cancelled" in html
 
 
 # Buttons

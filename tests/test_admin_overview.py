@@ -80,7 +80,7 @@ def test_tiles_count_what_is_there_and_link_to_it(operator: Client, store: Store
     assert tile(html, "ready") == "2 Ready"
     assert tile(html, "running") == "1 Running"
     assert tile(html, "scheduled") == "1 Scheduled"
-    assert tile(html, "failed") == "4 Failed in 24 hours"
+    assert tile(html, "failed") == "4 Failures in 24 hours"
     assert tile(html, "workers") == "2 Live workers 6 threads"
     assert f'href="{JOBS}?state=SCHEDULED"' in html
 
@@ -123,8 +123,9 @@ def test_the_tile_and_the_table_count_the_same_failures(operator: Client, store:
     then = store.clock() - datetime.timedelta(hours=23, minutes=55)
     store.add_history(counted(5, outcome="FAILED", error="a.B"), now=then)
     html = page(operator, OVERVIEW)
-    assert tile(html, "failed") == "5 Failed in 24 hours"
+    assert tile(html, "failed") == "5 Failures in 24 hours"
     assert "<td>5</td>" in html
+    assert '<th scope="col">Times failed</th>' in html and "is counted each time" in html
 
 
 def test_a_steady_rate_looks_steady_and_bars_tell_the_time_of_the_page() -> None:

@@ -158,6 +158,30 @@ def test_a_new_schedule_has_fields_for_its_tasks_arguments(operator: Client) -> 
     assert "greet(name: str, *, times: int = 1)" in operator.get(change_page(schedule)).content.decode()
 
 
+def test_the_list_names_a_task_once(operator: Client, of_the_code: Schedule) -> None:
+    operator.post(ADD, filled(name="mine.alone"))
+    html = page(operator, SCHEDULES)
+    names = re.findall(r'<th class="field-named"><a [^>]*>(.*?)</a></th>', html)
+    assert names == ["greet", 'mine.<wbr>alone<br><span class="dbqueue-quiet">greet</span>']
+    assert "field-task_name" not in html
+
+
+def test_a_name_that_nobody_types_has_no_help_for_it(operator: Client, of_the_code: Schedule) -> None:
+    help_text = "Any name that is not used yet."
+    assert help_text in page(operator, f"{ADD}?task=greet")
+    operator.post(ADD, filled())
+    mine = Schedule.objects.get(name="mine")
+    assert help_text in page(operator, change_page(mine))
+    for client, schedule in ((operator, of_the_code), (client_who_may("view_schedule"), mine)):
+        html = page(client, change_page(schedule))
+        assert schedule.name in html and help_text not in html
+
+
+def test_what_is_chosen_is_scheduled_and_not_enqueued(operator: Client) -> None:
+    html = page(operator, ADD)
+    assert "can be scheduled." in html and "can be enqueued." not in html
+
+
 def test_an_interval_needs_no_zone(operator: Client) -> None:
     operator.post(ADD, filled(cron="", every="300", enabled=""))
     schedule = Schedule.objects.get()

@@ -1,5 +1,6 @@
 """The pages of workflows, through Django's client."""
 
+import pickle
 import re
 from typing import Any
 
@@ -12,11 +13,12 @@ from django.test.utils import CaptureQueriesContext
 
 from dbqueue import WorkflowResult, group
 from dbqueue.models import Job, JobStatus, Workflow
+from dbqueue.redaction import HIDDEN
 from dbqueue.store import Store
 from dbqueue.testing import run_jobs
 
 from .shop.workflow_tasks import become, broken, give, inc, total
-from .test_admin import detail, page, text_of
+from .test_admin import detail, page, text_of, value_of
 
 pytestmark = pytest.mark.django_db
 
@@ -76,7 +78,29 @@ def test_the_list_and_the_tree(operator: Client) -> None:
     ]
     assert html.count("<circle") == 6
     assert html.count("<line") == 6  # to both members, on in the second, from both to the group, and to the body
-    assert "2 of 5 done, 1 failed, 2 cancelled" in text_of(html)
+    assert "5 of 5 ended, 1 failed, 2 cancelled" in text_of(html)
+
+
+def test_the_page_and_the_result_count_the_same_and_each_tells_of_the_others_state(operator: Client) -> None:
+    result: WorkflowResult = (give.s(1) | broken.s() | inc.s()).enqueue()
+    html = page(operator, change(result))
+    assert (value_of("state", html), value_of("last_state", html)) == ("In progress", "Waiting")
+    run_jobs()
+    html = page(operator, change(result))
+    assert (value_of("state", html), value_of("last_state", html)) == ("Failed", "Cancelled")
+    assert result.status == JobStatus.CANCELLED
+    progress = result.progress
+    assert (progress.done, progress.total, progress.failed, progress.cancelled) == (3, 3, 1, 1)
+    assert str(progress) == "3 of 3, 1 failed, 1 cancelled"
+    assert value_of("how_far", html) == "3 of 3 ended, 1 failed, 1 cancelled"
+    done, total = progress
+    assert (done, total) == progress == pickle.loads(pickle.dumps(progress))
+    other = give.s(1) | inc.s()
+    result = other.enqueue()
+    run_jobs()
+    html = page(operator, change(result))
+    assert value_of("state", html) == "Successful" and "field-last_state" not in html
+    assert str(result.progress) == "2 of 2"
 
 
 def test_a_tree_is_drawn_up_to_two_hundred_steps(operator: Client) -> None:
@@ -94,6 +118,19 @@ def test_what_replaces_a_job_stands_below_it(operator: Client) -> None:
     run_jobs()
     html = page(operator, change(result))
     assert re.findall(r"dbqueue-depth-(\d)", html) == ["0", "1", "2", "2"]
+
+
+def test_a_group_says_what_it_is_and_shows_no_members_result(operator: Client) -> None:
+    result: WorkflowResult = group(give.s("a secret of theirs"), give.s(2)).enqueue()
+    run_jobs()
+    html = page(operator, detail(Job.objects.get(pk=result.last_id)))
+    said = text_of(html)
+    assert "This is a group of a workflow: no code of its own runs, and its end is that of its members." in said
+    assert f'<a href="{change(result)}">The workflow with its members</a>' in html
+    assert "It is not shown here: each member's task tells" in said.replace("&#x27;", "'")
+    assert "does not know the task" not in said and "a secret of theirs" not in said and HIDDEN not in said
+    assert "not been tried" not in said and 'id="attempts"' not in html
+    assert not [name for name in ("result", "attempts", "worker_name", "started", "ran") if f"field-{name}" in html]
 
 
 def test_a_branch_is_tried_again(operator: Client) -> None:

@@ -25,7 +25,7 @@ from django.test import modify_settings, override_settings
 from django.urls import path
 
 from dbqueue import group
-from dbqueue.models import BulkAction, Job, JobStatus, Schedule, Workflow
+from dbqueue.models import GROUP, BulkAction, Job, JobStatus, Schedule, Workflow
 from dbqueue.search import Search
 from dbqueue.store import store_for
 
@@ -229,6 +229,7 @@ class OperatorTests(StaticLiveServerTestCase):
             self.wait_for(page, JobStatus.FAILED)
         expect(page.locator("#attempts h3")).to_have_text(["Attempt 2 Failed", "Attempt 1 Failed"])
         expect(page.locator("#attempts pre").nth(1)).not_to_be_visible()
+        self.take_picture(page, "retried")
         page.get_by_text("Traceback", exact=True).nth(1).click()
         expect(page.locator("#attempts pre").nth(1)).to_be_visible()
         assert LogEntry.objects.filter(change_message="Retried.").count() == 1
@@ -459,7 +460,7 @@ class OperatorTests(StaticLiveServerTestCase):
         expect(page.locator(".dbqueue-tree circle")).to_have_count(5)
         with self.running_worker():
             # It follows by itself.
-            done = "2 of 4 done, 1 failed, 1 cancelled"
+            done = "4 of 4 ended, 1 failed, 1 cancelled"
             expect(page.locator(".field-how_far")).to_contain_text(done, timeout=20_000)
             expect(page.locator(".dbqueue-tree .dbqueue-dot-failed")).to_have_count(1)
             self.take_picture(page, "workflow")
@@ -524,6 +525,9 @@ class OperatorTests(StaticLiveServerTestCase):
             expect(page.locator(".messagelist .success")).to_contain_text("1 running job was asked to stop.")
             self.wait_for(page, JobStatus.CANCELLED)
         expect(page.locator("#timeline")).to_contain_text("Cancelled")
+        expect(page.locator("#attempts h3")).to_have_text("Attempt 1 Cancelled")
+        expect(page.locator("#attempts .dbqueue-error")).to_have_count(0)
+        self.take_picture(page, "interrupted")
         assert LogEntry.objects.count() == 2
 
     def test_who_may_only_look_finds_nothing_to_press(self) -> None:
@@ -568,6 +572,28 @@ class OperatorTests(StaticLiveServerTestCase):
         page.get_by_role("button", name="Resume default").click()
         expect(page.locator("#queues")).not_to_contain_text("It is paused")
 
+    def test_the_list_of_schedules_shows_all_its_columns(self) -> None:
+        store = store_for("default")
+        now, task = store.clock(), "example_project.showcase.tasks.count_findings"
+        job = Job.objects.create(task=task, enqueued_at=now, status=JobStatus.SUCCESSFUL)
+        for name, overrides in ((task, ["cron", "timezone"]), ("every morning", [])):
+            Schedule.objects.create(
+                name=name,
+                task=task,
+                cron="0 5 * * *",
+                timezone="America/Argentina/Buenos_Aires",
+                overrides=overrides,
+                next_at=now + datetime.timedelta(days=1),
+                last_slot=now - datetime.timedelta(days=1),
+                last_job_id=job.pk,
+            )
+        for width in (1440, 1280):
+            self.page.set_viewport_size({"width": width, "height": 900})
+            self.page.goto("/admin/dbqueue/schedule/")
+            self.take_picture(self.page, f"schedules-{width}")
+            hidden = self.page.locator("#changelist-form .results").evaluate("all => all.scrollWidth - all.clientWidth")
+            assert hidden <= 0, f"{hidden} pixels are cut off at {width}"
+
     def test_no_page_keeps_anybody_out(self) -> None:
         """By the rules of axe-core, light and dark."""
         wrong: list[tuple[object, ...]] = []
@@ -599,6 +625,7 @@ class OperatorTests(StaticLiveServerTestCase):
             "/admin/dbqueue/job/?q=args.message:m",
             "/admin/dbqueue/workflow/",
             f"/admin/dbqueue/workflow/{steps.workflow_id}/change/",
+            f"/admin/dbqueue/job/{Job.objects.get(task=GROUP).pk}/change/",
             "/admin/dbqueue/overview/",
             "/admin/dbqueue/job/",
             f"/admin/dbqueue/job/{job.id}/change/",

@@ -150,11 +150,15 @@ def test_the_pages_have_something_to_show_and_no_more_of_it_at_a_second_start() 
             eventually(lambda: Worker.objects.alive().exists(), timeout=60)
             eventually(lambda: Workflow.objects.filter(finished_at__isnull=False).exists(), timeout=60)
             eventually(failed.exists, timeout=60)
+            eventually(lambda: set(showcase.values_list("status", flat=True)) == set(JobStatus), timeout=60)
         finally:
             process.send_signal(signal.SIGTERM)
             output, _ = process.communicate(timeout=60)
         assert process.returncode == 0, output
 
+    for job in showcase.filter(task__endswith=".survey"):
+        told = job.progress or {}
+        assert told.get("done") == told.get("total")
     surveyed = [job.args[0] for job in showcase.filter(task__endswith=".survey")]
     body = showcase.get(task__endswith=".rank")
     assert (body.status, sorted(body.return_value or ())) == (JobStatus.SUCCESSFUL, sorted(surveyed))

@@ -35,6 +35,7 @@ class ChooseTask(QueueAdmin[M]):
     """A task is chosen first, and then a form is made from its signature."""
 
     choose_title: "Promise | str" = ""
+    choose_help: "Promise | str" = ""
 
     def _choice(self, request: HttpRequest) -> ChooseTaskForm:
         """The task that the address or the form names, if any."""
@@ -47,6 +48,7 @@ class ChooseTask(QueueAdmin[M]):
         context = {
             **self.admin_site.each_context(request),
             "title": self.choose_title,
+            "help": self.choose_help,
             "opts": self.opts,
             "add": True,
             "has_view_permission": self.has_view_permission(request),
@@ -65,6 +67,7 @@ class CallPages(ChooseTask[Job]):
     """The forms that are made from a task's signature."""
 
     choose_title = gettext_lazy("Enqueue a job")
+    choose_help = gettext_lazy("Only tasks that are registered in this process can be enqueued.")
 
     def get_urls(self) -> list[URLPattern]:
         edit = self.admin_site.admin_view(self._edit)

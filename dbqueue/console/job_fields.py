@@ -13,7 +13,7 @@ from django.utils.translation import gettext as _
 from django.utils.translation import gettext_lazy
 
 from ..forms import OPTIONS
-from ..models import FINAL, Job, JobStatus
+from ..models import FINAL, GROUP, QUEUED, Job, JobStatus
 from ..redaction import Call, key_of, redacted, result_of
 from . import display, errors, life
 from .base import store
@@ -52,11 +52,12 @@ class JobFields(CallPages):
         told = self.may_see_calls(request)
         rare = [name for name, column in RARE.items() if getattr(obj, column) and (told or name not in TOLD)]
         wishes = [name for name in WISHES if getattr(obj, name) and (told or name not in KEYS)]
+        runs = () if obj.task == GROUP else ("attempts", "worker_name")
         call = (_("Call"), {"fields": ("positional_arguments", "keyword_arguments", "result")})
         return [
-            (None, {"fields": ("state", *rare, "task_name", "queue", "priority", "attempts", "worker_name")}),
-            *([call] if told else []),
-            (_("Times"), {"fields": ("enqueued", "due", "started", "finished", *_spans_of(obj))}),
+            (None, {"fields": ("state", *rare, "task_name", "queue", "priority", *runs)}),
+            *([call] if told and obj.task != GROUP else []),
+            (_("Times"), {"fields": _times_of(obj)}),
             *([(_("Options"), {"fields": [KEYS.get(name, name) for name in wishes]})] if wishes else []),
         ]
 
@@ -173,9 +174,25 @@ class JobFields(CallPages):
     def due(self, job: Job) -> str:
         return display.moment(job.run_after)
 
+    @admin.display(description=gettext_lazy("Latest attempt due"))
+    def last_due(self, job: Job) -> str:
+        return self.due(job)
+
+    @admin.display(description=gettext_lazy("Next attempt due"))
+    def next_due(self, job: Job) -> str:
+        return self.due(job)
+
     @admin.display(description=gettext_lazy("Started"))
     def started(self, job: Job) -> str:
         return display.moment(job.started_at)
+
+    @admin.display(description=gettext_lazy("First attempt started"))
+    def first_started(self, job: Job) -> str:
+        return self.started(job)
+
+    @admin.display(description=gettext_lazy("Latest attempt started"))
+    def last_started(self, job: Job) -> str:
+        return display.moment(job.last_attempted_at)
 
     @admin.display(description=gettext_lazy("Finished"))
     def finished(self, job: Job) -> str:
@@ -183,9 +200,16 @@ class JobFields(CallPages):
 
     @admin.display(description=gettext_lazy("Waited"))
     def waited(self, job: Job) -> str:
-        """From the moment that the job could have started to its first start."""
-        could_start = max(job.enqueued_at, job.run_after or job.enqueued_at)
-        return display.span((job.started_at or job.finished_at or _seen_at(job)) - could_start)
+        """From its enqueue to its first start; and how much of it after the time that it was to wait for."""
+        end = job.started_at or job.finished_at or _seen_at(job)
+        waited = display.span(end - job.enqueued_at)
+        if job.run_after is None or not job.enqueued_at < job.run_after <= end:
+            return waited
+        return _("%(all)s, %(late)s of it after its time") % {"all": waited, "late": display.span(end - job.run_after)}
+
+    @admin.display(description=gettext_lazy("First attempt waited"))
+    def first_waited(self, job: Job) -> str:
+        return self.waited(job)
 
     @admin.display(description=gettext_lazy("Waiting for"))
     def waiting_for(self, job: Job) -> str:
@@ -195,22 +219,55 @@ class JobFields(CallPages):
     def running_for(self, job: Job) -> str:
         return self.ran(job)
 
+    @admin.display(description=gettext_lazy("Latest attempt running for"))
+    def last_running_for(self, job: Job) -> str:
+        return self.ran(job)
+
     @admin.display(description=gettext_lazy("Ran"))
     def ran(self, job: Job) -> str:
-        """The last attempt."""
-        if job.unrecorded_worker_id() is None and job.status != JobStatus.FAILED:
-            return display.NOTHING
-        return display.span(_took(job))
+        """The latest attempt. A job's own page has read them all; lists have this column where the row tells."""
+        runs: list[life.Run] | None = getattr(job, "runs", None)
+        if runs is None:
+            return display.span(_took(job))
+        return runs[0].lasted if runs else display.NOTHING
+
+    @admin.display(description=gettext_lazy("Latest attempt ran"))
+    def last_ran(self, job: Job) -> str:
+        return self.ran(job)
 
     def _link(self, parameter: str, value: str) -> str:
         """To the list of what has this value, also one that no filter offers."""
         return format_html('<a href="{}?{}">{}</a>', self._url("changelist"), urlencode({parameter: value}), value)
 
 
-def _spans_of(job: Job) -> tuple[str, str]:
-    """The fields for how long it waited and ran, or does so now."""
-    has_waited = job.started_at is not None or job.status in FINAL
-    return "waited" if has_waited else "waiting_for", "running_for" if job.status == JobStatus.RUNNING else "ran"
+def _times_of(job: Job) -> tuple[str, ...]:
+    """The fields for when it was to run, began and ended, and how long it waited and ran, or does so now.
+
+    Beside another attempt each says which of them it means.
+    """
+    waited = "waited" if job.started_at is not None or job.status in FINAL else "waiting_for"
+    if job.task == GROUP:
+        return "enqueued", "finished", waited
+    runs = job.status == JobStatus.RUNNING
+    if job.started_at is None or not _has_another(job, job.started_at):
+        return "enqueued", "due", "started", "finished", waited, "running_for" if runs else "ran"
+    return (
+        *("enqueued", "first_waited", "first_started"),
+        *_due_of(job, job.last_attempted_at or job.started_at),
+        *("last_started", "last_running_for" if runs else "last_ran", "finished"),
+    )
+
+
+def _has_another(job: Job, first: datetime.datetime) -> bool:
+    """Whether there was an attempt after the first, or one was to come."""
+    return job.status in QUEUED or job.last_attempted_at != first or (job.run_after or first) > first
+
+
+def _due_of(job: Job, latest: datetime.datetime) -> tuple[str, ...]:
+    """The field for the time of the latest attempt, or of the one after it; none, where there was no wait."""
+    if job.run_after is None:
+        return ()
+    return ("next_due" if job.run_after > latest else "last_due",)
 
 
 def call_of(job: Job) -> Call:

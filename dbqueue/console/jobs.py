@@ -23,7 +23,7 @@ from django.views.decorators.http import require_POST
 
 from .. import conf
 from ..encoding import told
-from ..models import FINAL, Attempt, Job, JobStatus, LogLine
+from ..models import FINAL, GROUP, Attempt, Job, JobStatus, LogLine
 from ..redaction import known
 from . import bulk, display, export, life
 from .base import LostRace, counted, store
@@ -67,7 +67,8 @@ class JobAdmin(JobFields):
     list_filter = FILTERS
     search_fields = ("id", "task")
     search_help_text = gettext_lazy(
-        "An id, or a part of a task's name, or any of: state: task: queue: worker: error: args.NAME: since:2h before:7d"
+        "An id, or a part of a task's name, or any of: state: task: queue: worker: error: since:2h before:7d "
+        "args.NAME: (with task: also what was given by position)"
     )
     actions = (
         "retry_selected",
@@ -301,6 +302,7 @@ class JobAdmin(JobFields):
         job.seen_at = now  # type: ignore[attr-defined]
         runs = life.runs_of(job, attempts, call, now)
         runs = runs if told else life.without_tracebacks(runs)
+        job.runs = runs  # type: ignore[attr-defined]
         is_early = job.status == JobStatus.SCHEDULED and job.run_after is not None and job.run_after > now
         return {
             "look_again": None if job.status in FINAL else LOOK_AGAIN_LATER if is_early else LOOK_AGAIN,
@@ -320,4 +322,6 @@ class JobAdmin(JobFields):
             "log": life.log_of(job, call) if told else [],
             "is_told": told,
             "is_known": known(job.task) is not None,
+            "is_group": job.task == GROUP,
+            "workflow_url": self.url_of("workflow", "change", job.workflow_id),
         }

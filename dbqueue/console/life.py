@@ -9,7 +9,8 @@ from django.utils.translation import gettext as _
 from django.utils.translation import ngettext
 
 from .. import conf
-from ..models import FINAL, GROUP, OPEN, Attempt, Job, JobStatus, LogLine, Worker
+from ..exceptions import CancelRequested, Discard
+from ..models import FINAL, GROUP, OPEN, RETRYABLE, Attempt, Job, JobStatus, LogLine, Worker
 from ..redaction import Call
 from ..store import Store, is_served
 from . import display, errors
@@ -29,6 +30,9 @@ MOST_NEIGHBOURS = 20
 
 MOST_NESTED = 10
 """Groups around a step through which is looked for what comes after it."""
+
+WANTED = frozenset(f"{one.__module__}.{one.__qualname__}" for one in (CancelRequested, Discard))
+"""Errors by which an attempt ends that was to end so."""
 
 LOOKS = 3
 """Times that a job which moves all the while is read, until its page shows two moments after all."""
@@ -52,6 +56,10 @@ class Run:
     @property
     def state(self) -> str:
         return display.badge(self.status, self.status.label)
+
+    @property
+    def has_failed(self) -> bool:
+        return self.status == JobStatus.FAILED
 
     @property
     def failure(self) -> str:
@@ -104,7 +112,7 @@ def runs_of(job: Job, recorded: Collection[Attempt], call: Call, now: datetime.d
     """Every attempt, the latest first: that of the job's own row, if it has one, and those that are recorded."""
     current = job.unrecorded_worker_id()
     names = worker_names(job, [current, *(attempt.worker_id for attempt in recorded)])
-    runs = [_recorded(attempt, names, call) for attempt in recorded]
+    runs = [_recorded(job, attempt, names, call) for attempt in recorded]
     if current is not None and job.last_attempted_at is not None:
         ended = job.finished_at
         took = (ended or now) - job.last_attempted_at
@@ -147,7 +155,7 @@ def timeline(job: Job, runs: Iterable[Run], reason: str, now: datetime.datetime)
             yield Step(_("Waited"), lasted=display.span(run.started - last))
         said = _("Attempt %(number)d on %(worker)s") % {"number": run.number, "worker": run.worker}
         yield Step(said, display.moment(run.started), run.lasted)
-        if run.error:
+        if run.error and run.has_failed:
             yield Step(run.failure, display.moment(run.ended))
         last = run.ended
     if job.status in FINAL:
@@ -254,10 +262,10 @@ def _others(store: Store, job: Job) -> Iterator[str]:
             yield _("It waits for job %(id)d (%(task)s), which is: %(state)s.") % said
 
 
-def _recorded(attempt: Attempt, names: Mapping[int, str], call: Call) -> Run:
+def _recorded(job: Job, attempt: Attempt, names: Mapping[int, str], call: Call) -> Run:
     return Run(
         attempt.number,
-        JobStatus.FAILED,
+        _ended_as(job, attempt),
         names[attempt.worker_id],
         attempt.started_at,
         attempt.ended_at,
@@ -266,3 +274,10 @@ def _recorded(attempt: Attempt, names: Mapping[int, str], call: Call) -> Run:
         call.secrets.scrub(attempt.traceback),
         f"?traceback={attempt.pk}#attempts" if getattr(attempt, "is_cut", False) else "",
     )
+
+
+def _ended_as(job: Job, attempt: Attempt) -> JobStatus:
+    """As the job, where that one ended with it. Of an older one the error tells whether it was a failure."""
+    if job.status in RETRYABLE and attempt.ended_at == job.finished_at:
+        return JobStatus(job.status)
+    return JobStatus.CANCELLED if attempt.exception_class_path in WANTED else JobStatus.FAILED

@@ -140,7 +140,7 @@ class OverviewAdmin(QueueAdmin[Overview]):
             *(of(status, status.label, number) for status, number in numbers.items()),
             Tile(
                 "failed",
-                _("Failed in 24 hours"),
+                _("Failures in 24 hours"),
                 number_format(_failed_since(store(), now - DAY), force_grouping=True),
                 self._list("job", state=JobStatus.FAILED),
             ),

@@ -44,9 +44,10 @@ NEXT_FEW = 5
 class ScheduleAdmin(ChooseTask[Schedule]):
     form = ScheduleForm
     choose_title = gettext_lazy("Add a schedule")
-    list_display = ("name", "task_name", "in_words", "next", "last", "enabled", "origin")
+    choose_help = gettext_lazy("Only tasks that are registered in this process can be scheduled.")
+    list_display = ("named", "in_words", "next", "last", "enabled", "origin")
     list_filter = ("enabled", "source")
-    list_display_links = ("name",)
+    list_display_links = ("named",)
     ordering = ("name",)
     search_fields = ("name", "task")
     actions = ("run_selected", "enable_selected", "disable_selected", "give_back_selected")
@@ -88,7 +89,7 @@ class ScheduleAdmin(ChooseTask[Schedule]):
         return choice.cleaned_data["task"] if choice.is_valid() else None
 
     def get_readonly_fields(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
-        only_read = (*TOLD, "shown_args", "shown_kwargs")
+        only_read = (*TOLD, "shown_name", "shown_args", "shown_kwargs")
         return (*only_read, *CODE_ONLY) if obj is not None and obj.source == Source.CODE else only_read
 
     def get_fieldsets(self, request: HttpRequest, obj: Schedule | None = None) -> Any:
@@ -102,13 +103,14 @@ class ScheduleAdmin(ChooseTask[Schedule]):
         told = [] if obj is None else [(None, {"fields": TOLD})]
         # Django shows what can't be changed as it stands in the row.
         may_change = self.has_change_permission(request) if obj else True
+        name = "name" if may_change and (obj is None or obj.source != Source.CODE) else "shown_name"
         call: tuple[str, ...] = ("args", "kwargs") if may_change else ("shown_args", "shown_kwargs")
         if obj is not None and not self._may_see_calls(request):
             call = ()
         seal = ("seen",) if obj is not None and may_change else ()
         return [
             *told,
-            (_("Call"), {"fields": ("name", "task", *call, "queue_name", "priority")}),
+            (_("Call"), {"fields": (name, "task", *call, "queue_name", "priority")}),
             (_("When"), {"fields": (*seal, "enabled", "cron", "timezone", "every", "misfire", "overlap")}),
         ]
 
@@ -230,9 +232,18 @@ class ScheduleAdmin(ChooseTask[Schedule]):
             }
         return super().render_change_form(request, context, add, change, form_url, obj)
 
-    @admin.display(description=gettext_lazy("Task"))
-    def task_name(self, schedule: Schedule) -> str:
-        return display.dotted(schedule.task)
+    @admin.display(description=gettext_lazy("Name"))
+    def named(self, schedule: Schedule) -> str:
+        """With its task below, where the name doesn't begin with it."""
+        name = display.dotted(schedule.name)
+        if schedule.name.startswith(schedule.task):
+            return name
+        return format_html('{}<br><span class="dbqueue-quiet">{}</span>', name, display.dotted(schedule.task))
+
+    @admin.display(description=gettext_lazy("Name"))
+    def shown_name(self, schedule: Schedule) -> str:
+        """Without the help for who types one."""
+        return schedule.name
 
     @admin.display(description=gettext_lazy("Arguments"))
     def shown_args(self, schedule: Schedule) -> str:

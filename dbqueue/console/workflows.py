@@ -1,6 +1,5 @@
 """Workflows: the tree of each, how far it is, and trying again or ending a branch of it."""
 
-from collections import Counter
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any, NamedTuple
@@ -21,7 +20,7 @@ from ..exceptions import JobDoesNotExist
 from ..models import CANCELLABLE, RETRYABLE, Job, JobStatus, Workflow
 from ..results import get_result
 from ..tree import Place, Tree, failed_step
-from ..workflow import WorkflowResult
+from ..workflow import Progress, WorkflowResult
 from . import display
 from .base import LostRace, QueueAdmin, store
 
@@ -100,12 +99,17 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
 
     list_display = ("id", "name", "state", "created", "finished")
     list_display_links = ("id", "name")
-    fieldsets = ((None, {"fields": ("state", "how_far", "created", "finished")}),)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet[Workflow]:
         last = Job.objects.using(store().alias).filter(pk=OuterRef("last_id"))
         rows = Workflow.objects.using(store().alias).order_by(*self.ordering)
         return rows.annotate(last_status=Subquery(last.values("status")), last_reason=Subquery(last.values("reason")))
+
+    def get_fieldsets(self, request: HttpRequest, obj: Workflow | None = None) -> Any:
+        """With the state of the last step, which is that of a WorkflowResult, where it is another one."""
+        differs = obj is not None and _state_of(obj) != getattr(obj, "last_status", None)
+        last = ("last_state",) if differs else ()
+        return [(None, {"fields": ("state", *last, "how_far", "created", "finished")})]
 
     def has_view_permission(self, request: HttpRequest, obj: Workflow | None = None) -> bool:
         """Also for who may see jobs: it tells nothing else of them."""
@@ -234,25 +238,26 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
 
     @admin.display(description=gettext_lazy("State"))
     def state(self, workflow: Workflow) -> str:
-        status = getattr(workflow, "last_status", None)
-        if status is None:
+        """All of it in a word."""
+        state = _state_of(workflow)
+        if state is None:
             return display.NOTHING
-        if workflow.finished_at is None and status in (JobStatus.WAITING, *CANCELLABLE):
-            return display.badge("running", _("In progress"))
-        if status == JobStatus.CANCELLED and failed_step(getattr(workflow, "last_reason", "")) is not None:
-            status = JobStatus.FAILED  # of the last job: it never ran, because another has failed
-        return display.badge(status, JobStatus(status).label)
+        return display.badge(state, _("In progress") if state == JobStatus.RUNNING else JobStatus(state).label)
+
+    @admin.display(description=gettext_lazy("State of its last step"))
+    def last_state(self, workflow: Workflow) -> str:
+        status = JobStatus(workflow.last_status)  # type: ignore[attr-defined]
+        return display.badge(status, status.label)
 
     @admin.display(description=gettext_lazy("Progress"))
     def how_far(self, workflow: Workflow) -> str:
-        states = Counter(row.status for row in _tree_of(workflow).rows.values() if not row.is_group)
-        said = {"done": states[JobStatus.SUCCESSFUL], "total": states.total()}
-        parts = [_("%(done)d of %(total)d done") % said]
-        for status, words in ((JobStatus.FAILED, _("%d failed")), (JobStatus.CANCELLED, _("%d cancelled"))):
-            if states[status]:
-                parts.append(words % states[status])
+        tree = _tree_of(workflow)
+        told = Progress.of(tree.states(tree.rows))
+        parts = [_("%(done)d of %(total)d ended") % {"done": told.done, "total": told.total}]
+        parts += [_("%d failed") % told.failed] if told.failed else []
+        parts += [_("%d cancelled") % told.cancelled] if told.cancelled else []
         bar = '<progress value="{}" max="{}" aria-label="{}"></progress> {}'
-        return format_html(bar, said["done"], max(1, said["total"]), _("Progress"), ", ".join(parts))
+        return format_html(bar, told.done, max(1, told.total), _("Progress"), ", ".join(parts))
 
     @admin.display(description=gettext_lazy("Enqueued"))
     def created(self, workflow: Workflow) -> str:
@@ -261,6 +266,16 @@ class WorkflowAdmin(QueueAdmin[Workflow]):
     @admin.display(description=gettext_lazy("Ended"))
     def finished(self, workflow: Workflow) -> str:
         return display.moment(workflow.finished_at)
+
+
+def _state_of(workflow: Workflow) -> str | None:
+    """The last job's state, but RUNNING while others are to come, and FAILED where the failure of another ended it."""
+    status: str | None = getattr(workflow, "last_status", None)
+    if workflow.finished_at is None and status in CANCELLABLE:
+        return JobStatus.RUNNING
+    if status == JobStatus.CANCELLED and failed_step(getattr(workflow, "last_reason", "")) is not None:
+        return JobStatus.FAILED  # of the last job: it never ran
+    return status
 
 
 def _tree_of(workflow: Workflow) -> Tree:

@@ -1,5 +1,7 @@
 """Tasks that give the operator's pages something to show: progress, a log, a workflow, a schedule, a failure."""
 
+import time
+
 from dbqueue import Context, every, task
 from example_project.library import sources
 from example_project.library.models import Function, SourceFile
@@ -10,12 +12,12 @@ def survey(context: Context, package: str) -> dict[str, int]:
     """Count the functions in every file of one package, telling how far it is."""
     names = [name for name in sources.names() if name.startswith(f"{package}/")]
     functions = unreadable = 0
-    for number, name in enumerate(names):
-        context.progress(number, len(names), name)
+    for number, name in enumerate(names, 1):
         try:
             functions += len(sources.parse(sources.read(name)).functions)
         except (SyntaxError, ValueError):
             unreadable += 1
+        context.progress(number, len(names), name)
     context.log("%s: %d functions in %d files, %d of them unreadable", package, functions, len(names), unreadable)
     return {package: functions}
 
@@ -25,6 +27,18 @@ def rank(surveys: list[dict[str, int]]) -> dict[str, int]:
     """Put surveys together, the largest package first."""
     together = {package: functions for one in surveys for package, functions in one.items()}
     return dict(sorted(together.items(), key=lambda item: -item[1]))
+
+
+@task(queue_name="reports", concurrency=1, takes_context=True)
+def proofread(context: Context, files: int) -> int:
+    """Read a file a second, as somebody quick would, and return the number of lines. Only one runs at once."""
+    lines = 0
+    for number, name in enumerate(sources.names()[:files], 1):
+        context.raise_if_cancelled()
+        time.sleep(1)
+        lines += len(sources.read(name).splitlines())
+        context.progress(number, files, name)
+    return lines
 
 
 @task(max_attempts=2, backoff=5)

@@ -79,6 +79,8 @@ class Command(BaseCommand):
             sys.argv[0],
             "dbqueue_worker",
             "--burst",
+            "--queues",
+            analyse.queue_name,  # what `make serve` has left in others can wait
             "--threads",
             str(threads),
             "--verbosity",

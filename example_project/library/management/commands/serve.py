@@ -13,6 +13,9 @@ from example_project.showcase.examples import enqueue_examples
 
 from ... import login
 
+GRACE = "5"
+"""Seconds that running jobs get at the end. What takes longer is given back, and runs again at the next start."""
+
 
 class Command(BaseCommand):
     help = "Run the web server and a worker, both starting anew when the code changes, until Ctrl-C."
@@ -30,13 +33,13 @@ class Command(BaseCommand):
         place = f"127.0.0.1:{options['address']}" if options["address"].isdigit() else options["address"]
         self.stdout.write(f"The queue is at http://{place}/, in the admin: {_how_to_log_in()}. Ctrl-C ends it.")
         self.stdout.flush()
-        children = [_start("runserver", options["address"]), _start("dbqueue_worker", "--reload")]
+        children = [_start("runserver", options["address"]), _start("dbqueue_worker", "--reload", "--grace", GRACE)]
         try:
             while all(child.poll() is None for child in children):
                 time.sleep(0.2)
             raise CommandError(_what_ended(*children))
         except KeyboardInterrupt:
-            self.stdout.write("\nStopping: the worker finishes what it runs.")
+            self.stdout.write(f"\nStopping: what the worker can't finish in {GRACE} seconds it gives back.")
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 signal.signal(number, signal.SIG_IGN)  # it is stopping already

@@ -249,6 +249,8 @@ class Dispatcher:
         )
         # A crash of the server may have taken back a claim that runs here, and given it again under the same lease.
         known |= self._keys_here()  # its outcome may have been written meanwhile
+        for claim in claims:
+            self._returning.pop((claim.job_id, claim.lease), None)
         claims = [claim for claim in claims if (claim.job_id, claim.lease) not in known]
         claims, back = self.isolation.admit(claims)
         if back:
@@ -300,7 +302,7 @@ class Dispatcher:
         and then looks once more, for what was rescued after it had looked. ``nobody_to_rescue`` is what it knew before
         the look that has just found nothing, and no older: a turn that went otherwise makes it ask anew.
         """
-        if self.isolation.waiting or (not self.mode.burst and self._claimed != self.mode.max_jobs):
+        if self.isolation.waiting or self._returning or (not self.mode.burst and self._claimed != self.mode.max_jobs):
             return False
         if nobody_to_rescue:
             return True
@@ -367,9 +369,9 @@ class Dispatcher:
 
     def _give_back_at_last(self, claims: Collection[Claim]) -> None:
         """Nobody else will: what stays with a worker that has ended counts as its crash."""
-        end = time.monotonic() + LAST_TRIES
+        began = time.monotonic()
         while not self._give_back(claims):
-            if time.monotonic() > end:
+            if time.monotonic() > began + (1.0 if self._stops > 1 else LAST_TRIES):
                 logger.error("Worker %s could not give back %d jobs", self.name, len(self._returning or claims))
                 self._failed = True
                 return
@@ -413,7 +415,7 @@ class Dispatcher:
             service.start()
         self.pool.start()
         logger.info(
-            "Worker %s (id %d) started: queues %s, threads: %d, tasks: %d, database %r",
+            "Worker %s (id %d) started: queues %s, %d threads, %d tasks, database %r",
             self.name,
             self.worker_id,
             self.mode.selection.in_words(),
@@ -495,13 +497,15 @@ class Dispatcher:
             logger.critical("Worker %s ends: no use of its database for %g s: %s", self.name, grace, reason)
         self._failed = reason is not None or self._has_stuck
         self._announce_worker(signals.worker_stopping, reason=str(reason or ""))
-        self._give_back_at_last([*self.pool.take_back(), *self.isolation.waiting.values()])
+        unstarted = [*self.pool.take_back(), *self.isolation.waiting.values(), *self._returning.values()]
+        self._give_back(unstarted)
         self._await_running()
         still_running = self.pool.held()
         self._give_up_on_stuck(still_running)
         if still_running:
             logger.warning("Worker %s gives back what still runs, jobs: %d", self.name, len(still_running))
-            self._give_back_at_last(still_running.values())
+        # With what it had not started: that may have been locked, or the database away.
+        self._give_back_at_last([*unstarted, *still_running.values()])
         self._flush()
         self.maintenance.stop()
         self.maintenance.join(LAST_FIGURES)  # it may be writing what it has counted

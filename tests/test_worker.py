@@ -104,7 +104,7 @@ def test_a_failure_is_told_with_its_traceback() -> None:
 
 def test_the_start_counts_the_tasks() -> None:
     output = burst("--threads", "2", DBQUEUE_TASK_MODULES="nothing")
-    assert " started: queues all, threads: 2, tasks: 0, database 'default'" in output
+    assert " started: queues all, 2 threads, 0 tasks, database 'default'" in output
     assert int(burst().partition(" threads, ")[2].partition(" tasks, ")[0]) > 10
 
 

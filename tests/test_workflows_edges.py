@@ -33,7 +33,7 @@ from .shop.edge_tasks import (
     step_aside,
 )
 from .shop.models import Mark
-from .shop.workflow_tasks import broken, give, inc, note
+from .shop.workflow_tasks import become, broken, give, inc, note, total
 
 pytestmark = pytest.mark.django_db
 
@@ -452,24 +452,59 @@ def test_a_unique_job_that_is_replaced_keeps_others_out(until: Any) -> None:
     assert once.enqueue().duplicate == (until != "finished")
 
 
-@pytest.mark.parametrize("shape", ["step", "group"])
+TOLERATED = inc.s().set(allow_failure=True)
+PASSED_OVER: dict[str, Any] = {
+    "a step": TOLERATED,
+    "two steps": TOLERATED | TOLERATED,
+    "a group": group(TOLERATED, TOLERATED),
+    "a group of chains": group(TOLERATED | TOLERATED, TOLERATED),
+}
+
+
+@pytest.mark.parametrize("shape", PASSED_OVER)
 @pytest.mark.parametrize("ends_well", [True, False])
+@pytest.mark.parametrize("order", [1, -1])
 def test_what_allows_failure_and_is_cancelled_before_its_turn_lets_nobody_past(
-    store: Store, shape: str, ends_well: bool
+    store: Store, shape: str, ends_well: bool, order: int
 ) -> None:
-    tolerated = inc.s().set(allow_failure=True)
-    (give.s(1) | (group(tolerated, tolerated) if shape == "group" else tolerated) | note.s()).enqueue()
+    (give.s(1) | PASSED_OVER[shape] | note.s()).enqueue()
     [claim] = store.claim(a_worker(store), 9)
-    store.request_cancel(list(Job.objects.filter(task=inc.name).values_list("pk", flat=True)))
+    for pk in Job.objects.filter(task=inc.name).order_by("id").values_list("pk", flat=True)[::order]:
+        store.request_cancel([pk])
     assert states(note) == [JobStatus.WAITING]
     store.finish([Outcome.succeeded(claim, "1") if ends_well else Outcome.failed(claim, ValueError())])
-    if shape == "group" and not ends_well:
+    if "group" in shape and not ends_well:
         assert states(note) == [JobStatus.CANCELLED]
         assert_all_over()
         return
     [last] = store.claim(a_worker(store), 9)
     assert last.task == note.name
     error = {"error": "dbqueue.exceptions.JobCancelled", "message": ""}
-    assert last.args == [[error, error] if shape == "group" else error]
+    assert last.args == [[error, error] if "group" in shape else error]
     store.finish([Outcome.succeeded(last, "[]")])
     assert_all_over()
+
+
+BROKEN_OFF: dict[str, Any] = {
+    "a step": give.s(1) | inc.s(),
+    "a group": group(give.s(1), give.s(2)),
+    "what replaces a job": become.s("broken", 1),
+}
+
+
+@pytest.mark.parametrize("before", BROKEN_OFF)
+def test_who_comes_after_a_step_that_was_cancelled_early_does_not_wait_for_ever_for_what_failed(
+    store: Store, before: str
+) -> None:
+    result = (BROKEN_OFF[before] | total.s().set(allow_failure=True) | note.s()).enqueue()
+    worker = a_worker(store)
+    claims = store.claim(worker, 9)
+    store.request_cancel([Job.objects.get(task=total.name).pk])
+    assert states(note) == [JobStatus.WAITING]
+    if before == "what replaces a job":
+        store.finish([Outcome.replaced(claims[0], (broken.si() | give.si(1)).plan())])
+        claims = store.claim(worker, 9)
+    store.finish([Outcome.failed(claims[0], ValueError())])
+    assert states(note) == [JobStatus.READY]
+    run_jobs()
+    assert result.status == JobStatus.SUCCESSFUL

@@ -11,6 +11,8 @@ import pytest
 from django.db import DataError, OperationalError, connection, transaction
 
 from dbqueue import chain, enqueue_many, group
+from dbqueue.conf import Settings
+from dbqueue.dispatcher import Dispatcher, Mode
 from dbqueue.models import OPEN, BulkAction, Job, JobStatus, Worker, Workflow
 from dbqueue.outcome import Outcome
 from dbqueue.search import Search
@@ -212,6 +214,22 @@ def test_steps_of_a_locked_workflow_keep_nobody_from_being_looked_after(store: S
 
 
 @only_with_row_locks
+@pytest.mark.parametrize("operation", ["rescue", "expire"])
+def test_locked_jobs_keep_nobody_from_being_looked_after(store: Store, operation: str) -> None:
+    hour = timedelta(hours=1)
+    jobs = [int(give.using(expires=hour * number).enqueue(number).id) for number in (1, 2, 3)]
+    if operation == "rescue":
+        worker = a_worker(store)
+        assert len(store.claim(worker, 9)) == 3
+        Worker.objects.filter(pk=worker).update(stopped_at=store.clock())
+    with locked(lambda: list(Job.objects.filter(pk__in=jobs[:2]).select_for_update())):
+        if operation == "rescue":
+            assert list(store.rescue(3, limit=2).again) == jobs[2:]
+        else:
+            assert store.expire(limit=2, now=store.clock() + 9 * hour) == jobs[2:]
+
+
+@only_with_row_locks
 def test_what_can_not_be_given_back_just_now_is_told(store: Store) -> None:
     result = group(give.si(1), give.si(2)).enqueue()
     jobs = [give.enqueue(number) for number in range(2)]
@@ -261,6 +279,56 @@ def test_a_worker_goes_on_while_it_can_not_give_back_what_it_has_taken(store: St
     eventually(lambda: Job.objects.filter(task=nap.name, status=JobStatus.SUCCESSFUL).count() == 12)
     worker.send_signal(signal.SIGTERM)
     assert "Lease lost" not in worker.finish()
+
+
+@only_with_row_locks
+def test_a_burst_waits_for_what_it_can_not_give_back_yet(store: Store) -> None:
+    enqueue_many(give.s(number) for number in range(300))
+    long = nap.enqueue(1)
+    result = group(give.si(1), give.si(2).set(queue_name="nobody's")).enqueue()
+    step, other = (int(one.id) for one in result.children)
+    with locked(lambda: store.request_cancel([other])):
+        worker = spawn("--threads", "1", "--queues", "default", "--burst")
+        eventually(lambda: _fresh(long).status == JobStatus.SUCCESSFUL)
+        assert worker.poll() is None
+    assert "could not give back" not in worker.finish()
+    assert (worker.returncode, Job.objects.get(pk=step).status) == (0, JobStatus.SUCCESSFUL)
+
+
+@only_with_row_locks
+def test_a_claim_that_is_drawn_again_is_not_given_back(store: Store) -> None:
+    """A crash of the server takes back a claim that is to be given back, and this worker claims it anew."""
+    dispatcher = Dispatcher(Settings.load(), Mode())
+    dispatcher._register()
+    job = give.enqueue(1)
+    [claim] = store.claim(dispatcher.worker_id, 1)
+    with locked(lambda: list(Job.objects.filter(pk=claim.job_id).select_for_update())):
+        dispatcher._return([claim])
+    Job.objects.filter(pk=claim.job_id).update(status=JobStatus.READY, lease=claim.lease - 1, worker=None, attempt=0)
+    dispatcher._return_at = time.monotonic() + 60
+    [again] = dispatcher._claim() or []
+    assert (again.job_id, again.lease) == (claim.job_id, claim.lease)
+    dispatcher._return([])
+    assert _fresh(job).status == JobStatus.RUNNING
+
+
+@only_with_row_locks
+def test_an_outcome_whose_claim_was_taken_back_waits_for_its_row_alone(store: Store) -> None:
+    jobs = [give.enqueue(number) for number in range(2)]
+    claims = {claim.job_id: claim for claim in store.claim(a_worker(store), 9)}
+    taken, other = (claims[int(job.id)] for job in jobs)
+    Job.objects.filter(pk=taken.job_id).update(status=JobStatus.READY, lease=taken.lease - 1, worker=None, attempt=0)
+    told: list[Outcome] = []
+    completer = Completer(store, lambda: None, told.extend)
+    with locked(lambda: list(Job.objects.filter(pk=taken.job_id).select_for_update())) as may_commit:
+        completer.put(Outcome.succeeded(taken, "1"))
+        completer.put(Outcome.succeeded(other, "1"))
+        completer.run_once()
+        assert not may_commit.is_set()
+        assert [outcome.claim for outcome in told] == [other]
+    time.sleep(completer.run_once())
+    completer.run_once()
+    assert [outcome.claim for outcome in told] == [other, taken]
 
 
 @only_with_row_locks

@@ -188,11 +188,24 @@ class Completer(Service):
         if doubtful := [outcome for outcome in refused if fence(outcome) in self._in_doubt]:
             written = self._store.written(doubtful)
             refused = [outcome for outcome in refused if outcome not in written]
-        if refused and self._store.restore([outcome.claim for outcome in refused]):
-            refused = self._store.finish(refused)
+        if refused:
+            refused, busy = self._restore(refused)
+            left = [*left, *busy]
         self._store.count_lost_leases(refused)
         self._unblock({key for outcome in outcomes if (key := outcome.claim.concurrency_key)})
         return Finished(refused, left)
+
+    def _restore(self, refused: list[Outcome]) -> Finished:
+        """Write those of these whose claims a crash of the server had taken back."""
+        try:
+            with self._store.waiting_at_most(PATIENCE):
+                if self._store.restore([outcome.claim for outcome in refused]):
+                    refused = self._store.finish(refused)
+        except Error as exc:
+            if not is_about_locks(exc):
+                raise
+            return Finished([], refused)
+        return Finished(refused, [])
 
     def _unblock(self, keys: set[str]) -> None:
         """Let those run for whom there is room now. Should this fail, maintenance does it: the outcomes are written."""

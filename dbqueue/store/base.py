@@ -113,7 +113,7 @@ class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Que
         if not late.exists():
             return []
         with self.atomic():
-            free = self._of_free_workflows(late.order_by("expires_at"), limit)
+            free = self._lock_free(late.order_by("expires_at"), limit)
             ids = list(late.filter(pk__in=free).select_for_update(skip_locked=True).values_list("id", flat=True))
             self.cancel(ids, now, reason=EXPIRED)
         return ids

@@ -96,7 +96,7 @@ class ComingBack(Workflows):
 
     def _lock_stalled(self, limit: int) -> list[Job]:
         """Those that nobody else has locked; before them their workflows."""
-        ids = self._of_free_workflows(self.jobs.stalled().order_by("id"), limit)
+        ids = self._lock_free(self.jobs.stalled().order_by("id"), limit)
         stalled = self.jobs.stalled().filter(pk__in=ids).order_by("id")
         return list(stalled.select_for_update(skip_locked=True, of=self._of())) if ids else []
 

@@ -82,20 +82,25 @@ class WorkflowLocks(Database):
             return self._lock_free_workflows(workflows)
         return set()
 
-    def _of_free_workflows(self, jobs: JobQuerySet, limit: int) -> list[int]:
-        """The ids of the first of these jobs, with their workflows locked, but for those that somebody else has locked.
+    def _lock_free(self, jobs: JobQuerySet, limit: int) -> list[int]:
+        """Lock the first of these jobs, with their workflows before them, past those that somebody else has locked.
 
-        It looks past as many steps of those as there are.
+        Returns their ids.
         """
-        busy: set[int] = set()
+        workflows: set[int] = set()
+        rows: set[int] = set()
         while True:
-            found = dict(jobs.exclude(workflow_id__in=busy).values_list("pk", "workflow_id")[:limit])
-            more = self._lock_free_workflows(found.values())
-            if free := [pk for pk, workflow_id in found.items() if workflow_id not in more]:
-                return free
-            if not more:
+            left = jobs.exclude(workflow_id__in=workflows).exclude(pk__in=rows)
+            found = dict(left.values_list("pk", "workflow_id")[:limit])
+            busy = self._lock_free_workflows(found.values())
+            free = [pk for pk, workflow_id in found.items() if workflow_id not in busy]
+            locked = self._lock_free_jobs(free)
+            if locked_here := [pk for pk in free if pk not in locked]:
+                return locked_here
+            if not busy and not locked:
                 return []
-            busy |= more
+            workflows |= busy
+            rows |= locked
 
     def _workflows(self) -> "models.QuerySet[Workflow]":
         return Workflow.objects.using(self.alias)

@@ -15,7 +15,7 @@ from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 from django.db import models
-from django.db.models import Count, Exists, ExpressionWrapper, Func, OuterRef, Q, Sum
+from django.db.models import Count, Exists, Func, OuterRef, Q, Sum
 
 from ..claim import Claim
 from ..conf import Settings
@@ -43,8 +43,8 @@ _CHAINED = re.compile(
 called_back: ContextVar[list[int] | None] = ContextVar("dbqueue_called_back", default=None)
 """Who runs jobs inline puts a list here, and finds in it the callbacks that were enqueued by their ends."""
 
-_EARLY = Q(status=JobStatus.CANCELLED, held=True, allow_failure=True)
-"""Cancelled while it waited for others, and what comes after it goes on. An index answers to these very words."""
+_PASSED_OVER = Q(status=JobStatus.CANCELLED, held=True, allow_failure=True)
+"""As ``Ended.is_passed_over``. An index answers to these very words."""
 
 LEVELS = 20
 """How many steps further a failure is followed one after another, before all that waits is read at once."""
@@ -83,8 +83,13 @@ class Ended(NamedTuple):
     workflow_id: int
     group_id: int | None
     allow_failure: bool
-    is_early: bool
-    """Whether it was cancelled before its turn, which is still to come: what it allows to go on waits for that."""
+    held: bool
+    after_id: int | None
+
+    @property
+    def is_passed_over(self) -> bool:
+        """Whether it was cancelled while it waited for others, and what comes after it goes on."""
+        return self.status == JobStatus.CANCELLED and self.held and self.allow_failure
 
 
 class Released(NamedTuple):
@@ -139,10 +144,11 @@ class Workflows(Planting):
             good = [one for one in ended if one.id not in bad]
             further = self._cancel_after(bad, now)
             further += self._cancel_links([one.id for one in good if one.status != JobStatus.SUCCESSFUL], now)
-            good = [one for one in good if not one.is_early]
+            early = self._before_their_turn(ended)
+            good = [one for one in good if one.id not in early]
             further += self._release_after([one.id for one in good], now)
             further += self._end_groups({one.group_id for one in good if one.group_id is not None}, now)
-            further += self._cancelled_early([one.id for one in ended])
+            further += self._passed_over([one.id for one in ended])
             ended = self._ended(further)
         still_open = self.jobs.filter(workflow_id=OuterRef("pk"), status__in=OPEN)
         over = self._workflows().filter(~Exists(still_open), pk__in=touched, finished_at=None)
@@ -158,15 +164,25 @@ class Workflows(Planting):
     def _ended(self, ids: Collection[int]) -> list[Ended]:
         if not ids:
             return []
-        before = self.jobs.filter(pk=OuterRef("after_id"), status__in=OPEN)
         rows = self.jobs.leaving(FINAL, self.among(ids)).filter(workflow_id__isnull=False).order_by("id")
-        rows = rows.annotate(is_early=ExpressionWrapper(_EARLY & Exists(before), models.BooleanField()))
         return [Ended._make(row) for row in rows.values_list(*Ended._fields)]
 
-    def _cancelled_early(self, ids: Collection[int]) -> list[int]:
-        """What comes after these, was cancelled before its turn and allows that: its turn has come."""
-        early = self.jobs.filter(_EARLY, after_id__in=self.among(ids))
-        return list(early.order_by("id").values_list("pk", flat=True))
+    def _before_their_turn(self, ended: Iterable[Ended]) -> set[int]:
+        """Those of these that were passed over, and what stands before them is still open: nobody gets past yet."""
+        found: set[int] = set()
+        after = {one.id: one.after_id for one in ended if one.is_passed_over}
+        while ids := {pk for pk in after.values() if pk is not None}:
+            rows = self.jobs.filter(pk__in=self.among(ids)).values_list(*Ended._fields)
+            before = {one.id: one for one in map(Ended._make, rows)}
+            stands = {pk: before[one] for pk, one in after.items() if one in before}
+            found |= {pk for pk, one in stands.items() if one.status in OPEN}
+            after = {pk: one.after_id for pk, one in stands.items() if one.is_passed_over}
+        return found
+
+    def _passed_over(self, ended: Collection[int]) -> list[int]:
+        """What comes after these, and was passed over: its turn has come."""
+        found = self.jobs.filter(_PASSED_OVER, after_id__in=self.among(ended)) if ended else self.jobs.none()
+        return list(found.order_by("id").values_list("pk", flat=True))
 
     def _hand_on(self, ids: Collection[int]) -> None:
         """Let the failure of these stand where others look for their results."""
@@ -192,7 +208,7 @@ class Workflows(Planting):
         return {pk: (path, text) for pk, path, text in rows.values_list("job_id", "exception_class_path", "traceback")}
 
     def _cancel_after(self, bad: Collection[int], now: datetime.datetime) -> list[int]:
-        """Cancel all that waits for these, through any depth. Returns those of them that allow failure."""
+        """Cancel all that waits for these, through any depth. Returns what allows failure of that, and behind it."""
         if not bad:
             return []
         by_cause: dict[int, list[int]] = defaultdict(list)
@@ -202,7 +218,8 @@ class Workflows(Planting):
         for cause, task, status, why in self._told(by_cause):
             reasons |= dict.fromkeys(by_cause[cause], told_cause(cause, task, status, why))
         cancelled = self._cancel_waiting(reasons, now)
-        return list(self.jobs.filter(pk__in=self.among(cancelled), allow_failure=True).values_list("pk", flat=True))
+        tolerated = self.jobs.filter(pk__in=self.among(cancelled), allow_failure=True).values_list("pk", flat=True)
+        return [*tolerated, *self._passed_over(cancelled)]
 
     def _cancel_links(self, tolerated: Collection[int], now: datetime.datetime) -> list[int]:
         """Links come after a success, also where what stands in the chain goes on without it."""

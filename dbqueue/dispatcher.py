@@ -367,12 +367,16 @@ class Dispatcher:
             return False
         return not self._returning
 
+    def _left_of(self, claims: Collection[Claim]) -> Collection[Claim]:
+        """Give these back. Returns those that the database has not taken: what it has is no more this worker's."""
+        return () if self._give_back(claims) else list(self._returning.values()) or claims
+
     def _give_back_at_last(self, claims: Collection[Claim]) -> None:
         """Nobody else will: what stays with a worker that has ended counts as its crash."""
         began = time.monotonic()
-        while not self._give_back(claims):
+        while claims := self._left_of(claims):
             if time.monotonic() > began + (1.0 if self._stops > 1 else LAST_TRIES):
-                logger.error("Worker %s could not give back %d jobs", self.name, len(self._returning or claims))
+                logger.error("Worker %s could not give back %d jobs", self.name, len(claims))
                 self._failed = True
                 return
             time.sleep(PATIENT_LOOK)
@@ -498,14 +502,12 @@ class Dispatcher:
         self._failed = reason is not None or self._has_stuck
         self._announce_worker(signals.worker_stopping, reason=str(reason or ""))
         unstarted = [*self.pool.take_back(), *self.isolation.waiting.values(), *self._returning.values()]
-        self._give_back(unstarted)
-        self._await_running()
+        left = self._await_running(self._left_of(unstarted))
         still_running = self.pool.held()
         self._give_up_on_stuck(still_running)
         if still_running:
             logger.warning("Worker %s gives back what still runs, jobs: %d", self.name, len(still_running))
-        # With what it had not started: that may have been locked, or the database away.
-        self._give_back_at_last([*unstarted, *still_running.values()])
+        self._give_back_at_last([*left, *still_running.values()])
         self._flush()
         self.maintenance.stop()
         self.maintenance.join(LAST_FIGURES)  # it may be writing what it has counted
@@ -527,7 +529,8 @@ class Dispatcher:
                 "Worker %s ends before its signals' receivers, signals left: %d", self.name, self.herald.pending
             )
 
-    def _await_running(self) -> None:
+    def _await_running(self, left: Collection[Claim]) -> Collection[Claim]:
+        """Meanwhile try to give back what is ``left``. Returns what still is."""
         if running := len(self.pool.held()):
             logger.info(
                 "Worker %s stops: jobs still running: %d, for up to %g s; asked once more, it ends at once",
@@ -538,6 +541,9 @@ class Dispatcher:
         end = time.monotonic() + self.settings.grace
         while not self.pool.idle and self._stops < 2 and not self._has_stuck and time.monotonic() < end:
             self.wakeup.wait(min(PATIENT_LOOK, end - time.monotonic()))
+            if left and time.monotonic() >= self._return_at:
+                left = self._left_of(left)
+        return left
 
     def _write_history(self) -> None:
         end = time.monotonic() + LAST_FIGURES

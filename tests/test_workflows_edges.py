@@ -9,7 +9,7 @@ import pytest
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
-from dbqueue import Unique, group
+from dbqueue import Unique, chain, group
 from dbqueue.claim import Selection
 from dbqueue.exceptions import InvalidTask
 from dbqueue.history import Tally
@@ -508,3 +508,76 @@ def test_who_comes_after_a_step_that_was_cancelled_early_does_not_wait_for_ever_
     assert states(note) == [JobStatus.READY]
     run_jobs()
     assert result.status == JobStatus.SUCCESSFUL
+
+
+def cancel(store: Store, *tasks: Any) -> None:
+    store.request_cancel(
+        sorted(Job.objects.filter(task__in=[task.name for task in tasks]).values_list("pk", flat=True))
+    )
+
+
+@pytest.mark.parametrize(
+    "members", [(give.si(2) | TOLERATED,), (give.si(2) | TOLERATED, TOLERATED), (group(give.si(2)) | TOLERATED,)]
+)
+def test_a_group_does_not_end_before_what_stands_before_a_member_that_was_passed_over(
+    store: Store, members: Any
+) -> None:
+    (give.si(1) | group(*members) | note.s()).enqueue()
+    worker = a_worker(store)
+    [first] = store.claim(worker, 9)
+    cancel(store, inc)
+    store.finish([Outcome.succeeded(first, "1")])
+    assert states(note) == [JobStatus.WAITING]
+    [second] = store.claim(worker, 9)
+    store.finish([Outcome.succeeded(second, "2")])
+    assert states(note) == [JobStatus.READY]
+    run_jobs()
+    assert_all_over()
+
+
+@pytest.mark.parametrize("how", ["one batch", "singly", "cancelled"])
+def test_a_list_has_the_failure_of_a_member_that_was_cancelled_for_a_cause(store: Store, how: str) -> None:
+    (group(give.s(1) | TOLERATED, give.s(2).set(allow_failure=True)) | note.s()).enqueue()
+    if how == "cancelled":
+        cancel(store, give)
+    else:
+        first, second = sorted(store.claim(a_worker(store), 9))
+        outcomes = [Outcome.failed(first, ValueError("x")), Outcome.succeeded(second, "2")]
+        for batch in [outcomes] if how == "one batch" else [[outcome] for outcome in outcomes]:
+            store.finish(batch)
+    [[one, two]] = Job.objects.get(task=note.name).args
+    assert one["error"] == "dbqueue.exceptions.JobCancelled"
+    assert two == 2 or two["error"] == "dbqueue.exceptions.JobCancelled"
+
+
+@pytest.mark.parametrize("has_body", [True, False])
+def test_what_somebody_wanted_to_end_decides_nothing_before_the_rest_of_its_batch(store: Store, has_body: bool) -> None:
+    members = group(give.s(1), give.s(2).set(allow_failure=True, max_attempts=3))
+    (members | note.s() if has_body else members).enqueue()
+    adds, comes_back = sorted(store.claim(a_worker(store), 9))
+    in_group = Job.objects.get(task=GROUP).pk
+    store.request_cancel([comes_back.job_id])
+    store.finish(
+        [
+            Outcome.succeeded(adds, "1")._replace(added={in_group: [give.s(3).plan()]}),
+            Outcome.retried(comes_back, ValueError(), 0),
+        ]
+    )
+    assert Job.objects.get(pk=in_group).status == JobStatus.WAITING
+    assert Workflow.objects.get().finished_at is None
+    run_jobs()
+    listed: Any = Job.objects.get(pk=in_group).return_value
+    assert [value for value in listed if not isinstance(value, dict)] == [1, 3]
+    assert_all_over()
+
+
+def test_to_cancel_a_long_chain_takes_few_statements(store: Store) -> None:
+    result = chain(give.s(1), *[TOLERATED] * 100).enqueue()
+    [claim] = store.claim(a_worker(store), 9)
+    with CaptureQueriesContext(connection) as cancelled:
+        result.cancel()
+    assert len(cancelled) < 100
+    with CaptureQueriesContext(connection) as ended:
+        store.finish([Outcome.succeeded(claim, "1")])
+    assert len(ended) < 1500
+    assert_all_over()

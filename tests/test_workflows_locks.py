@@ -191,6 +191,11 @@ def test_a_long_wait_for_a_lock_is_said_once(
     assert said.endswith(f"1, of job {int(result.children[0].id)}")
 
 
+def lock_rows(ids: Sequence[int], how: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(f"SELECT id FROM dbqueue_job WHERE id IN ({', '.join(map(str, ids))}) {how}")
+
+
 def _fresh(job: Any) -> Any:
     job.refresh()
     return job
@@ -215,14 +220,17 @@ def test_steps_of_a_locked_workflow_keep_nobody_from_being_looked_after(store: S
 
 @only_with_row_locks
 @pytest.mark.parametrize("operation", ["rescue", "expire"])
-def test_locked_jobs_keep_nobody_from_being_looked_after(store: Store, operation: str) -> None:
+@pytest.mark.parametrize("how", ["FOR UPDATE", "FOR KEY SHARE"])
+def test_locked_jobs_keep_nobody_from_being_looked_after(store: Store, operation: str, how: str) -> None:
+    if how == "FOR KEY SHARE" and connection.vendor != "postgresql":
+        pytest.skip("what an INSERT of a row that refers to a job has locked is PostgreSQL's")
     hour = timedelta(hours=1)
     jobs = [int(give.using(expires=hour * number).enqueue(number).id) for number in (1, 2, 3)]
     if operation == "rescue":
         worker = a_worker(store)
         assert len(store.claim(worker, 9)) == 3
         Worker.objects.filter(pk=worker).update(stopped_at=store.clock())
-    with locked(lambda: list(Job.objects.filter(pk__in=jobs[:2]).select_for_update())):
+    with locked(lambda: lock_rows(jobs[:2], how)):
         if operation == "rescue":
             assert list(store.rescue(3, limit=2).again) == jobs[2:]
         else:
@@ -260,6 +268,31 @@ def test_a_worker_ends_although_somebody_has_a_workflow_locked(store: Store) -> 
     assert "could not give back 1 jobs" in said
     store.rescue(3)
     assert _fresh(running).status == JobStatus.READY
+
+
+@only_with_row_locks
+@pytest.mark.parametrize("when", ["at the stop", "later"])
+def test_a_worker_that_stops_gives_back_each_job_once_it_can(store: Store, when: str) -> None:
+    enqueue_many(give.s(number) for number in range(300))
+    long = nap.enqueue(4)
+    jobs = [int(give.enqueue(number).id) for number in range(5)]
+    worker = spawn("--threads", "1", "--grace", "60")
+    ahead = Job.objects.filter(pk__in=jobs, status=JobStatus.RUNNING)
+    ready = Job.objects.filter(pk__in=jobs, status=JobStatus.READY)
+    eventually(lambda: _fresh(long).status == JobStatus.RUNNING and ahead.count() == 5)
+    if when == "later":
+        worker.send_signal(signal.SIGTERM)
+        eventually(lambda: ready.count() == 5)
+    with locked(lambda: list(Job.objects.filter(pk=jobs[0]).select_for_update())):
+        if when == "at the stop":
+            worker.send_signal(signal.SIGTERM)
+            eventually(lambda: ready.count() == 4)
+        else:
+            worker.finish()
+    eventually(lambda: ready.count() == 5)
+    assert "could not give back" not in worker.finish()
+    assert worker.returncode == 0
+    assert _fresh(long).status == JobStatus.SUCCESSFUL
 
 
 @only_with_row_locks

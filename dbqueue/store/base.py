@@ -171,7 +171,7 @@ class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Que
             self._record_failures(written, now)
             if later := [outcome.claim.job_id for outcome in written if outcome.status is JobStatus.SCHEDULED]:
                 self._write_calls(written)
-                self._cancel_requested(later, now)
+                self._write_requested(later, now)
                 self.call_workers({ANY_QUEUE})
             if steps := [outcome for outcome in written if is_of_workflow(outcome)]:
                 self._go_on(steps, now)
@@ -180,7 +180,7 @@ class Store(WorkerRows, Claiming, ComingBack, HistoryRows, Bulk, Uniqueness, Que
     def _go_on(self, outcomes: Sequence[Outcome], now: datetime.datetime) -> None:
         """What follows from these outcomes of steps, and of jobs that become one."""
         # What somebody wants to end is not replaced any more.
-        self._cancel_requested([o.claim.job_id for o in outcomes if o.replacement is not None], now)
+        self._write_requested([o.claim.job_id for o in outcomes if o.replacement is not None], now)
         # All comes in before anything is decided: what an empty group ends may be what the next one is added to.
         groups = self._plant_in(outcomes, now)
         ids = [outcome.claim.job_id for outcome in outcomes]

@@ -76,11 +76,11 @@ class Database(ABC):
     def call_waiters(self, ids: Collection[int]) -> None:
         """Tell those who listen for the end of these jobs, when the transaction commits, that they have ended."""
 
-    def _lock_free_jobs(self, ids: Collection[int]) -> set[int]:
+    def _lock_free_jobs(self, ids: Collection[int], **lock: Any) -> set[int]:
         """Lock the rows of these jobs without waiting for anybody. Returns those that somebody else has locked."""
         if not self.connection.features.has_select_for_update:
             return set()
-        rows = self.jobs.filter(pk__in=self.among(ids)).order_by("id").select_for_update(**self.LOCK)
+        rows = self.jobs.filter(pk__in=self.among(ids)).order_by("id").select_for_update(**(lock or self.LOCK))
         locked = set(rows.values_list("id", flat=True))
         if len(locked) == len(ids):
             return set()

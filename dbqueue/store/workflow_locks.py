@@ -94,7 +94,7 @@ class WorkflowLocks(Database):
             found = dict(left.values_list("pk", "workflow_id")[:limit])
             busy = self._lock_free_workflows(found.values())
             free = [pk for pk, workflow_id in found.items() if workflow_id not in busy]
-            locked = self._lock_free_jobs(free)
+            locked = self._lock_free_jobs(free, skip_locked=True)  # as strongly as they are locked again
             if locked_here := [pk for pk in free if pk not in locked]:
                 return locked_here
             if not busy and not locked:

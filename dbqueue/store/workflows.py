@@ -125,10 +125,16 @@ class Workflows(Planting):
 
     def _cancel_requested(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Cancel those of these jobs that came back from RUNNING after somebody asked for their end."""
-        came_back = self.jobs.leaving(CANCELLABLE, self.among(ids)).filter(cancel_requested_at__isnull=False)
-        if came_back.update(status=JobStatus.CANCELLED, finished_at=now, reason=REQUESTED, unique_key=None):
-            self.call_waiters(ids)
+        if self._write_requested(ids, now):
             self._settle(ids, now)
+
+    def _write_requested(self, ids: Collection[int], now: datetime.datetime) -> int:
+        """The same, and what follows from it is not decided yet."""
+        came_back = self.jobs.leaving(CANCELLABLE, self.among(ids)).filter(cancel_requested_at__isnull=False)
+        written: int = came_back.update(status=JobStatus.CANCELLED, finished_at=now, reason=REQUESTED, unique_key=None)
+        if written:
+            self.call_waiters(ids)
+        return written
 
     def _settle(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Release, end or cancel what waits for these steps, as far as they have ended; and so on, to the last.
@@ -136,6 +142,7 @@ class Workflows(Planting):
         What it decides it finds WAITING, so that a second time changes nothing.
         """
         touched: set[int] = set()
+        past: set[int] = set()
         ended = self._ended(ids)
         while ended:
             touched |= {one.workflow_id for one in ended}
@@ -144,11 +151,14 @@ class Workflows(Planting):
             good = [one for one in ended if one.id not in bad]
             further = self._cancel_after(bad, now)
             further += self._cancel_links([one.id for one in good if one.status != JobStatus.SUCCESSFUL], now)
-            early = self._before_their_turn(ended)
+            early = self._before_their_turn(ended, past)
+            decided = {one.id for one in ended} - early
+            past |= decided
             good = [one for one in good if one.id not in early]
             further += self._release_after([one.id for one in good], now)
             further += self._end_groups({one.group_id for one in good if one.group_id is not None}, now)
-            further += self._passed_over([one.id for one in ended])
+            # What stands behind an early one is early, too; what was decided once is not decided again.
+            further += [pk for pk in self._passed_over(decided) if pk not in past]
             ended = self._ended(further)
         still_open = self.jobs.filter(workflow_id=OuterRef("pk"), status__in=OPEN)
         over = self._workflows().filter(~Exists(still_open), pk__in=touched, finished_at=None)
@@ -167,14 +177,19 @@ class Workflows(Planting):
         rows = self.jobs.leaving(FINAL, self.among(ids)).filter(workflow_id__isnull=False).order_by("id")
         return [Ended._make(row) for row in rows.values_list(*Ended._fields)]
 
-    def _before_their_turn(self, ended: Iterable[Ended]) -> set[int]:
-        """Those of these that were passed over, and what stands before them is still open: nobody gets past yet."""
+    def _before_their_turn(self, ended: Sequence[Ended], past: Collection[int]) -> set[int]:
+        """Those of these that were passed over, and what stands before them is still open: nobody gets past yet.
+
+        Before those that are ``past`` nothing is open any more.
+        """
         found: set[int] = set()
+        known = {one.id: one for one in ended}
         after = {one.id: one.after_id for one in ended if one.is_passed_over}
-        while ids := {pk for pk in after.values() if pk is not None}:
-            rows = self.jobs.filter(pk__in=self.among(ids)).values_list(*Ended._fields)
-            before = {one.id: one for one in map(Ended._make, rows)}
-            stands = {pk: before[one] for pk, one in after.items() if one in before}
+        while after := {pk: one for pk, one in after.items() if one is not None and one not in past}:
+            if unknown := set(after.values()) - known.keys():
+                rows = self.jobs.filter(pk__in=self.among(unknown)).values_list(*Ended._fields)
+                known |= {one.id: one for one in map(Ended._make, rows)}
+            stands = {pk: known[one] for pk, one in after.items() if one in known}
             found |= {pk for pk, one in stands.items() if one.status in OPEN}
             after = {pk: one.after_id for pk, one in stands.items() if one.is_passed_over}
         return found
@@ -237,6 +252,9 @@ class Workflows(Planting):
         if reasons:
             self._write_cancelled(reasons, now)
             self.call_waiters(reasons)
+            # Before anybody looks for it: a group may end in the same round.
+            tolerated = self.jobs.filter(pk__in=self.among(reasons), allow_failure=True)
+            self._hand_on(list(tolerated.values_list("pk", flat=True)))
         return list(reasons)
 
     def _write_cancelled(self, reasons: Mapping[int, str], now: datetime.datetime) -> None:
@@ -353,12 +371,7 @@ class Workflows(Planting):
 
     def _end_groups(self, ids: Collection[int], now: datetime.datetime) -> list[int]:
         """End those of these groups, and replaced jobs, all of whose members have. Returns which have ended."""
-        if not ids:
-            return []
-        of_group = self.jobs.filter(workflow_id=OuterRef("workflow_id"), group_id=OuterRef("pk"), status__in=OPEN)
-        full = self.jobs.filter(~Exists(of_group), pk__in=self.among(ids), status=JobStatus.WAITING).order_by("id")
-        tasks = dict(full.values_list("pk", "task"))
-        if not tasks:
+        if not (tasks := self._full(ids)):
             return []
         ended_badly = ~Q(status=JobStatus.SUCCESSFUL) & Q(allow_failure=False)
         members = self.jobs.filter(group_id__in=self.among(tasks))
@@ -384,6 +397,21 @@ class Workflows(Planting):
             for group_id, pk in failed.values_list("group_id", "pk"):
                 causes.setdefault(group_id or 0, pk)
         return good + self._cancel_waiting(large, now) + self._cancel_after(sorted(causes.values()), now)
+
+    def _full(self, ids: Collection[int]) -> dict[int, str]:
+        """Those of these groups, and replaced jobs, in which nothing is to come any more, each with its task."""
+        if not ids:
+            return {}
+        of_group = self.jobs.filter(workflow_id=OuterRef("workflow_id"), group_id=OuterRef("pk"), status__in=OPEN)
+        full = self.jobs.filter(~Exists(of_group), pk__in=self.among(ids), status=JobStatus.WAITING).order_by("id")
+        if not (tasks := dict(full.values_list("pk", "task"))):
+            return {}
+        # A member that was passed over has ended, and what stands before it may not have.
+        rows = self.jobs.filter(_PASSED_OVER, group_id__in=self.among(tasks)).values_list(*Ended._fields)
+        passed_over = [Ended._make(row) for row in rows]
+        early = self._before_their_turn(passed_over, ())
+        waiting = {one.group_id for one in passed_over if one.id in early}
+        return {pk: task for pk, task in tasks.items() if pk not in waiting}
 
     def _write_results(self, ids: Collection[int], now: datetime.datetime) -> None:
         """Let these groups have the list of what their members returned, and replaced jobs what that one did."""

@@ -279,7 +279,8 @@ def test_a_worker_that_stops_gives_back_each_job_once_it_can(store: Store, when:
     worker = spawn("--threads", "1", "--grace", "60")
     ahead = Job.objects.filter(pk__in=jobs, status=JobStatus.RUNNING)
     ready = Job.objects.filter(pk__in=jobs, status=JobStatus.READY)
-    eventually(lambda: _fresh(long).status == JobStatus.RUNNING and ahead.count() == 5)
+    begun = Job.objects.filter(pk=int(long.id), status=JobStatus.RUNNING, ahead=False)
+    eventually(lambda: begun.exists() and ahead.count() == 5)
     if when == "later":
         worker.send_signal(signal.SIGTERM)
         eventually(lambda: ready.count() == 5)

@@ -271,29 +271,22 @@ def test_a_worker_ends_although_somebody_has_a_workflow_locked(store: Store) -> 
 
 
 @only_with_row_locks
-@pytest.mark.parametrize("when", ["at the stop", "later"])
-def test_a_worker_that_stops_gives_back_each_job_once_it_can(store: Store, when: str) -> None:
+def test_a_worker_that_stops_gives_back_each_job_once_it_can_and_no_more(store: Store) -> None:
     enqueue_many(give.s(number) for number in range(300))
-    long = nap.enqueue(4)
-    jobs = [int(give.enqueue(number).id) for number in range(5)]
-    worker = spawn("--threads", "1", "--grace", "60")
-    ahead = Job.objects.filter(pk__in=jobs, status=JobStatus.RUNNING)
-    ready = Job.objects.filter(pk__in=jobs, status=JobStatus.READY)
+    long = nap.enqueue(6)
+    result = group(give.si(1), give.si(2).set(queue_name="nobody's")).enqueue()
+    step, other = (int(one.id) for one in result.children)
     begun = Job.objects.filter(pk=int(long.id), status=JobStatus.RUNNING, ahead=False)
-    eventually(lambda: begun.exists() and ahead.count() == 5)
-    if when == "later":
+    with locked(lambda: store.request_cancel([other])):
+        worker = spawn("--threads", "1", "--queues", "default", "--grace", "60")
+        eventually(lambda: begun.exists() and Job.objects.filter(pk=step, status=JobStatus.RUNNING).exists())
         worker.send_signal(signal.SIGTERM)
-        eventually(lambda: ready.count() == 5)
-    with locked(lambda: list(Job.objects.filter(pk=jobs[0]).select_for_update())):
-        if when == "at the stop":
-            worker.send_signal(signal.SIGTERM)
-            eventually(lambda: ready.count() == 4)
-        else:
-            worker.finish()
-    eventually(lambda: ready.count() == 5)
-    assert "could not give back" not in worker.finish()
-    assert worker.returncode == 0
-    assert _fresh(long).status == JobStatus.SUCCESSFUL
+    eventually(lambda: Job.objects.get(pk=step).status == JobStatus.READY)
+    assert _fresh(long).status == JobStatus.RUNNING
+    with locked(lambda: lock_rows([step], "FOR UPDATE")):
+        said = worker.finish()
+    assert "could not give back" not in said
+    assert (worker.returncode, _fresh(long).status) == (0, JobStatus.SUCCESSFUL)
 
 
 @only_with_row_locks

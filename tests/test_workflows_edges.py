@@ -576,7 +576,7 @@ def test_to_cancel_a_long_chain_takes_few_statements(store: Store) -> None:
     [claim] = store.claim(a_worker(store), 9)
     with CaptureQueriesContext(connection) as cancelled:
         result.cancel()
-    assert len(cancelled) < 100
+    assert len(cancelled) < 300  # where each failure is handed on by a statement of its own: MySQL
     with CaptureQueriesContext(connection) as ended:
         store.finish([Outcome.succeeded(claim, "1")])
     assert len(ended) < 1500

@@ -144,10 +144,11 @@ class Workflows(Planting):
         touched: set[int] = set()
         past: set[int] = set()
         ended = self._ended(ids)
+        # What is cancelled from here on is handed on as it is cancelled.
+        self._hand_on([one.id for one in ended if one.status != JobStatus.SUCCESSFUL and one.allow_failure])
         while ended:
             touched |= {one.workflow_id for one in ended}
             bad = {one.id for one in ended if one.status != JobStatus.SUCCESSFUL and not one.allow_failure}
-            self._hand_on([one.id for one in ended if one.status != JobStatus.SUCCESSFUL and one.allow_failure])
             good = [one for one in ended if one.id not in bad]
             further = self._cancel_after(bad, now)
             further += self._cancel_links([one.id for one in good if one.status != JobStatus.SUCCESSFUL], now)
@@ -233,8 +234,10 @@ class Workflows(Planting):
         for cause, task, status, why in self._told(by_cause):
             reasons |= dict.fromkeys(by_cause[cause], told_cause(cause, task, status, why))
         cancelled = self._cancel_waiting(reasons, now)
-        tolerated = self.jobs.filter(pk__in=self.among(cancelled), allow_failure=True).values_list("pk", flat=True)
-        return [*tolerated, *self._passed_over(cancelled)]
+        return [*self._tolerated(cancelled), *self._passed_over(cancelled)]
+
+    def _tolerated(self, ids: Collection[int]) -> list[int]:
+        return list(self.jobs.filter(pk__in=self.among(ids), allow_failure=True).values_list("pk", flat=True))
 
     def _cancel_links(self, tolerated: Collection[int], now: datetime.datetime) -> list[int]:
         """Links come after a success, also where what stands in the chain goes on without it."""
@@ -253,8 +256,7 @@ class Workflows(Planting):
             self._write_cancelled(reasons, now)
             self.call_waiters(reasons)
             # Before anybody looks for it: a group may end in the same round.
-            tolerated = self.jobs.filter(pk__in=self.among(reasons), allow_failure=True)
-            self._hand_on(list(tolerated.values_list("pk", flat=True)))
+            self._hand_on(self._tolerated(reasons))
         return list(reasons)
 
     def _write_cancelled(self, reasons: Mapping[int, str], now: datetime.datetime) -> None:

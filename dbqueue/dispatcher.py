@@ -358,23 +358,19 @@ class Dispatcher:
         self._returning = {(claim.job_id, claim.lease): claim for claim in left}
         self._return_at = time.monotonic() + PATIENT_LOOK
 
-    def _give_back(self, claims: Collection[Claim]) -> bool:
-        """Returns whether the database has taken all that is to be given back."""
+    def _give_back(self, claims: Collection[Claim]) -> Collection[Claim]:
+        """Returns those that the database has not taken: what it has is no more this worker's."""
         try:
             self._return(claims)
         except Error as exc:
             self._lost_database(exc)
-            return False
-        return not self._returning
-
-    def _left_of(self, claims: Collection[Claim]) -> Collection[Claim]:
-        """Give these back. Returns those that the database has not taken: what it has is no more this worker's."""
-        return () if self._give_back(claims) else list(self._returning.values()) or claims
+            return claims
+        return list(self._returning.values())
 
     def _give_back_at_last(self, claims: Collection[Claim]) -> None:
         """Nobody else will: what stays with a worker that has ended counts as its crash."""
         began = time.monotonic()
-        while claims := self._left_of(claims):
+        while claims := self._give_back(claims):
             if time.monotonic() > began + (1.0 if self._stops > 1 else LAST_TRIES):
                 logger.error("Worker %s could not give back %d jobs", self.name, len(claims))
                 self._failed = True
@@ -502,7 +498,7 @@ class Dispatcher:
         self._failed = reason is not None or self._has_stuck
         self._announce_worker(signals.worker_stopping, reason=str(reason or ""))
         unstarted = [*self.pool.take_back(), *self.isolation.waiting.values(), *self._returning.values()]
-        left = self._await_running(self._left_of(unstarted))
+        left = self._await_running(self._give_back(unstarted))
         still_running = self.pool.held()
         self._give_up_on_stuck(still_running)
         if still_running:
@@ -542,7 +538,7 @@ class Dispatcher:
         while not self.pool.idle and self._stops < 2 and not self._has_stuck and time.monotonic() < end:
             self.wakeup.wait(min(PATIENT_LOOK, end - time.monotonic()))
             if left and time.monotonic() >= self._return_at:
-                left = self._left_of(left)
+                left = self._give_back(left)
         return left
 
     def _write_history(self) -> None:

@@ -236,7 +236,7 @@ _AWAIT = f"""
 """
 """Nobody is waited for: the caller's own transaction, on another connection, may hold that row."""
 
-A_MOMENT = "20ms"
+LOCK_TIMEOUT = "20ms"
 """How long the outcomes of a batch wait for a job's lock, before those that are free are written without the others."""
 
 BULK = 1000
@@ -341,7 +341,7 @@ class PostgreSQLStore(Store):
             return super()._finish(outcomes, now, waits=waits)
         try:
             # One statement, so it needs no transaction around it.
-            applied = self._apply(outcomes, now, patience=None if waits else A_MOMENT)
+            applied = self._apply(outcomes, now, patience=None if waits else LOCK_TIMEOUT)
         except OperationalError as exc:
             if waits or not is_about_locks(exc):
                 raise

@@ -1,7 +1,7 @@
 """What the pages show of a job, field by field."""
 
 import datetime
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from django.contrib import admin
@@ -39,6 +39,16 @@ WISHES = ("external_id", "expires_at", "unique_key", "concurrency_key", "rate_ke
 
 KEYS = {name: f"shown_{name}" for name in ("unique_key", "concurrency_key", "rate_key", "options")}
 """Those of them that may tell arguments, each with what shows it."""
+
+
+def _also(show: Callable[[Any, Job], str], label: Any) -> Callable[[Any, Job], str]:
+    """The same field under another name."""
+
+    @admin.display(description=label)
+    def shown(self: Any, job: Job) -> str:
+        return show(self, job)
+
+    return shown
 
 
 class JobFields(CallPages):
@@ -174,21 +184,14 @@ class JobFields(CallPages):
     def due(self, job: Job) -> str:
         return display.moment(job.run_after)
 
-    @admin.display(description=gettext_lazy("Latest attempt due"))
-    def last_due(self, job: Job) -> str:
-        return self.due(job)
-
-    @admin.display(description=gettext_lazy("Next attempt due"))
-    def next_due(self, job: Job) -> str:
-        return self.due(job)
+    last_due = _also(due, gettext_lazy("Latest attempt due"))
+    next_due = _also(due, gettext_lazy("Next attempt due"))
 
     @admin.display(description=gettext_lazy("Started"))
     def started(self, job: Job) -> str:
         return display.moment(job.started_at)
 
-    @admin.display(description=gettext_lazy("First attempt started"))
-    def first_started(self, job: Job) -> str:
-        return self.started(job)
+    first_started = _also(started, gettext_lazy("First attempt started"))
 
     @admin.display(description=gettext_lazy("Latest attempt started"))
     def last_started(self, job: Job) -> str:
@@ -207,21 +210,8 @@ class JobFields(CallPages):
             return waited
         return _("%(all)s, %(late)s of it after its time") % {"all": waited, "late": display.span(end - job.run_after)}
 
-    @admin.display(description=gettext_lazy("First attempt waited"))
-    def first_waited(self, job: Job) -> str:
-        return self.waited(job)
-
-    @admin.display(description=gettext_lazy("Waiting for"))
-    def waiting_for(self, job: Job) -> str:
-        return self.waited(job)
-
-    @admin.display(description=gettext_lazy("Running for"))
-    def running_for(self, job: Job) -> str:
-        return self.ran(job)
-
-    @admin.display(description=gettext_lazy("Latest attempt running for"))
-    def last_running_for(self, job: Job) -> str:
-        return self.ran(job)
+    first_waited = _also(waited, gettext_lazy("First attempt waited"))
+    waiting_for = _also(waited, gettext_lazy("Waiting for"))
 
     @admin.display(description=gettext_lazy("Ran"))
     def ran(self, job: Job) -> str:
@@ -231,9 +221,9 @@ class JobFields(CallPages):
             return display.span(_took(job))
         return runs[0].lasted if runs else display.NOTHING
 
-    @admin.display(description=gettext_lazy("Latest attempt ran"))
-    def last_ran(self, job: Job) -> str:
-        return self.ran(job)
+    running_for = _also(ran, gettext_lazy("Running for"))
+    last_ran = _also(ran, gettext_lazy("Latest attempt ran"))
+    last_running_for = _also(ran, gettext_lazy("Latest attempt running for"))
 
     def _link(self, parameter: str, value: str) -> str:
         """To the list of what has this value, also one that no filter offers."""

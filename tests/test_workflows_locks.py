@@ -191,6 +191,15 @@ def test_a_long_wait_for_a_lock_is_said_once(
     assert said.endswith(f"1, of job {int(result.children[0].id)}")
 
 
+def a_step_behind_a_long_job(seconds: float) -> tuple[Any, int, int]:
+    """The job, a step that a worker takes ahead meanwhile as jobs were short, and a step beside it that nobody runs."""
+    enqueue_many(give.s(number) for number in range(300))
+    long = nap.enqueue(seconds)
+    result = group(give.si(1), give.si(2).set(queue_name="nobody's")).enqueue()
+    step, other = (int(one.id) for one in result.children)
+    return long, step, other
+
+
 def lock_rows(ids: Sequence[int], how: str) -> None:
     with connection.cursor() as cursor:
         cursor.execute(f"SELECT id FROM dbqueue_job WHERE id IN ({', '.join(map(str, ids))}) {how}")
@@ -272,10 +281,7 @@ def test_a_worker_ends_although_somebody_has_a_workflow_locked(store: Store) -> 
 
 @only_with_row_locks
 def test_a_worker_that_stops_gives_back_each_job_once_it_can_and_no_more(store: Store) -> None:
-    enqueue_many(give.s(number) for number in range(300))
-    long = nap.enqueue(6)
-    result = group(give.si(1), give.si(2).set(queue_name="nobody's")).enqueue()
-    step, other = (int(one.id) for one in result.children)
+    long, step, other = a_step_behind_a_long_job(6)
     begun = Job.objects.filter(pk=int(long.id), status=JobStatus.RUNNING, ahead=False)
     with locked(lambda: store.request_cancel([other])):
         worker = spawn("--threads", "1", "--queues", "default", "--grace", "60")
@@ -310,10 +316,7 @@ def test_a_worker_goes_on_while_it_can_not_give_back_what_it_has_taken(store: St
 
 @only_with_row_locks
 def test_a_burst_waits_for_what_it_can_not_give_back_yet(store: Store) -> None:
-    enqueue_many(give.s(number) for number in range(300))
-    long = nap.enqueue(1)
-    result = group(give.si(1), give.si(2).set(queue_name="nobody's")).enqueue()
-    step, other = (int(one.id) for one in result.children)
+    long, step, other = a_step_behind_a_long_job(1)
     with locked(lambda: store.request_cancel([other])):
         worker = spawn("--threads", "1", "--queues", "default", "--burst")
         eventually(lambda: _fresh(long).status == JobStatus.SUCCESSFUL)
